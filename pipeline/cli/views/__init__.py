@@ -1,0 +1,1 @@
+"""Pure views: a plan, a report or events in, text out."""

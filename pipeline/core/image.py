@@ -1,0 +1,116 @@
+"""Engines, images and how they are started. Templates make these values; resources/image and targets use them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.core.digest import fingerprint
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A place for images: an OCI registry, or a folder of OCI image layouts."""
+
+    name: str  # its key in `registries:`
+    url: str | None = None  # "ghcr.io/acme/models", host and prefix
+    layout: str | None = None  # absolute path of the folder; one layout a repository inside
+    insecure: bool = False  # plain HTTP, only when asked for (loopback addresses are always plain)
+
+    @property
+    def location(self) -> str:
+        return self.url if self.url is not None else f"layout:{self.layout}"
+
+
+@dataclass(frozen=True)
+class ImageName:
+    """A desired image, known before it exists. Repositories of mp's own have a dot: no model's name can hold one."""
+
+    registry: Registry
+    repository: str  # "qwen3-8b", "qwen3-8b.weights", "vllm.engine"
+    tag: str  # "mp-<12 hex>"
+
+    def __str__(self) -> str:
+        return f"{self.registry.location}/{self.repository}:{self.tag}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One flavour of an engine version, from templates/data/<template>/<version>.yaml."""
+
+    template: str
+    version: str  # "0.32.0"
+    name: str  # "cuda" or "cpu"
+    python: str  # "3.11": what the environment is made for
+    base: str  # default base image, without digest
+    requirements: tuple[str, ...]  # top-level requirements
+    overrides: tuple[str, ...] = ()
+    torch_backend: str | None = None  # uv's name of PyTorch's own index: "cpu"; PyPI where it does not answer
+    base_packages: tuple[str, ...] = ()  # Debian packages that the base must have
+    args: tuple[str, ...] = ()  # always given to the engine
+    env: Mapping[str, str] = field(default_factory=dict)
+    start_timeout_s: int = 600
+
+    @property
+    def key(self) -> str:
+        return f"{self.template}-{self.version}-{self.name}"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A variant with everything pinned: one entry of `engines:` in models.lock."""
+
+    template: str
+    version: str
+    variant: str
+    platform: str  # "linux/amd64"
+    python: str
+    base: str
+    base_digest: str | None  # None: not resolvable here; apply refuses to build it
+    index: str  # package index the environment comes from
+    requirements: tuple[str, ...]  # "torch==2.13.0 --hash=sha256:…", sorted
+
+    @property
+    def key(self) -> str:
+        return f"{self.template}-{self.version}-{self.variant}"
+
+    @property
+    def requirements_sha256(self) -> str:
+        return fingerprint([self.index, list(self.requirements)])
+
+
+@dataclass(frozen=True)
+class Build:
+    """An engine image still to be made: everything that determines it."""
+
+    engine: Engine
+    files: tuple[tuple[str, str], ...]  # (path below runtime/, sha256), sorted; Dockerfile included
+    root: str = field(compare=False)  # absolute path of runtime/
+
+    @property
+    def fingerprint(self) -> str:
+        e = self.engine
+        return fingerprint(
+            {
+                "template": e.template,
+                "version": e.version,
+                "variant": e.variant,
+                "platform": e.platform,
+                "python": e.python,
+                "base": e.base_digest,
+                "requirements": e.requirements_sha256,
+                "runtime": [list(pair) for pair in self.files],
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What starts a model inside its environment: launch.json (schema/launch.schema.json), never inside an image."""
+
+    template: str
+    served_name: str
+    argv: tuple[str, ...]  # the engine's own flags
+    env: Mapping[str, str]
+    secrets: Mapping[str, str]  # environment variable → secret name; a target says which file holds it
+    port: int = 8000
+    shm_bytes: int = 0
+    start_timeout_s: int = 600

@@ -1,0 +1,117 @@
+"""What a model is once it is resolved: pinned files, hardware, how it is served. Built by engine/resolve."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.core.diagnostic import Where
+from pipeline.core.digest import Json
+from pipeline.core.image import Engine
+
+
+@dataclass(frozen=True, order=True)
+class FileEntry:
+    """One file of an artifact."""
+
+    path: str  # relative, "/" separated: "model-00001-of-00004.safetensors"
+    size_bytes: int
+    sha256: str  # 64 hex
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a model without its weights; None is "not known"."""
+
+    architecture: str | None = None  # "LlamaForCausalLM"
+    dtype: str | None = None
+    layers: int | None = None
+    hidden_size: int | None = None
+    attention_heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    vocab_size: int | None = None
+    context_tokens: int | None = None
+    chat_template_sha256: str | None = None
+    license: str | None = None
+    license_sha256: str | None = None
+    gated: bool | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The files of one pinned model: a view, no bytes."""
+
+    source: str  # canonical reference: "hf://Qwen/Qwen3-8B", "file:///abs/path"
+    version: str  # what the user wrote: "main"; "" for a local path
+    pin: str  # 40-hex commit, or "sha256-<64 hex>" of the content
+    files: tuple[FileEntry, ...]  # sorted by path
+    facts: Facts = Facts()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.files)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A small file of the user's that lies over the weights: a chat template."""
+
+    path: str  # inside the model folder: "chat_template.jinja"
+    sha256: str
+    size_bytes: int
+    file: str = field(compare=False)  # absolute path on this machine
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A hardware class, resolved."""
+
+    name: str
+    gpus: int  # per replica; 0 is CPU
+    gpu: str | None = None  # product: "L40S"
+    gpu_memory_gib: float | None = None  # per GPU
+    cpus: float | None = None  # cores
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A reference to a secret, never its value."""
+
+    name: str  # its key in `secrets:`
+    env: str | None = None  # the environment variable that holds it on this machine
+
+
+@dataclass(frozen=True)
+class Question:
+    """One real request and what its answer must hold."""
+
+    prompt: str
+    contains: str | None = None
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    protect: bool = False
+    on_remove: str = "delete"  # or "forget"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One entry of `models:`, resolved: what targets and templates work with."""
+
+    name: str
+    artifact: Artifact
+    hardware: Hardware
+    template: str
+    engine: Engine
+    overlays: tuple[Overlay, ...] = ()
+    max_model_len: int | None = None
+    args: Mapping[str, Json] = field(
+        default_factory=dict
+    )  # engine flags as the user wrote them, without "--"
+    env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, Secret] = field(default_factory=dict)  # environment variable → secret
+    api_key: Secret | None = None
+    questions: tuple[Question, ...] = ()
+    lifecycle: Lifecycle = Lifecycle()
+    where: Where | None = field(default=None, compare=False)

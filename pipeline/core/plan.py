@@ -1,0 +1,48 @@
+"""A plan: changes, the edges between them, and whether everything could be read. Made by engine/diff."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.core.change import Action, Change
+from pipeline.core.diagnostic import Diagnostic, Severity
+from pipeline.core.resource import Address, Transfer, Unreadable
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What apply would do. `changes` holds every resource, no-ops too, in manifest order."""
+
+    project: str
+    environment: str
+    changes: tuple[Change[Any], ...]  # Any: each kind has a State of its own
+    needs: Mapping[Address, tuple[Address, ...]]  # edges, only between addresses of `changes`
+    unreadable: Mapping[Address, Unreadable] = field(default_factory=dict)
+    optional: frozenset[Address] = frozenset()  # unreadable ones that do not make the plan incomplete
+    diagnostics: tuple[Diagnostic, ...] = ()
+    read_seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Everything that is not optional could be read."""
+        return not (set(self.unreadable) - self.optional)
+
+    @property
+    def errors(self) -> tuple[Diagnostic, ...]:
+        return tuple(d for d in self.diagnostics if d.severity is Severity.ERROR)
+
+    @property
+    def active(self) -> tuple[Change[Any], ...]:
+        return tuple(c for c in self.changes if c.action is not Action.NOOP)
+
+    @property
+    def drifted(self) -> tuple[Change[Any], ...]:
+        return tuple(c for c in self.changes if c.drift or c.missing)
+
+    @property
+    def transfer(self) -> Transfer:
+        return sum((c.transfer for c in self.active), Transfer())
+
+    def count(self) -> Counter[Action]:
+        return Counter(c.action for c in self.changes)

@@ -1,0 +1,105 @@
+"""The five protocols. Each has a contract suite in tests/contract that every backend and every fake runs through."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar
+
+from pipeline.core.change import Change
+from pipeline.core.diagnostic import Where
+from pipeline.core.image import Build, Engine, ImageName, Launch, Registry, Variant
+from pipeline.core.model import Artifact, FileEntry, Hardware, Model
+from pipeline.core.report import Emit
+from pipeline.core.resource import Absent, Address, Entry, Observed, Resource, S, Unreadable
+
+P = TypeVar("P")
+Answer: TypeAlias = "Observed[Any] | Absent | Unreadable"
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """Where weights come from, as the user wrote it, parsed."""
+
+    reference: str  # canonical: "hf://Qwen/Qwen3-8B", "file:///abs/path"
+    version: str  # "main"; "" where the source has none
+    include: tuple[str, ...] = ()  # globs; empty is everything
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Place(Generic[P]):
+    """One model at one target: the target's spec, the entry's options, the registry images come from."""
+
+    name: str  # the target's key in `targets:`
+    spec: P  # the target's spec
+    options: Any  # the entry's options: the target's own options class
+    registry: Registry
+    project: str
+    environment: str
+    where: Where | None = field(default=None, compare=False)
+
+
+class Source(Protocol):
+    def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
+        """Pin a version: files with size and sha256, facts. Metadata only, never weights.
+
+        `known` is the lock's artifact; a source may use it to spare work (a local folder that did not change).
+        Raises Missing, Denied, Unreachable. May be repeated.
+        """
+        ...
+
+    def open(self, artifact: Artifact, entry: FileEntry, start: int) -> AbstractContextManager[BinaryIO]:
+        """The bytes of one pinned file from an offset. The reader verifies them. Raises Missing, Denied, Unreachable."""
+        ...
+
+
+class Template(Protocol):
+    """Pure: how a kind of model is served."""
+
+    def versions(self) -> tuple[str, ...]:
+        """Engine versions that data files describe, newest first."""
+        ...
+
+    def variant(self, version: str | None, hardware: Hardware) -> Variant:
+        """The variant for a hardware class ("cuda" when it has GPUs); version None is the newest that has it.
+
+        Raises LookupError with the known versions.
+        """
+        ...
+
+    def build(self, engine: Engine) -> Build:
+        """The engine image's inputs. No Hardware: an image fits any GPU count."""
+        ...
+
+    def launch(self, model: Model, variant: Variant) -> Launch:
+        """Flags, environment, port. Raises UserError for flags that mp sets itself."""
+        ...
+
+
+class Target(Protocol):
+    """Pure: where a model runs or is published."""
+
+    def expand(
+        self, place: Place[Any], model: Model, image: ImageName, launch: Launch
+    ) -> Iterable[Resource[Any]]:
+        """The resources of one model at this target, deployment first. What they need is named by address."""
+        ...
+
+
+class Driver(Protocol[S]):
+    """Observes and applies one kind of resource; the only protocol that writes."""
+
+    def observe(
+        self, wanted: Sequence[Resource[S]], known: Sequence[Entry]
+    ) -> Mapping[Address, Observed[S] | Absent | Unreadable]:
+        """Answer for every wanted resource and for every known entry that is not wanted. Reads only.
+
+        One list per outside system, not a request per object. What fails is Unreadable for its own addresses.
+        """
+        ...
+
+    def apply(
+        self, change: Change[S], inputs: Mapping[Address, Observed[Any]], emit: Emit
+    ) -> Observed[S] | None:
+        """Carry out one change; None after a delete. Idempotent; returns when proven; raises BackendError."""
+        ...

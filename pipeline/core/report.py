@@ -1,0 +1,77 @@
+"""Outcomes and events: what was done, and what a view may show while it is being done."""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pipeline.core.change import Action
+from pipeline.core.resource import Address, Proof
+
+
+class Status(enum.StrEnum):
+    """What was done (an Action says what would be)."""
+
+    APPLIED = "applied"
+    FAILED = "failed"
+    SKIPPED = "skipped"  # something it needs failed, or the run was interrupted
+    UNKNOWN = "unknown"  # begun and cut off: read it again
+
+
+@dataclass(frozen=True)
+class Outcome:
+    address: Address
+    action: Action
+    status: Status
+    seconds: float = 0.0
+    error: str | None = None
+    hint: str | None = None
+    proof: Proof | None = None
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All outcomes of a run, in plan order."""
+
+    outcomes: tuple[Outcome, ...]
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    def count(self, status: Status) -> int:
+        return sum(1 for outcome in self.outcomes if outcome.status is status)
+
+
+@dataclass(frozen=True)
+class Started:
+    """Work on a change began."""
+
+    address: Address
+    action: Action
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Bytes or a phase of work under way; sent often, shown seldom."""
+
+    address: Address
+    doing: str  # "download", "push", "build", "install", "start", "prove"
+    done_bytes: int = 0
+    total_bytes: int = 0  # 0: not known
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a subprocess or an engine's log, for a view that shows the last one."""
+
+    address: Address
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    outcome: Outcome
+
+
+Event: TypeAlias = Started | Progress | Line | Finished
+Emit: TypeAlias = Callable[[Event], None]

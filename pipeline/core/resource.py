@@ -1,0 +1,164 @@
+"""Resources: addressable things mp manages, what is wanted of them and what was seen. Drivers and diff speak these."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, NewType, TypeVar, cast
+
+from pipeline.core.diagnostic import Where
+from pipeline.core.digest import Digest, Json
+from pipeline.core.model import Lifecycle
+
+# "@engine/vllm-0.32.0-cpu:main", "qwen3-8b/artifact", "qwen3-8b/image:main", "qwen3-8b/docker:box"
+Address = NewType("Address", str)
+
+
+def address(owner: str, kind: str, place: str | None = None) -> Address:
+    """An address from its parts: owner "qwen3-8b", kind "docker", place "box"."""
+    return Address(f"{owner}/{kind}:{place}" if place else f"{owner}/{kind}")
+
+
+def owner_of(where: Address) -> str:
+    """The model of an address, or "@engine", "@environment"."""
+    return where.split("/", 1)[0]
+
+
+def place_of(where: Address) -> str | None:
+    """The registry or target of an address."""
+    _, _, place = where.partition(":")
+    return place or None
+
+
+@dataclass(frozen=True)
+class State:
+    """One resource in the fields mp manages; desired and observed share the type, so one diff serves all.
+
+    A field with compare=False is recipe (the Build of an image), not state. Values are JSON-shaped: str, numbers,
+    bool, None, tuples and mappings of these, nested State-like dataclasses.
+    """
+
+
+S = TypeVar("S", bound=State)
+
+
+def fields_of(state: State) -> dict[str, Json]:
+    """The compared fields of a state as JSON: what diff reads and the inventory keeps."""
+    return {f.name: _json(getattr(state, f.name)) for f in dataclasses.fields(state) if f.compare}
+
+
+def _json(value: object) -> Json:
+    if isinstance(value, Mapping):
+        return {str(key): _json(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
+    return cast(Json, value)
+
+
+Locator = Mapping[
+    str, str
+]  # where a thing is found without the manifest: {"host": "unix://…", "name": "qwen"}
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Bytes that bringing a resource to its desired state would move."""
+
+    download_bytes: int = 0
+    push_bytes: int = 0
+    reused_bytes: int = 0
+    exact: bool = True  # False: "at most"
+
+    def __add__(self, other: "Transfer") -> "Transfer":
+        return Transfer(
+            self.download_bytes + other.download_bytes,
+            self.push_bytes + other.push_bytes,
+            self.reused_bytes + other.reused_bytes,
+            self.exact and other.exact,
+        )
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The owner mark on a thing mp made: a label, an annotation."""
+
+    project: str
+    environment: str
+    address: Address
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One real request that was answered."""
+
+    url: str
+    prompt: str
+    answer: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Resource(Generic[S]):
+    """One thing that shall be so."""
+
+    address: Address
+    kind: str  # key into the drivers that wiring built: "artifact", "engine", "image", "environment", "docker", …
+    locator: Locator
+    desired: S
+    needs: tuple[Address, ...] = ()  # applied before this one; their Observed are its inputs
+    tracked: bool = (
+        True  # kept in the inventory; False for what belongs to this machine only (cache, environments)
+    )
+    keep: bool = False  # never deleted by apply or destroy (images): prune's business
+    optional: bool = False  # its target may be unreadable without failing the plan
+    lifecycle: Lifecycle = Lifecycle()
+    where: Where | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Observed(Generic[S]):
+    """What is there."""
+
+    state: S
+    mark: Mark | None = (
+        None  # None: somebody else made it (drivers of unmarked kinds give the resource's own)
+    )
+    remote_id: str | None = None  # container id, pid
+    digest: Digest | None = None  # of an image: a tag that moved is seen by it
+    would_be: S | None = None  # what the server says the desired state would become
+    transfer: Transfer = Transfer()  # if it had to be brought to the desired state
+    proof: Proof | None = None  # set by apply of things that answer
+    endpoint: str | None = None  # base URL of things that answer
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Clearly not there."""
+
+    transfer: Transfer = Transfer()  # if it had to be made
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Not known: a time-out, 401, 5xx. Never taken for absent."""
+
+    reason: str  # "registry 127.0.0.1:5000: connection refused"
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the inventory: what we own, for deletion, three-way drift and rollback."""
+
+    address: Address
+    kind: str
+    locator: Locator
+    remote_id: str | None
+    digest: Digest | None
+    applied: Mapping[str, Json]  # fields_of the state that was applied last
+    good: Mapping[str, Json]  # the last applied state that was proven
+    commit: str | None = None
+    protect: bool = False
+    on_remove: str = "delete"
+    keep: bool = False

@@ -1,0 +1,36 @@
+"""What a run knows of its surroundings: folders, identity, environment variables. Made once by cli, read by wiring."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.errors import MpError
+from pipeline.core.model import Secret
+
+
+@dataclass(frozen=True)
+class Settings:
+    root: Path  # folder of models.yaml
+    cache: Path  # content-addressed store of this machine
+    state: Path  # root / ".mp": inventory, journal, launches
+    environ: Mapping[str, str]
+    environment: str = "default"
+    commit: str | None = None  # of the checkout, when it is one
+    offline: bool = False
+
+    def secret(self, secret: Secret) -> str:
+        """The value of a secret on this machine; never to be logged, stored or put into a State."""
+        value = self.environ.get(secret.env or "")
+        if not value:
+            raise MpError(
+                f'secret "{secret.name}" is not set', f"export {secret.env or 'the variable it names'}"
+            )
+        return value
+
+
+def default_cache(environ: Mapping[str, str]) -> Path:
+    """MP_CACHE, else $XDG_CACHE_HOME/mp, else ~/.cache/mp."""
+    if chosen := environ.get("MP_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    base = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".cache")
+    return Path(base) / "mp"

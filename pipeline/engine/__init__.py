@@ -1,0 +1,1 @@
+"""The story of a run: read, resolve, compose, observe, diff, execute. START READING HERE."""

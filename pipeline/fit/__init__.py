@@ -1,0 +1,1 @@
+"""GPU memory arithmetic, hardware catalog and price."""

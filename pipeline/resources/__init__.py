@@ -1,0 +1,1 @@
+"""The resources that every target leans on: artifact, environment, engine, image."""

@@ -1,0 +1,1 @@
+"""What mp remembers between runs: inventory, journal and lease."""
