@@ -1,1 +1,18 @@
-"""Where a model runs or is published; one file a target, the table below."""
+"""The targets, one file each: their specs as one union, the options of a model's entry, and the pure expansions."""
+
+from collections.abc import Mapping
+from typing import Annotated, TypeAlias
+
+from pydantic import BaseModel, Field
+
+from pipeline.targets.docker import DockerOptions, DockerSpec
+from pipeline.targets.local import LocalOptions, LocalSpec
+from pipeline.targets.registry import RegistryOptions, RegistrySpec
+
+TargetSpec: TypeAlias = Annotated[LocalSpec | DockerSpec | RegistrySpec, Field(discriminator="kind")]
+
+ENTRIES: Mapping[str, type[BaseModel]] = {
+    "local": LocalOptions,
+    "docker": DockerOptions,
+    "registry": RegistryOptions,
+}
