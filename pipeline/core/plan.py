@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
+from pipeline.core.digest import fingerprint
 from pipeline.core.resource import Address, Transfer, Unreadable
 
 
@@ -21,6 +22,9 @@ class Plan:
     unreadable: Mapping[Address, Unreadable] = field(default_factory=dict)
     optional: frozenset[Address] = frozenset()  # unreadable ones that do not make the plan incomplete
     diagnostics: tuple[Diagnostic, ...] = ()
+    refusals: tuple[Diagnostic, ...] = ()  # guards and protections that say no: nothing is applied, exit 4
+    lock: str = "ok"  # or "stale": pins were resolved in memory; apply writes models.lock first
+    models: int = 0
     read_seconds: float = 0.0
 
     @property
@@ -43,6 +47,14 @@ class Plan:
     @property
     def transfer(self) -> Transfer:
         return sum((c.transfer for c in self.active), Transfer())
+
+    @property
+    def digest(self) -> str:
+        """Names what would be done to shared things (registries, deployments): two machines' caches make one digest."""
+        shared = [c for c in self.active if c.resource is None or c.resource.tracked]
+        return fingerprint(
+            [[c.address, c.action, [[d.path, d.before, d.after] for d in c.diffs]] for c in shared]
+        )
 
     def count(self) -> Counter[Action]:
         return Counter(c.action for c in self.changes)

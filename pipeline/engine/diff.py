@@ -1,0 +1,231 @@
+"""Compare what is wanted with what was seen and with what was applied last: the plan. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from pipeline.core.change import Action, Change, FieldDiff
+from pipeline.core.diagnostic import Diagnostic, error, warning
+from pipeline.core.digest import Json
+from pipeline.core.protocols import Answer
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Entry,
+    Mark,
+    Observed,
+    Resource,
+    State,
+    Unreadable,
+    fields_of,
+    owner_of,
+)
+from pipeline.store.inventory import Inventory
+
+PREVIOUS = (
+    "~previous"  # suffix of an entry whose thing moved to another place: the old one is still to be deleted
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of comparing everything: changes in order, and what stands in the way."""
+
+    changes: tuple[Change[Any], ...]
+    unreadable: Mapping[Address, Unreadable]
+    diagnostics: tuple[Diagnostic, ...]
+    refusals: tuple[Diagnostic, ...]
+
+
+@dataclass
+class _Findings:
+    changes: list[Change[Any]] = field(default_factory=list)
+    unreadable: dict[Address, Unreadable] = field(default_factory=dict)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    refusals: list[Diagnostic] = field(default_factory=list)
+
+
+def orphans(wanted: Mapping[Address, Resource[Any]], inventory: Inventory) -> tuple[Entry, ...]:
+    """Entries of the inventory that nothing desired stands for, kept kinds (images) aside."""
+    found = []
+    for address, entry in sorted(inventory.entries.items()):
+        resource = wanted.get(address)
+        if resource is None and not entry.keep:
+            found.append(entry)
+        elif resource is not None and not entry.keep and dict(entry.locator) != dict(resource.locator):
+            found.append(replace(entry, address=Address(address + PREVIOUS)))
+    return tuple(found)
+
+
+def diff(
+    wanted: Mapping[Address, Resource[Any]],
+    gone: tuple[Entry, ...],
+    answers: Mapping[Address, Answer],
+    inventory: Inventory,
+    mark: Mark,
+) -> Comparison:
+    """Every wanted resource and every orphan, compared. `mark` is ours; its address is filled in for each."""
+    findings = _Findings()
+    moved = {entry.address.removesuffix(PREVIOUS) for entry in gone if entry.address.endswith(PREVIOUS)}
+    for address, resource in wanted.items():
+        entry = None if address in moved else inventory.entries.get(address)
+        match answers.get(address, Unreadable("the driver gave no answer")):
+            case Unreadable() as unreadable:
+                findings.unreadable[address] = unreadable
+            case Absent() as absent:
+                findings.changes.append(_creation(resource, entry, absent))
+            case Observed() as observed:
+                _compare(findings, resource, entry, observed, replace(mark, address=address))
+    for entry in gone:
+        _remove(findings, entry, answers.get(entry.address, Unreadable("the driver gave no answer")), mark)
+    return Comparison(
+        tuple(findings.changes), findings.unreadable, tuple(findings.diagnostics), tuple(findings.refusals)
+    )
+
+
+def _creation(resource: Resource[Any], entry: Entry | None, absent: Absent) -> Change[Any]:
+    missing = entry is not None and bool(entry.applied)
+    reason = "missing: it was applied and is not there" if missing else "not there"
+    return Change(
+        resource.address,
+        resource.kind,
+        Action.CREATE,
+        resource,
+        None,
+        entry,
+        missing=missing,
+        reason=reason,
+        transfer=absent.transfer,
+    )
+
+
+def _compare(
+    findings: _Findings, resource: Resource[Any], entry: Entry | None, seen: Observed[Any], mark: Mark
+) -> None:
+    live = fields_of(seen.state)
+    diffs = tuple(differences(live, fields_of(seen.would_be or resource.desired)))
+    drift: tuple[FieldDiff, ...] = ()
+    if entry is not None and entry.applied:
+        drift = tuple(differences(dict(entry.applied), live))
+        if entry.digest and seen.digest and entry.digest != seen.digest and not drift:
+            drift = (FieldDiff("digest", entry.digest, seen.digest),)
+            diffs = diffs or (FieldDiff("digest", seen.digest, entry.digest),)
+    if seen.mark != mark:
+        drift += (FieldDiff("mark", mark.address, seen.mark.address if seen.mark else None),) if entry else ()
+        findings.refusals.append(_not_ours(resource, seen.mark))
+    action = _action(resource.desired, diffs)
+    findings.changes.append(
+        Change(
+            resource.address,
+            resource.kind,
+            action,
+            resource,
+            seen,
+            entry,
+            diffs,
+            drift,
+            reason=_reason(diffs, drift),
+            transfer=seen.transfer,
+        )
+    )
+
+
+def _action(desired: State, diffs: tuple[FieldDiff, ...]) -> Action:
+    if not diffs:
+        return Action.NOOP
+    replacing = {f.name for f in fields(desired) if f.metadata.get("replace")}
+    return Action.REPLACE if any(d.path.split("/")[0] in replacing for d in diffs) else Action.UPDATE
+
+
+def _reason(diffs: tuple[FieldDiff, ...], drift: tuple[FieldDiff, ...]) -> str:
+    if not diffs:
+        return ""
+    drifted = {d.path for d in drift}
+    changed = [d.path for d in diffs if d.path not in drifted]
+    if not changed:
+        return "drifted"
+    return "changed" if not drifted else "changed and drifted"
+
+
+def _not_ours(resource: Resource[Any], mark: Mark | None) -> Diagnostic:
+    whose = (
+        f'it belongs to "{mark.project}", {mark.environment}, {mark.address}'
+        if mark
+        else "it has no mark of mp"
+    )
+    where = ", ".join(f"{key} {value}" for key, value in sorted(resource.locator.items()))
+    return error(
+        f"{resource.address}: exists and is not ours: {whose} ({where})",
+        resource.where,
+        "remove it by hand, or give this entry another name",
+        model=owner_of(resource.address),
+    )
+
+
+def _remove(findings: _Findings, entry: Entry, answer: Answer, mark: Mark) -> None:
+    """The deletion rule: only what is in the inventory, still carries our mark, and was read without error."""
+    own = replace(mark, address=Address(entry.address.removesuffix(PREVIOUS)))
+    action, reason = Action.DELETE, "no longer declared"
+    seen: Observed[Any] | None = None
+    match answer:
+        case Unreadable():
+            findings.unreadable[entry.address] = answer
+            return
+        case Absent():
+            action, reason = Action.FORGET, "no longer declared, and already gone"
+        case Observed():
+            seen = answer
+            if seen.mark != own:
+                action, reason = (
+                    Action.FORGET,
+                    "no longer declared, and no longer carries our mark: left alone",
+                )
+                findings.diagnostics.append(
+                    warning(f"{entry.address}: {reason}", model=owner_of(entry.address))
+                )
+            elif entry.on_remove == "forget":
+                action, reason = Action.FORGET, "no longer declared: on_remove is forget"
+    if action is Action.DELETE and entry.protect:
+        findings.refusals.append(
+            error(
+                f"{entry.address}: is protected and would be deleted",
+                hint="declare it again, or apply it once with lifecycle protect: false and then remove it",
+                model=owner_of(entry.address),
+            )
+        )
+    findings.changes.append(Change(entry.address, entry.kind, action, None, seen, entry, reason=reason))
+
+
+def differences(before: Json, after: Json, path: str = "") -> Iterator[FieldDiff]:
+    """Every leaf in which two JSON values differ, in sorted order; lists of one length go item by item."""
+    if before == after:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from differences(before.get(key), after.get(key), _join(path, key))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from differences(one, other, _join(path, str(index)))
+    else:
+        yield FieldDiff(path, before, after)
+
+
+def _join(path: str, key: str) -> str:
+    escaped = key.replace("~", "~0").replace("/", "~1")  # RFC 6901
+    return f"{path}/{escaped}" if path else escaped
+
+
+def guard_deletes(
+    changes: tuple[Change[Any], ...], owned: int, max_deletes: int | None
+) -> tuple[Diagnostic, ...]:
+    """Refuse a plan that deletes more than max(3, 10 %) of what we own, unless a number was given."""
+    deletes = sum(1 for change in changes if change.action is Action.DELETE)
+    limit = max(3, owned // 10) if max_deletes is None else max_deletes
+    if deletes <= limit:
+        return ()
+    return (
+        error(
+            f"{deletes} things would be deleted, {limit} is the most",
+            hint=f"if that is meant: --max-deletes {deletes}",
+        ),
+    )

@@ -1,0 +1,199 @@
+"""The inventory, journal and lease on this machine's disk: the embedded default. Made by wiring.
+
+`<folder>/inventory.json` is a snapshot; `<folder>/journal.jsonl` holds the steps since, one JSON line each. A run
+appends; its end writes a new snapshot and starts the journal anew. A killed run leaves its lines, and the next
+load replays them: a step that began and did not end is kept as an entry whose state is not known.
+"""
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.core.change import Action
+from pipeline.core.errors import BackendError, LockHeld, Stale
+from pipeline.core.resource import Address, Entry
+from pipeline.store.inventory import Inventory, entry_from_json, entry_to_json
+
+FORMAT_VERSION = 1
+
+
+class FileStore:
+    """One environment's inventory in a folder; several processes may use it, one writes at a time (flock)."""
+
+    def __init__(self, folder: Path, project: str, environment: str) -> None:
+        self._folder = folder
+        self._project = project
+        self._environment = environment
+
+    def load(self) -> Inventory:
+        inventory = self._snapshot()
+        entries = dict(inventory.entries)
+        for step in self._steps():
+            _replay(entries, step)
+        return Inventory(entries, inventory.generation, inventory.commit)
+
+    def run(self, inventory: Inventory) -> "FileRun":
+        return FileRun(self, inventory)
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
+    def snapshot(self) -> Path:
+        return self._folder / "inventory.json"
+
+    @property
+    def journal(self) -> Path:
+        return self._folder / "journal.jsonl"
+
+    def _snapshot(self) -> Inventory:
+        try:
+            record = json.loads(self.snapshot.read_bytes())
+        except FileNotFoundError:
+            return Inventory()
+        except (OSError, ValueError) as problem:
+            raise BackendError("inventory", f"cannot read {self.snapshot}: {problem}") from problem
+        if record.get("format_version") != FORMAT_VERSION or record.get("project") != self._project:
+            raise BackendError(
+                "inventory",
+                f'{self.snapshot} belongs to project "{record.get("project")}", format {record.get("format_version")}',
+                "use another folder, or the mp that wrote it",
+            )
+        entries = {Address(a): entry_from_json(a, e) for a, e in record["entries"].items()}
+        return Inventory(entries, record["generation"], record.get("commit"))
+
+    def _steps(self) -> Iterator[dict[str, Any]]:
+        try:
+            lines = self.journal.read_bytes().splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return  # the torn last line of a killed run: its step had no effect yet
+
+    def save(self, inventory: Inventory) -> None:
+        """Replace the snapshot in one step, then start the journal anew."""
+        record = {
+            "format_version": FORMAT_VERSION,
+            "project": self._project,
+            "environment": self._environment,
+            "generation": inventory.generation,
+            "commit": inventory.commit,
+            "entries": {a: entry_to_json(inventory.entries[a]) for a in sorted(inventory.entries)},
+        }
+        temporary = self.snapshot.with_suffix(".new")
+        with temporary.open("w") as stream:
+            json.dump(record, stream, separators=(",", ":"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(self.snapshot)
+        self.journal.unlink(missing_ok=True)
+        _fsync_folder(self._folder)
+
+
+class FileRun:
+    """A run's pen: takes the lease at its first step, appends to the journal, writes the snapshot at the end."""
+
+    def __init__(self, store: FileStore, inventory: Inventory) -> None:
+        self._store = store
+        self._read = inventory
+        self._entries = dict(inventory.entries)
+        self._lease: IO[bytes] | None = None
+        self._journal: IO[bytes] | None = None
+        self._guard = threading.Lock()
+
+    def begin(self, address: Address, action: Action, entry: Entry | None) -> None:
+        with self._guard:
+            self._open()
+            self._write({"begin": address, "action": action, "entry": _json_or_none(entry)}, durable=True)
+            if entry is not None:
+                self._entries[address] = entry
+
+    def end(self, address: Address, entry: Entry | None) -> None:
+        with self._guard:
+            self._open()
+            self._write({"end": address, "entry": _json_or_none(entry)}, durable=False)
+            _put(self._entries, address, entry)
+
+    def note(self, address: Address, text: str) -> None:
+        with self._guard:
+            if self._journal is not None:
+                self._write({"note": address, "text": text}, durable=False)
+
+    def close(self, commit: str | None) -> None:
+        with self._guard:
+            if self._lease is None:
+                return
+            if self._journal is not None:
+                self._journal.close()
+            self._store.save(Inventory(self._entries, self._read.generation + 1, commit or self._read.commit))
+            self._lease.close()  # the flock goes with it
+            self._lease = None
+
+    def _open(self) -> None:
+        if self._lease is not None:
+            return
+        self._store.folder.mkdir(parents=True, exist_ok=True)
+        lease = (self._store.folder / "lease").open("a+b")
+        try:
+            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lease.seek(0)
+            holder = lease.read().decode(errors="replace").strip() or "another process"
+            lease.close()
+            raise LockHeld(f"another apply is running ({holder})", "wait for it, then run again") from None
+        now = self._store.load()
+        if now.generation != self._read.generation or now.entries != self._read.entries:
+            lease.close()
+            raise Stale("another apply finished since this plan was made", "plan again")
+        if (
+            self._store.journal.exists()
+        ):  # a killed run's: fold it in, so that a torn last line is not written behind
+            self._store.save(now)
+        lease.truncate(0)
+        lease.write(f"process {os.getpid()}".encode())
+        lease.flush()
+        self._lease = lease
+        self._journal = self._store.journal.open("ab")
+
+    def _write(self, step: dict[str, Any], *, durable: bool) -> None:
+        assert self._journal is not None
+        self._journal.write(json.dumps(step, separators=(",", ":")).encode() + b"\n")
+        if durable:
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
+
+
+def _json_or_none(entry: Entry | None) -> dict[str, Any] | None:
+    return None if entry is None else entry_to_json(entry)
+
+
+def _put(entries: dict[Address, Entry], address: Address, entry: Entry | None) -> None:
+    if entry is None:
+        entries.pop(address, None)
+    else:
+        entries[address] = entry
+
+
+def _replay(entries: dict[Address, Entry], step: dict[str, Any]) -> None:
+    if "begin" in step and step["entry"] is not None:
+        address = Address(step["begin"])
+        entries[address] = entry_from_json(address, step["entry"])
+    elif "end" in step:
+        address = Address(step["end"])
+        _put(entries, address, None if step["entry"] is None else entry_from_json(address, step["entry"]))
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,97 @@
+"""The inventory: what we own in one environment, with the last applied and last good State of each thing.
+
+Not the truth: the list, and the memory for deletion, rollback and three-way drift. engine/ reads and updates it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from pipeline.core.change import Action
+from pipeline.core.digest import Digest
+from pipeline.core.resource import Address, Entry
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Entries by address; `generation` counts the runs that wrote it, `commit` is the last one applied."""
+
+    entries: Mapping[Address, Entry] = field(default_factory=dict)
+    generation: int = 0
+    commit: str | None = None
+
+    def with_entry(self, entry: Entry) -> "Inventory":
+        return replace(self, entries={**self.entries, entry.address: entry})
+
+
+class Run(Protocol):
+    """One run that writes: holds the lease from `begin` on, and remembers each step before and after it is taken."""
+
+    def begin(self, address: Address, action: Action, entry: Entry | None) -> None:
+        """Remember durably, before the side effect, that `entry` may exist from now on. Takes the lease first.
+
+        Raises LockHeld when another run has it, Stale when the inventory changed since it was read.
+        """
+        ...
+
+    def end(self, address: Address, entry: Entry | None) -> None:
+        """Remember what became of it: the entry as it is now, or None when it is gone."""
+        ...
+
+    def note(self, address: Address, text: str) -> None:
+        """Keep a remark for developers (a traceback) beside the steps."""
+        ...
+
+    def close(self, commit: str | None) -> None:
+        """Write the inventory whole, and give the lease back. May be called without any `begin`."""
+        ...
+
+
+class Store(Protocol):
+    """Where an inventory lives."""
+
+    def load(self) -> Inventory:
+        """The inventory with every unfinished run's steps replayed on top. Raises BackendError when unreadable."""
+        ...
+
+    def run(self, inventory: Inventory) -> Run:
+        """A run that starts from this inventory; nothing is written or locked until its first `begin`."""
+        ...
+
+
+def entry_to_json(entry: Entry) -> dict[str, Any]:
+    """JSON of an entry, without what is at its default."""
+    record: dict[str, Any] = {
+        "kind": entry.kind,
+        "locator": dict(entry.locator),
+        "applied": dict(entry.applied),
+    }
+    if entry.good != entry.applied:
+        record["good"] = dict(entry.good)
+    optional = {
+        "remote_id": entry.remote_id,
+        "digest": entry.digest,
+        "commit": entry.commit,
+        "protect": entry.protect or None,
+        "on_remove": entry.on_remove if entry.on_remove != "delete" else None,
+        "keep": entry.keep or None,
+    }
+    return record | {key: value for key, value in optional.items() if value is not None}
+
+
+def entry_from_json(address: str, record: Mapping[str, Any]) -> Entry:
+    """The entry that `entry_to_json` wrote. Raises KeyError or TypeError on damage."""
+    applied = dict(record["applied"])
+    return Entry(
+        Address(address),
+        str(record["kind"]),
+        dict(record["locator"]),
+        record.get("remote_id"),
+        Digest(record["digest"]) if record.get("digest") else None,
+        applied,
+        dict(record.get("good", applied)),
+        record.get("commit"),
+        bool(record.get("protect", False)),
+        str(record.get("on_remove", "delete")),
+        bool(record.get("keep", False)),
+    )
