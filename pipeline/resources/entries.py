@@ -1,0 +1,67 @@
+"""Entries of the cache: where an artifact's folder is, which names may be in it, and what `.metadata` says. Used by cache."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from pipeline.core.digest import Json, canonical
+from pipeline.core.errors import Corrupt
+from pipeline.core.model import Artifact
+from pipeline.resources.blobs import Signature
+
+METADATA = ".metadata"
+
+Record: TypeAlias = tuple[str, Signature]  # sha256, and how the file looked when it was verified
+
+
+def place_of(artifact: Artifact) -> str:
+    """`<host>/<path>/<pin>`; a mirror of the Hub changes nothing in it."""
+    scheme, _, rest = artifact.source.partition("://")
+    host = {"hf": "huggingface.co/", "file": "localhost"}.get(scheme, "")
+    place = f"{host}{rest}/{artifact.pin}"
+    require_inside(place)
+    return place
+
+
+def require_inside(path: str) -> None:
+    """A name from a lock, a Hub or an archive never leaves its folder."""
+    if not path or "\\" in path or "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
+        raise Corrupt("models.lock", f"{path!r} is no path inside a folder", "run mp lock")
+    if path == METADATA:
+        raise Corrupt(
+            "models.lock", f'"{METADATA}" is a name of mp\'s own', "leave the file out: files.exclude"
+        )
+
+
+def records_of(folder: str) -> dict[str, Record] | None:
+    """What .metadata says of each file; None when there is none, or none that can be read."""
+    try:
+        with open(f"{folder}/{METADATA}", "rb") as file:  # noqa: PTH123 - a no-op plan comes here for every model
+            document = json.loads(file.read())
+        return {
+            entry["path"]: (entry["sha256"], (entry["size"], entry["mtime_ns"], entry["inode"]))
+            for entry in document["files"]
+        }
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None
+
+
+def metadata(artifact: Artifact, records: Mapping[str, Record], now: float) -> bytes:
+    """`version`, `SHA` and `size` keep the names of InstructLab's file."""
+    files: list[Json] = [
+        {"path": path, "sha256": sha256, "size": seen[0], "mtime_ns": seen[1], "inode": seen[2]}
+        for path, (sha256, seen) in sorted(records.items())
+    ]
+    return canonical(
+        {
+            "schema": 1,
+            "source": artifact.source,
+            "version": artifact.version,
+            "SHA": artifact.pin,
+            "size": sum(seen[0] for _, seen in records.values()),
+            "files": files,
+            "downloaded_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+            "tool": "mp",
+        }
+    )
