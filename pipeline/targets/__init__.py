@@ -5,9 +5,10 @@ from typing import Annotated, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from pipeline.targets.docker import DockerOptions, DockerSpec
-from pipeline.targets.local import LocalOptions, LocalSpec
-from pipeline.targets.registry import RegistryOptions, RegistrySpec
+from pipeline.core.protocols import Target
+from pipeline.targets.docker import DockerOptions, DockerSpec, DockerTarget
+from pipeline.targets.local import LocalOptions, LocalSpec, LocalTarget
+from pipeline.targets.registry import RegistryOptions, RegistrySpec, RegistryTarget
 
 TargetSpec: TypeAlias = Annotated[LocalSpec | DockerSpec | RegistrySpec, Field(discriminator="kind")]
 
@@ -15,4 +16,10 @@ ENTRIES: Mapping[str, type[BaseModel]] = {
     "local": LocalOptions,
     "docker": DockerOptions,
     "registry": RegistryOptions,
+}
+
+TARGETS: Mapping[str, Target] = {
+    "local": LocalTarget(),
+    "docker": DockerTarget(),
+    "registry": RegistryTarget(),
 }

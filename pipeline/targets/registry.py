@@ -1,8 +1,14 @@
 """An image registry as a target: the model is published there and runs nowhere."""
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.core.image import ImageName, Launch
+from pipeline.core.model import Model
+from pipeline.core.protocols import Place
+from pipeline.core.resource import Resource
 
 
 class RegistrySpec(BaseModel):
@@ -25,3 +31,19 @@ class RegistryOptions(BaseModel):
     """What a model says about a registry target: nothing yet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RegistryTarget:
+    """Expands a model into the images that are published; nothing runs."""
+
+    def expand(
+        self, place: Place[RegistrySpec], model: Model, image: ImageName, launch: Launch
+    ) -> Iterable[Resource[Any]]:  # Any: images of two kinds share a driver
+        from pipeline.resources.image import model_image, weights_image  # noqa: PLC0415
+        from pipeline.templates import TEMPLATES  # noqa: PLC0415
+
+        if "model" in place.spec.publish:
+            build = TEMPLATES[model.template].build(model.engine)
+            yield model_image(model, build, place.registry, place.project)
+        if "weights" in place.spec.publish:
+            yield weights_image(model, place.registry, place.project)

@@ -1,0 +1,67 @@
+"""What every kind of deployment says in its state: which files, which launch, which secrets. Shared by the targets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.core.digest import Json, fingerprint
+from pipeline.core.image import Launch
+from pipeline.core.model import Artifact, Model, Overlay, Question, Secret
+from pipeline.core.resource import Address, address
+
+# Parts of a launch document that say where, not what: they differ between machines and are no drift.
+_WHERE = ("format_version", "model", "host", "port", "secrets")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a driver needs to make a deployment and does not compare."""
+
+    artifact: Artifact
+    overlays: tuple[Overlay, ...]
+    launch: Launch
+    secrets: Mapping[str, Secret]  # environment variable → secret
+    api_key: Secret | None
+    questions: tuple[Question, ...]
+
+
+def recipe_of(model: Model, launch: Launch) -> Recipe:
+    return Recipe(
+        model.artifact, model.overlays, launch, _secrets(model, launch), model.api_key, model.questions
+    )
+
+
+def content_of(model: Model) -> str:
+    """12 hex of the files that are served: weights, and the overlays over them."""
+    files = {entry.path: entry.sha256 for entry in model.artifact.files}
+    files |= {overlay.path: overlay.sha256 for overlay in model.overlays}
+    return fingerprint(sorted(files.items()))[:12]
+
+
+def launch_of(launch: Launch) -> dict[str, Json]:
+    """The launch as compared: what the engine is told, with the names of its secrets."""
+    return {
+        "template": launch.template,
+        "served_name": launch.served_name,
+        "argv": list(launch.argv),
+        "env": dict(launch.env),
+        "secrets": dict(launch.secrets),
+    }
+
+
+def launch_in(document: Mapping[str, Json], secret_names: Mapping[str, Json]) -> dict[str, Json]:
+    """The same of a launch document that was found; `secret_names` were kept beside it (environment variable → name)."""
+    seen = {key: value for key, value in document.items() if key not in _WHERE}
+    files = document.get("secrets")
+    seen["secrets"] = {key: secret_names.get(key) for key in sorted(files if isinstance(files, dict) else {})}
+    return seen
+
+
+def artifact_address(model: Model) -> Address:
+    return address(model.name, "artifact")
+
+
+def _secrets(model: Model, launch: Launch) -> dict[str, Secret]:
+    known = {secret.name: secret for secret in model.secret_env.values()}
+    if model.api_key is not None:
+        known[model.api_key.name] = model.api_key
+    return {variable: known[name] for variable, name in launch.secrets.items()}

@@ -1,0 +1,201 @@
+"""A Docker engine as a target: what the user says, what is compared, and what one model becomes."""
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.digest import Json
+from pipeline.core.errors import UserError
+from pipeline.core.image import ImageName, Launch
+from pipeline.core.model import Model
+from pipeline.core.protocols import Place
+from pipeline.core.resource import Address, Resource, State, address
+from pipeline.targets.deployment import Recipe, artifact_address, content_of, launch_of, recipe_of
+
+COMMAND = ("python3", "/opt/mp/serve.py")
+DEFAULT_SHM_BYTES = 64 * 2**20  # what Docker gives when nothing is said
+RESTART = "unless-stopped"
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+class DockerSpec(BaseModel):
+    """A target that runs models as containers of one Docker engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["docker"]
+    host: str | None = Field(
+        None,
+        pattern=r"^(unix|tcp|ssh|https?)://",
+        description='The engine, such as "ssh://gpu1" or "tcp://10.0.0.7:2376"; DOCKER_HOST or this machine when it is left out',
+    )
+    optional: bool = Field(
+        False, description="An engine that does not answer is named and skipped; the plan stays complete"
+    )
+
+
+class DockerOptions(BaseModel):
+    """What a model says about a docker target."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$",
+        max_length=63,
+        description="The container's name; project and model's name when it is left out",
+    )
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Published port; the engine chooses a free one when it is left out"
+    )
+    bind: str = Field("127.0.0.1", description="Address of the host on which the port is published")
+    weights: Literal["mount", "baked"] = Field(
+        "mount",
+        description="`mount`: the cache, read-only, into the engine image; `baked`: the model image, which holds them",
+    )
+    memory: str | None = Field(
+        None,
+        pattern=r"^[0-9]+(\.[0-9]+)?([KMGT]i?B?|B)?$",
+        description='Memory limit, such as "8Gi"; the hardware class\'s memory when it is left out',
+    )
+
+
+@dataclass(frozen=True)
+class DockerRecipe(Recipe):
+    """What the driver needs besides: the image's name, complete but for the digest."""
+
+    image: ImageName
+    image_address: Address  # whose Observed has the digest
+
+
+# How a changed field is brought about: False by `docker update` or `docker start`, True by another container.
+_REPLACES = {"replace": True}
+
+
+@dataclass(frozen=True)
+class DockerState(State):
+    """A container as it is compared; every field is read from `docker inspect`."""
+
+    image: str = field(metadata=_REPLACES)  # "mp-<12 hex>"
+    command: tuple[str, ...] = field(metadata=_REPLACES)
+    launch: Mapping[str, Json] = field(metadata=_REPLACES)
+    weights: str = field(metadata=_REPLACES)  # "mount" or "baked"
+    content: str = field(metadata=_REPLACES)  # 12 hex of the files mounted; "" when they are in the image
+    gpus: int = field(metadata=_REPLACES)
+    cpus: float | None  # cores; None is no limit
+    memory_bytes: int | None  # None is no limit
+    shm_bytes: int = field(metadata=_REPLACES)
+    bind: str = field(metadata=_REPLACES)  # address of the host
+    port: int | str = field(metadata=_REPLACES)  # of the host: declared, or "auto"
+    restart: str = RESTART
+    running: bool = True
+    recipe: DockerRecipe | None = field(default=None, compare=False)
+
+
+class DockerTarget:
+    """Expands a model into one container. Raises UserError for what a Docker engine cannot do."""
+
+    def expand(
+        self, place: Place[DockerSpec], model: Model, image: ImageName, launch: Launch
+    ) -> Iterable[Resource[DockerState]]:
+        from pipeline.resources.image import engine_name  # noqa: PLC0415
+        from pipeline.templates import TEMPLATES  # noqa: PLC0415
+
+        options: DockerOptions = place.options
+        if problems := tuple(_problems(place, options, model)):
+            raise UserError(problems)
+        mounted = options.weights == "mount"
+        if mounted:
+            image = engine_name(TEMPLATES[model.template].build(model.engine), place.registry)
+            image_address = address("@engine", model.engine.key, place.registry.name)
+        else:
+            image_address = address(model.name, "image", place.registry.name)
+        yield Resource(
+            address(model.name, "docker", place.name),
+            "docker",
+            {"host": place.spec.host or "", "name": options.name or _name(place, model)},
+            _state(
+                options,
+                model,
+                launch,
+                DockerRecipe(**vars(recipe_of(model, launch)), image=image, image_address=image_address),
+            ),
+            needs=(artifact_address(model), image_address) if mounted else (image_address,),
+            optional=place.spec.optional,
+            lifecycle=model.lifecycle,
+            where=place.where,
+        )
+
+
+def _state(options: DockerOptions, model: Model, launch: Launch, recipe: DockerRecipe) -> DockerState:
+    hardware = model.hardware
+    return DockerState(
+        image=recipe.image.tag,
+        command=COMMAND,
+        launch=launch_of(launch),
+        weights=options.weights,
+        content=content_of(model) if options.weights == "mount" else "",
+        gpus=hardware.gpus,
+        cpus=None if hardware.cpus is None else float(hardware.cpus),
+        memory_bytes=hardware.memory_bytes if options.memory is None else memory_bytes(options.memory),
+        shm_bytes=launch.shm_bytes or DEFAULT_SHM_BYTES,
+        bind=options.bind,
+        port="auto" if options.port is None else options.port,
+        recipe=recipe,
+    )
+
+
+def _problems(place: Place[DockerSpec], options: DockerOptions, model: Model) -> Iterable[Diagnostic]:
+    """What the words allow and a Docker engine does not."""
+    host = place.spec.host or ""
+    if options.weights == "baked" and place.registry.layout is not None:
+        yield error(
+            f'{model.name}: a Docker engine cannot pull "{place.registry.name}", which is a layout folder',
+            place.where,
+            "use weights: mount, or a registry with a url",
+            model.name,
+        )
+    if options.weights == "mount" and not is_here(host):
+        yield error(
+            f'{model.name}: weights: mount needs a Docker engine on this machine, not "{host}"',
+            place.where,
+            "use weights: baked",
+            model.name,
+        )
+    if not is_here(host) and _is_loopback(options.bind):
+        yield error(
+            f'{model.name}: port bound to {options.bind} of "{host}" cannot be reached from here',
+            place.where,
+            "set bind to an address of that host that this machine reaches",
+            model.name,
+        )
+
+
+def is_here(host: str) -> bool:
+    """The engine is on this machine; an engine that is not named ("") is taken to be."""
+    parts = urlsplit(host)
+    return parts.scheme in ("", "unix") or (parts.scheme != "ssh" and _is_loopback(parts.hostname or ""))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def memory_bytes(text: str) -> int:
+    """ "8Gi" in bytes."""
+    number = text.rstrip("BKMGTi")
+    return int(float(number) * _UNITS[text[len(number) :].removesuffix("B")])
+
+
+def _name(place: Place[DockerSpec], model: Model) -> str:
+    environment = () if place.environment == "default" else (place.environment,)
+    return "-".join((place.project, *environment, model.name))

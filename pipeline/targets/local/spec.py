@@ -1,0 +1,106 @@
+"""This machine as a target: what the user says, what is compared, and what one model becomes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.core.digest import Json, fingerprint
+from pipeline.core.image import Build, Engine, ImageName, Launch
+from pipeline.core.model import Model
+from pipeline.core.protocols import Place
+from pipeline.core.resource import Resource, State, address
+from pipeline.resources.environment import environment_fingerprint
+from pipeline.targets.deployment import Recipe, artifact_address, content_of, launch_of, recipe_of
+
+
+class LocalSpec(BaseModel):
+    """A target that runs models as processes on this machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["local"]
+
+
+class LocalOptions(BaseModel):
+    """What a model says about a local target."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        max_length=63,
+        description="Name of the process and of its folder; the model's name when it is left out",
+    )
+    port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port on 127.0.0.1; a free one is chosen and kept when it is left out",
+    )
+    weights: Literal["mount"] = Field("mount", description="The process reads the weights from the cache")
+
+
+@dataclass(frozen=True)
+class LocalRecipe(Recipe):
+    """What the driver needs besides: the environment's engine and the file to run in it."""
+
+    engine: Engine
+    serve: str  # absolute path of runtime/<template>/serve.py
+
+
+@dataclass(frozen=True)
+class LocalState(State):
+    """A server process as it is compared; what was started is remembered in its process.json."""
+
+    content: str  # 12 hex of the files served
+    environment: str  # "transformers-5.19.0-cpu/<12 hex>"
+    runtime: str  # 12 hex of the files that start it
+    launch: Mapping[str, Json]
+    port: int | str  # declared, or "auto"
+    running: bool = True
+    recipe: LocalRecipe | None = field(default=None, compare=False)
+
+
+class LocalTarget:
+    """Expands a model into one process on this machine."""
+
+    def expand(
+        self, place: Place[LocalSpec], model: Model, image: ImageName, launch: Launch
+    ) -> Iterable[Resource[LocalState]]:
+        from pipeline.templates import TEMPLATES  # noqa: PLC0415
+
+        options: LocalOptions = place.options
+        environment = address("@environment", model.engine.key)
+        yield Resource(
+            address(model.name, "local", place.name),
+            "local",
+            {"name": _name(place, options.name or model.name)},
+            state_of(model, launch, options.port, TEMPLATES[model.template].build(model.engine)),
+            needs=(artifact_address(model), environment),
+            lifecycle=model.lifecycle,
+            where=place.where,
+        )
+
+
+def state_of(model: Model, launch: Launch, port: int | None, build: Build) -> LocalState:
+    """The desired state; the base image and the Dockerfile do not matter to a process."""
+    engine, recipe = model.engine, recipe_of(model, launch)
+    files = [list(pair) for pair in build.files if not pair[0].endswith("Dockerfile")]
+    return LocalState(
+        content=content_of(model),
+        environment=f"{engine.key}/{environment_fingerprint(engine)}",
+        runtime=fingerprint(files)[:12],
+        launch=launch_of(launch),
+        port="auto" if port is None else port,
+        recipe=LocalRecipe(
+            **vars(recipe), engine=engine, serve=str(Path(build.root, model.template, "serve.py"))
+        ),
+    )
+
+
+def _name(place: Place[LocalSpec], name: str) -> str:
+    return name if place.environment == "default" else f"{name}.{place.environment}"
