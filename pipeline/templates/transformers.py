@@ -1,0 +1,45 @@
+"""Template transformers: any causal language model behind our own server, runtime/transformers."""
+
+from dataclasses import dataclass
+
+from pipeline.core.errors import UserError
+from pipeline.core.image import Build, Engine, Launch, Variant
+from pipeline.core.model import Hardware, Model
+from pipeline.templates.files import runtime_files, runtime_root
+from pipeline.templates.flags import arguments, merged, problems
+from pipeline.templates.release import release, variant, versions
+
+NAME = "transformers"
+API_KEY = "MP_API_KEY"
+
+
+@dataclass(frozen=True)
+class Transformers:
+    """Serves one model with transformers; what changes with its version is in data/transformers/."""
+
+    def versions(self) -> tuple[str, ...]:
+        return versions(NAME)
+
+    def variant(self, version: str | None, hardware: Hardware) -> Variant:
+        return variant(NAME, version, hardware)
+
+    def build(self, engine: Engine) -> Build:
+        return Build(engine, runtime_files(NAME), str(runtime_root()))
+
+    def launch(self, model: Model, variant: Variant) -> Launch:
+        known = release(NAME, variant.version)
+        if wrong := tuple(problems(model, known.own, known.flags, "the transformers server")):
+            raise UserError(wrong)
+        chosen = arguments({"max-model-len": model.max_model_len, **model.args}, known.switches)
+        secrets = {name: secret.name for name, secret in model.secret_env.items()}
+        if model.api_key is not None:
+            secrets[API_KEY] = model.api_key.name
+        return Launch(
+            template=NAME,
+            served_name=model.name,
+            argv=merged(variant.args, chosen),
+            env={**variant.env, **model.env},
+            secrets=secrets,
+            shm_bytes=known.shm_bytes.get(variant.name, 0),
+            start_timeout_s=variant.start_timeout_s,
+        )

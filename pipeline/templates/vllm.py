@@ -1,0 +1,79 @@
+"""Template vllm: vLLM's OpenAI-compatible server, on GPUs or on CPU."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.digest import Json
+from pipeline.core.errors import UserError
+from pipeline.core.image import Build, Engine, Launch, Variant
+from pipeline.core.model import Hardware, Model
+from pipeline.templates.files import runtime_files, runtime_root
+from pipeline.templates.flags import arguments, flag_name, merged, problems
+from pipeline.templates.release import release, variant, versions
+
+NAME = "vllm"
+API_KEY = "VLLM_API_KEY"
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """Serves one model with vLLM; what changes with its version is in data/vllm/."""
+
+    def versions(self) -> tuple[str, ...]:
+        return versions(NAME)
+
+    def variant(self, version: str | None, hardware: Hardware) -> Variant:
+        return variant(NAME, version, hardware)
+
+    def build(self, engine: Engine) -> Build:
+        return Build(engine, runtime_files(NAME), str(runtime_root()))
+
+    def launch(self, model: Model, variant: Variant) -> Launch:
+        known = release(NAME, variant.version)
+        wrong = (
+            *problems(model, known.own, known.flags, f"vllm {variant.version}"),
+            *_parallel_problems(model, variant),
+        )
+        if wrong:
+            raise UserError(wrong)
+        args = {**_own_args(model, variant), **model.args}
+        secrets = {name: secret.name for name, secret in model.secret_env.items()}
+        if model.api_key is not None:
+            secrets[API_KEY] = model.api_key.name
+        return Launch(
+            template=NAME,
+            served_name=model.name,
+            argv=merged(variant.args, arguments(args, known.switches)),
+            env={**variant.env, **model.env},
+            secrets=secrets,
+            shm_bytes=known.shm_bytes.get(variant.name, 0) * max(model.hardware.gpus, 1),
+            start_timeout_s=variant.start_timeout_s,
+        )
+
+
+def _own_args(model: Model, variant: Variant) -> Mapping[str, Json]:
+    args: dict[str, Json] = {"max-model-len": model.max_model_len}
+    if variant.name == "cuda":
+        args["tensor-parallel-size"] = model.hardware.gpus // _other_ranks(model)
+    return args
+
+
+def _other_ranks(model: Model) -> int:
+    """Into how many parts the user splits a replica's GPUs before tensor parallelism does: pipelines × data ranks."""
+    ranks = 1
+    for name, value in model.args.items():
+        if flag_name(name) in ("pipeline-parallel-size", "data-parallel-size") and isinstance(value, int):
+            ranks *= max(value, 1)
+    return ranks
+
+
+def _parallel_problems(model: Model, variant: Variant) -> Iterator[Diagnostic]:
+    gpus, ranks = model.hardware.gpus, _other_ranks(model)
+    if variant.name == "cuda" and gpus % ranks:
+        yield error(
+            f"{model.name}: serve.args: {ranks} pipeline and data ranks do not divide {gpus} GPUs",
+            model.where,
+            f'hardware "{model.hardware.name}" has {gpus} GPUs per replica',
+            model.name,
+        )
