@@ -1,0 +1,71 @@
+"""`mp init`: a first models.yaml, commented, and the line of .gitignore that keeps mp's own folder out of git."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.options import options_of
+from pipeline.cli.views import output
+from pipeline.core.errors import ExitCode, MpError
+
+TEMPLATE = """\
+# What `mp apply` brings about. `mp plan` says first what that would be.
+version: 1
+project: {project:<29}# owner mark on everything mp makes
+
+defaults: {{template: transformers, hardware: cpu, registry: here}}
+
+hardware:                             # what a replica gets
+  cpu: {{gpus: 0, cpu: 2, memory: 8Gi}}
+  # l40s: {{gpu: L40S, gpus: 1}}
+
+registries:                           # where images go
+  here: {{layout: .mp/registry}}        # a folder on this machine
+  # main: {{url: ghcr.io/acme/models}}
+
+targets:                              # where models run or are published
+  laptop: {{kind: local}}
+  # box: {{kind: docker, host: "ssh://gpu1"}}
+
+models:
+  qwen3-0-6b:                         # its name everywhere: images, containers, URLs
+    source: hf://Qwen/Qwen3-0.6B      # or a folder: ./checkpoint
+    version: main                     # branch, tag or commit; `mp lock` pins it in models.lock
+    test:                             # what must be answered before it counts as applied
+      - prompt: "2+2="
+    targets:
+      laptop: {{}}
+"""
+IGNORED = ".mp/"
+
+
+def run(
+    context: typer.Context,
+    project: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Project; the folder's name when left out")
+    ] = None,
+) -> ExitCode:
+    """Write a commented models.yaml for one small model on this machine, and add .mp/ to .gitignore."""
+    folder = options_of(context).folder
+    name = project or _dns_label(folder.name)
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        raise MpError(f'"{name}" cannot be a project name', "use lower-case letters, digits and dashes")
+    file = folder / "models.yaml"
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(TEMPLATE.format(project=name))
+    except FileExistsError:
+        raise MpError(f"{file} is there already", "edit it, or remove it first") from None
+    except OSError as problem:
+        raise MpError(f"cannot write {file}: {problem.strerror}") from problem
+    ignore = folder / ".gitignore"
+    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
+    if IGNORED not in lines:
+        ignore.write_text("\n".join([*lines, IGNORED]) + "\n", encoding="utf-8")
+    output.result("Wrote models.yaml; .gitignore leaves out .mp/.\nNext: mp plan")
+    return ExitCode.OK
+
+
+def _dns_label(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-") or "models"

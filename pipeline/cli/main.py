@@ -1,0 +1,160 @@
+"""The `mp` command: a table of commands, each imported when it is called. Errors become messages and exit codes here."""
+
+import contextlib
+import difflib
+import itertools
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from pipeline.cli.options import hoisted, options_from
+from pipeline.cli.views import output
+from pipeline.cli.views.diagnostics import diagnostics, failure
+from pipeline.core.diagnostic import Diagnostic
+from pipeline.core.errors import ExitCode, MpError, UserError
+
+HELP = "Machine-learning models from one models.yaml: pinned, verified, built, published, deployed, proven."
+WIDTH = 100
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": WIDTH}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: the module below `commands` whose `run` it is, and what it is for."""
+
+    module: str
+    help: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "init": Command("init", "Write a first models.yaml"),
+    "validate": Command("validate", "Check models.yaml: offline, instantly, all mistakes at once"),
+    "lock": Command("lock", "Pin every version and write models.lock"),
+    "plan": Command("plan", "Say what apply would do, before a byte moves"),
+    "apply": Command("apply", "Bring the world to what models.yaml declares"),
+    "drift": Command("drift", "Say where the world moved away from what was applied"),
+    "list": Command("list", "List the models at their targets: state, version, URL"),
+    "show": Command("show", "Show everything that is known of a model"),
+    "destroy": Command("destroy", "Take deployments down"),
+    "forget": Command("forget", "Drop entries of the inventory and leave the world alone"),
+    "schema": Command("schema", "Print or write the JSON Schemas"),
+}
+
+
+class Lazy(TyperGroup):
+    """A group that knows its commands from the table and imports the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # Any, here and below: typer keeps its Context private
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in COMMANDS:
+            return load(cmd_name)
+        close = difflib.get_close_matches(cmd_name, COMMANDS)
+        raise MpError(
+            f'there is no command "{cmd_name}"', f'did you mean "{close[0]}"?' if close else "see mp --help"
+        )
+
+
+def load(name: str) -> Any:
+    """The command as typer's own object: its module's function `run`."""
+    module = import_module(f"pipeline.cli.commands.{COMMANDS[name].module}")
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app.command(name, context_settings=_SETTINGS)(module.run)
+    return typer.main.get_command(app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        output.result(f"mp {version_of('mp-pipeline')}")
+        raise typer.Exit
+
+
+def _root(
+    context: typer.Context,
+    chdir: Annotated[
+        Path | None,
+        typer.Option(
+            "-C", "--chdir", metavar="DIR", help="Folder of models.yaml; the current one when left out"
+        ),
+    ] = None,
+    env: Annotated[str, typer.Option(metavar="NAME", help="Environment")] = "default",
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colour; NO_COLOR does the same")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
+    ] = False,
+) -> None:
+    context.obj = options_from(chdir, env, colour=not no_color)
+    if context.invoked_subcommand is None:
+        output.result(context.get_help())
+
+
+def application() -> Any:
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app.callback(cls=Lazy, invoke_without_command=True, help=HELP, context_settings=_SETTINGS)(_root)
+    return typer.main.get_command(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run, and exit with the code of design section 5. What is our own mistake flies with a traceback."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The exit code of one command line."""
+    words = hoisted(arguments)
+    ink = output.ink(sys.stderr, os.environ, wanted="--no-color" not in words)
+    try:
+        return int(application().main(words, prog_name="mp", standalone_mode=False) or ExitCode.OK)
+    except UserError as problem:
+        output.message(diagnostics(problem.diagnostics, _texts(problem.diagnostics, _folder(words)), ink))
+        return problem.exit_code
+    except MpError as problem:
+        output.message(failure(problem.message, problem.hint, ink))
+        return problem.exit_code
+    except TyperException as problem:  # click's 2 would say "there are changes"
+        output.message(failure(_sentence(problem.format_message()), _usage(words), ink))
+        return ExitCode.ERROR
+    except output.Closed:
+        return ExitCode.ERROR
+
+
+def _sentence(text: str) -> str:
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+def _usage(words: Sequence[str]) -> str:
+    command = next((word for word in words if word in COMMANDS), None)
+    return f"see mp {command} --help" if command else "see mp --help"
+
+
+def _texts(problems: Sequence[Diagnostic], folder: Path) -> dict[str, str]:
+    """The files that diagnostics point into, as far as they can be read: for excerpts."""
+    texts = {}
+    for file in {problem.where.file for problem in problems if problem.where}:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            texts[file] = (folder / file).read_text(encoding="utf-8")
+    return texts
+
+
+def _folder(words: Sequence[str]) -> Path:
+    """The folder that -C named, for excerpts."""
+    for flag, value in itertools.pairwise(words):
+        if flag in ("-C", "--chdir"):
+            return Path(value)
+        if flag.startswith("--chdir="):
+            return Path(flag.removeprefix("--chdir="))
+    return Path()

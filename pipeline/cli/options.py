@@ -1,0 +1,73 @@
+"""Options of the whole command line, and the parameters that commands share. `-C`, `--env` and `--no-color` may stand anywhere."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeAlias, cast
+
+import typer
+
+from pipeline.cli.views import output
+from pipeline.cli.views.text import Ink
+
+Models: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[MODEL]...", help="Names or globs; all models when left out", show_default=False),
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text")]
+Locked: TypeAlias = Annotated[bool, typer.Option("--locked", help="Fail when models.lock is stale (exit 3)")]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
+
+_VALUED = ("-C", "--chdir", "--env")
+_FLAGS = ("--no-color",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was said before or behind the command, for all commands alike."""
+
+    folder: Path  # where models.yaml is
+    environment: str
+    colour: bool  # False: --no-color
+    environ: Mapping[str, str]
+
+    @property
+    def ink(self) -> Ink:
+        """For results."""
+        return output.ink(sys.stdout, self.environ, wanted=self.colour)
+
+    @property
+    def message_ink(self) -> Ink:
+        """For messages."""
+        return output.ink(sys.stderr, self.environ, wanted=self.colour)
+
+
+def options_from(chdir: Path | None, environment: str, *, colour: bool) -> Options:
+    return Options((chdir or Path()).absolute(), environment, colour, dict(os.environ))
+
+
+def options_of(context: typer.Context) -> Options:
+    return cast(Options, context.find_root().obj)
+
+
+def hoisted(arguments: Sequence[str]) -> list[str]:
+    """Global options moved to the front, wherever they stood; nothing behind "--" is touched."""
+    front: list[str] = []
+    rest: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        if word == "--":
+            rest += [word, *waiting]
+            break
+        if word in _VALUED and waiting:
+            front += [word, waiting.pop(0)]
+        elif word in _FLAGS or word.startswith(
+            tuple(f"{name}=" for name in _VALUED if name.startswith("--"))
+        ):
+            front.append(word)
+        else:
+            rest.append(word)
+    return front + rest

@@ -1,0 +1,169 @@
+"""The body of a plan: a block for each model, a line for each engine and environment, texts in one column."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.cli.views import changes
+from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, pad, sides, wrap
+from pipeline.core.change import Action, Change
+from pipeline.core.diagnostic import Diagnostic, Severity
+from pipeline.core.plan import Plan
+from pipeline.core.resource import Address, owner_of, place_of
+
+SIGILS = {
+    Action.NOOP: " ",
+    Action.CREATE: "+",
+    Action.UPDATE: "~",
+    Action.REPLACE: "-/+",
+    Action.DELETE: "-",
+    Action.ADOPT: "<=",
+    Action.FORGET: ".",
+}
+STYLES = {
+    Action.NOOP: "dim",
+    Action.CREATE: "green",
+    Action.UPDATE: "yellow",
+    Action.REPLACE: "magenta",
+    Action.DELETE: "red",
+    Action.ADOPT: "cyan",
+    Action.FORGET: "dim",
+}
+_NOUNS = {"artifact": "weights", "weights": "weights image"}
+_ALONE = ("artifact", "image")  # kinds that are called by their noun; all others by their place
+_FURTHEST = 40  # column at which the right-hand texts begin at the latest
+
+
+@dataclass(frozen=True)
+class Block:
+    """The changes of one model, or of one engine or environment that models share."""
+
+    owner: str  # "qwen3-8b", or the address of a shared thing
+    changes: tuple[Change[Any], ...]
+    remarks: tuple[Diagnostic, ...] = ()
+
+    @property
+    def shared(self) -> bool:
+        return self.owner.startswith("@")
+
+    @property
+    def action(self) -> Action:
+        """What happens to the model as a whole."""
+        actions = {change.action for change in self.changes}
+        one = actions.pop() if len(actions) == 1 else Action.UPDATE
+        return Action.UPDATE if one is Action.REPLACE else one
+
+
+def blocks(plan: Plan) -> list[Block]:
+    """What changes: shared things first, each alone; then models in plan order."""
+    groups: dict[str, list[Change[Any]]] = {}
+    for change in plan.active:
+        owner = owner_of(change.address)
+        groups.setdefault(str(change.address) if owner.startswith("@") else owner, []).append(change)
+    remarks = [d for d in plan.diagnostics if d.model and d.severity is not Severity.ERROR]
+    found = [Block(o, tuple(c), tuple(d for d in remarks if d.model == o)) for o, c in groups.items()]
+    return sorted(found, key=lambda block: not block.shared)
+
+
+def body(found: Sequence[Block], ink: Ink) -> list[list[str]]:
+    """Two paragraphs at most: shared things, models. Texts begin at one column in each."""
+    shared = [block for block in found if block.shared]
+    models = [block for block in found if not block.shared]
+    return [
+        [line for block in group for line in _lines(block, _column(group), ink)]
+        for group in (shared, models)
+        if group
+    ]
+
+
+def _column(group: Sequence[Block]) -> int:
+    widths = [2 + columns(clean(block.owner)) for block in group]
+    widths += [4 + columns(name) for block in group if not block.shared for name in _names(block).values()]
+    return min(_FURTHEST, max(widths, default=0) + 2)
+
+
+def _lines(block: Block, begin: int, ink: Ink) -> Iterator[str]:
+    if block.shared:
+        change = block.changes[0]
+        style = STYLES[change.action]
+        yield from _row(SIGILS[change.action], clean(block.owner), changes.parts(change), style, begin, ink)
+        return
+    headline = _headline(block)
+    yield _title(block, headline, begin, ink)
+    names = _names(block)
+    for change in block.changes:
+        sigil = f"{SIGILS[change.action]:>3}"
+        parts = [part for part in changes.parts(change) if part != headline]
+        yield from _row(sigil, names[change.address], parts, STYLES[change.action], begin, ink)
+    for remark in block.remarks:
+        yield from _row("  !", "", [_remark(remark)], "yellow", begin, ink)
+
+
+def _title(block: Block, headline: str, begin: int, ink: Ink) -> str:
+    """The model's own line: sigil, name, what it is or why it goes, and where it is written."""
+    places = [c.resource.where for c in block.changes if c.resource and c.resource.where]
+    where = cut(clean(f"{(first := min(places)).file}:{first.line}"), WIDTH // 3) if places else ""
+    name = cut(clean(block.owner), WIDTH // 2)
+    left = f"{ink(STYLES[block.action], SIGILS[block.action])} {ink('bold', name)}"
+    if headline:
+        left = f"{pad(left, begin - 2)}  "
+        left += cut(headline, WIDTH - columns(where) - 2 - columns(left))
+    return sides(left, ink("dim", where))
+
+
+def _headline(block: Block) -> str:
+    """What the model is, when its weights move; why it goes, when it goes."""
+    if block.action in (Action.DELETE, Action.FORGET):
+        return clean(block.changes[0].reason)
+    for change in block.changes:
+        artifact = getattr(change.resource.desired, "artifact", None) if change.resource else None
+        if change.kind == "artifact" and artifact is not None:
+            pin = artifact.pin.removeprefix("sha256-")[:7]
+            return " ".join(clean(f"{artifact.source} {artifact.version} ({pin})").split())
+    return ""
+
+
+def _names(block: Block) -> dict[Address, str]:
+    """What each line of a block is called: "weights", "image", "prod"; with the registry where there are two."""
+    nouns = {c.address: c.address.split("/", 1)[-1].partition(":")[0] for c in block.changes}
+    all_nouns = list(nouns.values())
+    names = {}
+    for change in block.changes:
+        noun, place = nouns[change.address], place_of(change.address)
+        name = _NOUNS.get(noun, noun)
+        if change.kind not in _ALONE and place:
+            name = place
+        elif place and all_nouns.count(noun) > 1:
+            name = f"{name} {place}"
+        names[change.address] = cut(clean(name), WIDTH // 3)
+    return names
+
+
+def _row(sigil: str, name: str, parts: Sequence[str], style: str, begin: int, ink: Ink) -> Iterator[str]:
+    """One line of a block, its texts hanging from the common column."""
+    first, bare = f"{sigil} {name}", sigil.strip()
+    indent = max(begin, columns(first) + 2)
+    if indent > WIDTH // 2:  # a name so long that its text goes below it
+        yield cut(first, WIDTH).replace(bare, ink(style, bare), 1)
+        first, indent, bare = "", 6, ""
+    for text in _packed(parts, WIDTH - indent) or [""]:
+        line = (pad(first, indent) + text).rstrip().replace(" → ", f" {ink('dim', '→')} ")
+        if line:
+            yield line.replace(bare, ink(style, bare), 1) if bare else line
+        first, bare = "", ""
+
+
+def _packed(parts: Sequence[str], width: int) -> list[str]:
+    """Parts joined by "; ", as many on a line as fit; a part is broken only when it is longer than a line."""
+    lines: list[str] = []
+    for part in filter(None, parts):
+        if lines and columns(lines[-1]) + 2 + columns(part) <= width:
+            lines[-1] += f"; {part}"
+        else:
+            lines += wrap(part, width)
+    return lines
+
+
+def _remark(remark: Diagnostic) -> str:
+    summary = clean(remark.summary.removeprefix(f"{remark.model}: "))
+    return summary + (f" ({clean(remark.hint)})" if remark.hint else "")

@@ -1,0 +1,110 @@
+"""One change in words: what it moves, why it is made, which fields differ. Used by the plan, drift and show views."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.cli.views import units
+from pipeline.cli.views.text import clean
+from pipeline.core.change import Action, Change, FieldDiff
+from pipeline.core.digest import Json
+from pipeline.core.resource import State, fields_of
+
+_MOST = 6  # fields of one change; the others are counted
+_FLAGS = re.compile(r"(?:^|/)argv(?:/\d+)?$")
+_SAID_ANYWAY = frozenset({"", "not there", "changed"})
+
+
+def parts(change: Change[Any]) -> list[str]:
+    """What a change does and why; a view puts as many parts on a line as fit."""
+    words = [units.moved(change.transfer)]
+    if change.reason not in _SAID_ANYWAY:
+        words.append(units.short(clean(change.reason)))
+    match change.action:
+        case Action.CREATE if change.resource is not None:
+            words.append(size(change.resource.desired))
+        case Action.UPDATE | Action.REPLACE:
+            words += differences(change.diffs, _live(change), _desired(change))
+        case _:
+            pass
+    return [word for word in words if word]
+
+
+def drift(change: Change[Any]) -> str:
+    """What moved in the world: last applied → live."""
+    if change.missing:
+        return "was applied and is not there any more"
+    applied = dict(change.entry.applied) if change.entry else {}
+    return "; ".join(differences(change.drift, applied, _live(change)))
+
+
+def size(state: State) -> str:
+    """What a deployment takes: "2 GPUs, 48 GiB memory, port 8000"; nothing for what takes none of it."""
+    held = {name: getattr(state, name, None) for name in ("replicas", "gpus", "cpus", "memory_bytes", "port")}
+    words = []
+    for name, noun in (("replicas", "replica"), ("gpus", "GPU"), ("cpus", "core")):
+        if number := held[name]:
+            words.append(units.counted(number, noun))
+    if held["memory_bytes"]:
+        words.append(f"{units.memory(held['memory_bytes'])} memory")
+    if isinstance(held["port"], int):
+        words.append(f"port {held['port']}")
+    return ", ".join(words)
+
+
+def differences(diffs: Sequence[FieldDiff], before: Json, after: Json) -> list[str]:
+    """Each field that differs, a few in full; an engine's flags by their names instead of their positions."""
+    texts = list(dict.fromkeys(_texts(diffs, before, after)))
+    left = len(texts) - _MOST
+    return [*texts[:_MOST], f"and {units.counted(left, 'more field')}"] if left > 1 else texts
+
+
+def _texts(diffs: Sequence[FieldDiff], before: Json, after: Json) -> Iterator[str]:
+    for diff in diffs:
+        if _FLAGS.search(diff.path):
+            path = re.sub(r"/\d+$", "", diff.path)
+            yield from _flags(_at(before, path), _at(after, path))
+        else:
+            yield clean(units.difference(diff.path, diff.before, diff.after))
+
+
+def _flags(before: Json, after: Json) -> Iterator[str]:
+    """ "--max-model-len 4096 → 8192", "--enable-lora added"."""
+    old, new = _by_flag(before), _by_flag(after)
+    for flag in sorted(old.keys() | new.keys()):
+        match old.get(flag), new.get(flag):
+            case None, added:
+                yield clean(f"{flag} {added}".strip() + " added")
+            case gone, None:
+                yield clean(f"{flag} {gone}".strip() + " removed")
+            case one, other if one != other:
+                yield clean(f"{flag} {one or 'none'} → {other or 'none'}")
+
+
+def _by_flag(argv: Json) -> dict[str, str]:
+    flags: dict[str, str] = {}
+    flag = ""
+    for word in map(str, argv if isinstance(argv, list) else []):
+        if word.startswith("--"):
+            flag, _, held = word.partition("=")
+            flags[flag] = held
+        else:
+            flags[flag] = f"{flags.get(flag, '')} {word}".strip()
+    return flags
+
+
+def _at(value: Json, path: str) -> Json:
+    for part in path.split("/"):
+        key = part.replace("~1", "/").replace("~0", "~")
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _live(change: Change[Any]) -> Json:
+    return fields_of(change.observed.state) if change.observed else None
+
+
+def _desired(change: Change[Any]) -> Json:
+    if change.observed is not None and change.observed.would_be is not None:
+        return fields_of(change.observed.would_be)
+    return fields_of(change.resource.desired) if change.resource else None

@@ -1,0 +1,169 @@
+"""Machine JSON of plans, reports, drift and lists, each with a format_version, and the schemas they keep to."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.cli.views.tables import Details, Row
+from pipeline.core.change import Action, Change, FieldDiff
+from pipeline.core.diagnostic import Diagnostic
+from pipeline.core.digest import Json
+from pipeline.core.plan import Plan
+from pipeline.core.report import Outcome, Report, Status
+from pipeline.core.resource import Transfer
+
+FORMAT_VERSION = 1
+
+
+def text(value: Json) -> str:
+    """The JSON text people can read too."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def plan(plan: Plan) -> dict[str, Json]:
+    """Every change, no-ops too, in plan order; no state beyond the fields that differ."""
+    counts = plan.count()
+    return {
+        "format_version": FORMAT_VERSION,
+        "project": plan.project,
+        "environment": plan.environment,
+        "complete": plan.complete,
+        "digest": plan.digest,
+        "lock": plan.lock,
+        "summary": {str(action): counts[action] for action in Action},
+        "transfer": _transfer(plan.transfer),
+        "changes": [_change(change) for change in plan.changes],
+        "unreadable": _unreadable(plan),
+        "diagnostics": [_diagnostic(d) for d in plan.diagnostics],
+        "refusals": [_diagnostic(d) for d in plan.refusals],
+    }
+
+
+def drift(plan: Plan) -> dict[str, Json]:
+    """Only what drifted, and what could not be read."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "project": plan.project,
+        "environment": plan.environment,
+        "complete": plan.complete,
+        "drifted": [
+            {"address": c.address, "kind": c.kind, "missing": c.missing, "drift": _diffs(c.drift)}
+            for c in plan.drifted
+        ],
+        "unreadable": _unreadable(plan),
+    }
+
+
+def report(report: Report) -> dict[str, Json]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "interrupted": report.interrupted,
+        "seconds": round(report.seconds, 3),
+        "summary": {str(status): report.count(status) for status in Status},
+        "outcomes": [_outcome(outcome) for outcome in report.outcomes],
+    }
+
+
+def models(rows: Sequence[Row]) -> dict[str, Json]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "models": [
+            {
+                "model": row.model,
+                "target": row.target,
+                "state": row.state,
+                "version": row.version,
+                "pin": row.pin,
+                "url": row.url,
+            }
+            for row in rows
+        ],
+    }
+
+
+def details(ones: Sequence[Details]) -> dict[str, Json]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "models": [
+            {
+                "model": one.model,
+                "sections": [
+                    {"title": title, "texts": [{"name": name, "text": text} for name, text in texts]}
+                    for title, texts in one.sections
+                ],
+            }
+            for one in ones
+        ],
+    }
+
+
+def _change(change: Change[Any]) -> dict[str, Json]:
+    where = change.resource.where if change.resource else None
+    return {
+        "address": change.address,
+        "kind": change.kind,
+        "action": str(change.action),
+        "reason": change.reason,
+        "missing": change.missing,
+        "diffs": _diffs(change.diffs),
+        "drift": _diffs(change.drift),
+        "transfer": _transfer(change.transfer),
+        "where": str(where) if where else None,
+    }
+
+
+def _diffs(diffs: Sequence[FieldDiff]) -> list[Json]:
+    return [{"path": d.path, "before": d.before, "after": d.after} for d in diffs]
+
+
+def _transfer(transfer: Transfer) -> dict[str, Json]:
+    return {
+        "download_bytes": transfer.download_bytes,
+        "push_bytes": transfer.push_bytes,
+        "reused_bytes": transfer.reused_bytes,
+        "exact": transfer.exact,
+    }
+
+
+def _unreadable(plan: Plan) -> list[Json]:
+    return [
+        {
+            "address": address,
+            "reason": unread.reason,
+            "hint": unread.hint,
+            "optional": address in plan.optional,
+        }
+        for address, unread in plan.unreadable.items()
+    ]
+
+
+def _diagnostic(item: Diagnostic) -> dict[str, Json]:
+    return {
+        "severity": str(item.severity),
+        "summary": item.summary,
+        "detail": item.detail,
+        "where": str(item.where) if item.where else None,
+        "hint": item.hint,
+        "model": item.model,
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Json]:
+    proof = outcome.proof
+    return {
+        "address": outcome.address,
+        "action": str(outcome.action),
+        "result": str(outcome.status),
+        "seconds": round(outcome.seconds, 3),
+        "error": outcome.error,
+        "hint": outcome.hint,
+        "endpoint": outcome.endpoint,
+        "proof": {
+            "url": proof.url,
+            "prompt": proof.prompt,
+            "answer": proof.answer,
+            "seconds": round(proof.seconds, 3),
+        }
+        if proof
+        else None,
+    }

@@ -1,0 +1,115 @@
+"""A plan as text: models in manifest order, only what changes, every number with its unit. Read in ten seconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.cli.views import changes, units
+from pipeline.cli.views.blocks import Block, blocks, body
+from pipeline.cli.views.diagnostics import diagnostics
+from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, plain
+from pipeline.core.change import Action
+from pipeline.core.diagnostic import Diagnostic
+from pipeline.core.plan import Plan
+from pipeline.core.resource import place_of
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which text a plan was made from: what its first line says of the manifest."""
+
+    file: str = "models.yaml"
+    commit: str | None = None
+    edited: bool = False  # the file differs from that commit
+
+
+def plan(plan: Plan, origin: Origin, sources: Mapping[str, str], ink: Ink = plain) -> str:
+    """The whole plan; its last line never changes its shape. `sources`: texts for excerpts, by file."""
+    shown = blocks(plan)
+    paragraphs = [
+        [header(plan, origin, ink), *not_read(plan, ink)],
+        *body(shown, ink),
+        drift_lines(plan, ink),
+    ]
+    if remarks := _remarks(plan, shown):
+        paragraphs.append([diagnostics(remarks, sources, ink)])
+    paragraphs.append(_end(plan, ink))
+    return "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
+
+
+def header(plan: Plan, origin: Origin, ink: Ink = plain) -> str:
+    """Project and environment, the file and its commit, the lock, how much was read and how fast."""
+    file = origin.file + (f"@{origin.commit[:7]}" if origin.commit else "")
+    resources = units.counted(len(plan.changes) + len(plan.unreadable), "resource")
+    pieces = [
+        file + (" (edited)" if origin.edited else ""),
+        f"lock {plan.lock}",
+        f"{units.counted(plan.models, 'model')}, {resources} read in {units.duration(plan.read_seconds)}",
+    ]
+    first = cut(clean(f"{plan.project}/{plan.environment}"), WIDTH)
+    lines = [first]
+    for piece in map(clean, pieces):
+        if columns(lines[-1]) + 2 + columns(piece) <= WIDTH:
+            lines[-1] += f"  {piece}"
+        else:
+            lines.append(cut(f"  {piece}", WIDTH))
+    lines[0] = ink("bold", first) + lines[0].removeprefix(first)
+    return "\n".join(lines)
+
+
+def not_read(plan: Plan, ink: Ink = plain) -> list[str]:
+    """What could not be read, one line for each reason at each place."""
+    reasons: dict[tuple[str, str, str | None, bool], int] = {}
+    for address, unread in plan.unreadable.items():
+        key = (place_of(address) or address, unread.reason, unread.hint, address in plan.optional)
+        reasons[key] = reasons.get(key, 0) + 1
+    lines = []
+    for (place, reason, hint, optional), number in reasons.items():
+        notes = [*(["optional"] if optional else []), units.counted(number, "resource")]
+        text = f"{clean(place)}: {clean(reason)} ({', '.join(notes)})"
+        first, *others = hanging("Not read: ", text)
+        style = "yellow" if optional else "bold red"
+        lines += [first.replace("Not read:", ink(style, "Not read:"), 1), *others]
+        lines += hanging("  hint: ", clean(hint)) if hint else []
+    return lines
+
+
+def last_line(plan: Plan) -> str:
+    """Fixed: scripts and eyes know where to look."""
+    counts = plan.count()
+    usual = (Action.CREATE, Action.UPDATE, Action.REPLACE, Action.DELETE)
+    text = ", ".join(f"{counts[action]} to {action}" for action in usual)
+    rare = "".join(f", {counts[a]} to {a}" for a in (Action.ADOPT, Action.FORGET) if counts[a])
+    return f"Plan: {text}, {counts[Action.NOOP]} unchanged{rare}."
+
+
+def drift_lines(plan: Plan, ink: Ink = plain) -> list[str]:
+    """Where the world moved away from what was applied last, and whether this plan puts it back."""
+    lines = []
+    for change in plan.drifted:
+        word = "Drift, left alone:" if change.action is Action.NOOP else "Drift, put back:"
+        first, *others = hanging(f"{word} ", f"{clean(change.address)} {changes.drift(change)}")
+        lines += [first.replace(word, ink("yellow", word), 1), *others]
+    return lines
+
+
+def _remarks(plan: Plan, shown: list[Block]) -> list[Diagnostic]:
+    """What does not stand in a model's block already; guards that say no come last."""
+    told = [remark for block in shown for remark in block.remarks]
+    return [*(d for d in plan.diagnostics if d not in told), *plan.refusals]
+
+
+def _end(plan: Plan, ink: Ink) -> list[str]:
+    lines = []
+    if not plan.complete:
+        lines.append("Incomplete: what could not be read, and what needs it, is left out.")
+    if plan.refusals:
+        lines.append("Refused: nothing of this plan would be applied.")
+    lines = [ink("bold red", line) for line in lines]
+    if not plan.active and not lines:
+        lines.append("No changes.")
+    moved = plan.transfer
+    if moved.download_bytes or moved.push_bytes:
+        most = "" if moved.exact else "at most "
+        sums = f"{units.transferred(moved.download_bytes)} in, {units.transferred(moved.push_bytes)} out"
+        lines.append(f"Transfer {most}{sums}.")
+    return [*lines, ink("bold", last_line(plan))]
