@@ -31,10 +31,10 @@ def recipe_of(model: Model, launch: Launch) -> Recipe:
 
 
 def content_of(model: Model) -> str:
-    """12 hex of the files that are served: weights, and the overlays over them."""
+    """12 hex of the files that are served, weights and the overlays over them: the name of the cache's view."""
     files = {entry.path: entry.sha256 for entry in model.artifact.files}
     files |= {overlay.path: overlay.sha256 for overlay in model.overlays}
-    return fingerprint(sorted(files.items()))[:12]
+    return fingerprint([list(pair) for pair in sorted(files.items())])[:12]
 
 
 def launch_of(launch: Launch) -> dict[str, Json]:

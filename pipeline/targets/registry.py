@@ -9,6 +9,8 @@ from pipeline.core.image import ImageName, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource
+from pipeline.resources.image import model_image, weights_image
+from pipeline.templates import TEMPLATES
 
 
 class RegistrySpec(BaseModel):
@@ -39,9 +41,6 @@ class RegistryTarget:
     def expand(
         self, place: Place[RegistrySpec], model: Model, image: ImageName, launch: Launch
     ) -> Iterable[Resource[Any]]:  # Any: images of two kinds share a driver
-        from pipeline.resources.image import model_image, weights_image  # noqa: PLC0415
-        from pipeline.templates import TEMPLATES  # noqa: PLC0415
-
         if "model" in place.spec.publish:
             build = TEMPLATES[model.template].build(model.engine)
             yield model_image(model, build, place.registry, place.project)

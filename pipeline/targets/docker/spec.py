@@ -15,7 +15,9 @@ from pipeline.core.image import ImageName, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Address, Resource, State, address
+from pipeline.resources.image import engine_name
 from pipeline.targets.deployment import Recipe, artifact_address, content_of, launch_of, recipe_of
+from pipeline.templates import TEMPLATES
 
 COMMAND = ("python3", "/opt/mp/serve.py")
 DEFAULT_SHM_BYTES = 64 * 2**20  # what Docker gives when nothing is said
@@ -104,9 +106,6 @@ class DockerTarget:
     def expand(
         self, place: Place[DockerSpec], model: Model, image: ImageName, launch: Launch
     ) -> Iterable[Resource[DockerState]]:
-        from pipeline.resources.image import engine_name  # noqa: PLC0415
-        from pipeline.templates import TEMPLATES  # noqa: PLC0415
-
         options: DockerOptions = place.options
         if problems := tuple(_problems(place, options, model)):
             raise UserError(problems)

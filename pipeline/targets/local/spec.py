@@ -14,6 +14,7 @@ from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, State, address
 from pipeline.resources.environment import environment_fingerprint
 from pipeline.targets.deployment import Recipe, artifact_address, content_of, launch_of, recipe_of
+from pipeline.templates import TEMPLATES
 
 
 class LocalSpec(BaseModel):
@@ -71,8 +72,6 @@ class LocalTarget:
     def expand(
         self, place: Place[LocalSpec], model: Model, image: ImageName, launch: Launch
     ) -> Iterable[Resource[LocalState]]:
-        from pipeline.templates import TEMPLATES  # noqa: PLC0415
-
         options: LocalOptions = place.options
         environment = address("@environment", model.engine.key)
         yield Resource(

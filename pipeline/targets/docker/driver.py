@@ -1,0 +1,322 @@
+"""Brings containers to their desired state. An unproven container never bears the name: it is `<name>.next` until then."""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.clients.container import Container, Mount, Wanted
+from pipeline.clients.docker import DockerHost
+from pipeline.clients.oci import Repository, docker_archive
+from pipeline.clients.openai import Server, wait_until_answering
+from pipeline.core.change import Action, Change
+from pipeline.core.digest import canonical, fingerprint
+from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
+from pipeline.core.image import Registry
+from pipeline.core.model import Secret
+from pipeline.core.report import Emit, Progress
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Entry,
+    Locator,
+    Mark,
+    Observed,
+    Proof,
+    Resource,
+    Unreadable,
+    fields_of,
+)
+from pipeline.resources.cache import Cache
+from pipeline.targets.docker import labels
+from pipeline.targets.docker.live import MODELS, SECRETS, endpoint_of, state_in
+from pipeline.targets.docker.spec import DockerRecipe, DockerState
+from pipeline.templates.launch import document
+
+UID = 10001
+_IN_PLACE = {"memory_bytes", "cpus", "restart", "running"}
+
+Answer = Observed[DockerState] | Absent | Unreadable
+
+
+class DockerDriver:
+    """Containers of one project and environment, on any number of Docker engines."""
+
+    def __init__(
+        self,
+        connect: Callable[[str], DockerHost],
+        repositories: Callable[[Registry, str], Repository],
+        cache: Cache,
+        owner: Mark,  # whose containers these are; the address is filled in for each
+        secret: Callable[[Secret], str],
+        folder: Path,  # `.mp/docker`: logs of containers that did not start
+    ) -> None:
+        self._connect = connect
+        self._repositories = repositories
+        self._cache = cache
+        self._owner = owner
+        self._secret = secret
+        self._folder = folder
+        self._hosts: dict[str, DockerHost] = {}
+
+    def observe(
+        self, wanted: Sequence[Resource[DockerState]], known: Sequence[Entry]
+    ) -> Mapping[Address, Answer]:
+        """One list per engine; of what is ours one inspect each, because a list does not tell the limits."""
+        by_host: defaultdict[str, list[tuple[Address, str]]] = defaultdict(list)
+        places = [(each.address, each.locator) for each in wanted]
+        for address, locator in [*places, *((entry.address, entry.locator) for entry in known)]:
+            by_host[locator["host"]].append((address, locator["name"]))
+        answers: dict[Address, Answer] = {}
+        for host, asked in by_host.items():
+            answers |= self._look(host, asked)
+        return answers
+
+    def apply(
+        self, change: Change[DockerState], inputs: Mapping[Address, Observed[Any]], emit: Emit
+    ) -> Observed[DockerState] | None:
+        """Update in place what an engine can, else replace; proven by a real request. Raises StartFailed, Corrupt.
+
+        When a replacement fails, the container that was there before is started again.
+        """
+        if change.resource is None or change.action is Action.DELETE:
+            assert change.entry is not None, "what is deleted was known"
+            self._delete(change.entry)
+            return None
+        resource = change.resource
+        host, name = self._host(resource.locator), resource.locator["name"]
+        before = host.inspect(name)
+        if before is not None and labels.mark_of(before.labels) != self._mark(resource.address):
+            raise Denied(
+                host.url,
+                f'container "{name}" is not ours',
+                "remove it by hand, or give this entry another name",
+            )
+        if before is not None and _can_stay(change, resource.desired):
+            return self._adjust(host, before, resource, emit)
+        return self._replace(host, before, resource, inputs, emit)
+
+    def _look(self, url: str, asked: Sequence[tuple[Address, str]]) -> dict[Address, Answer]:
+        host = self._host({"host": url})
+        try:
+            ids = host.names()
+            found = {name: host.inspect(ids[name]) for _, name in asked if name in ids}
+            return {address: _seen(url, found.get(name)) for address, name in asked}
+        except BackendError as problem:
+            return {address: Unreadable(problem.message, problem.hint) for address, _ in asked}
+
+    def _delete(self, entry: Entry) -> None:
+        host, name = self._host(entry.locator), entry.locator["name"]
+        for each in (name, f"{name}.next"):
+            container = host.inspect(each)
+            if container is None:
+                continue
+            if labels.mark_of(container.labels) == self._mark(Address(entry.address.partition("~")[0])):
+                host.stop(container.id)
+                host.remove(container.id)
+
+    def _adjust(
+        self, host: DockerHost, container: Container, resource: Resource[DockerState], emit: Emit
+    ) -> Observed[DockerState]:
+        """Limits, restart policy, running or not: the container stays."""
+        desired = resource.desired
+        host.limit(container.id, desired.memory_bytes, desired.cpus)
+        host.restart_policy(container.id, desired.restart)
+        if not container.running:
+            emit(Progress(resource.address, "start"))
+            host.start(container.id)
+        proof = self._prove(host, container.id, resource, emit)
+        return self._proven(host, resource, proof)
+
+    def _replace(
+        self,
+        host: DockerHost,
+        before: Container | None,
+        resource: Resource[DockerState],
+        inputs: Mapping[Address, Observed[Any]],
+        emit: Emit,
+    ) -> Observed[DockerState]:
+        name = resource.locator["name"]
+        wanted = self._wanted(host, resource, inputs, emit)
+        secrets = self._secrets(resource.desired)
+        host.remove(wanted.name)  # what a run that was cut off left
+        container = host.create(wanted)
+        try:
+            if secrets:
+                host.put_secrets(container, SECRETS, secrets, UID)
+            if before is not None and before.running:
+                host.stop(before.id)  # its port, its GPUs and its memory are needed
+            emit(Progress(resource.address, "start"))
+            host.start(container)
+            proof = self._prove(host, container, resource, emit)
+            host.restart_policy(container, resource.desired.restart)
+        except BaseException:
+            self._undo(host, container, before)
+            raise
+        if before is not None:
+            host.remove(before.id)
+        host.rename(container, name)
+        return self._proven(host, resource, proof)
+
+    def _undo(self, host: DockerHost, container: str, before: Container | None) -> None:
+        """Bring back what was there; a second failure must not hide the first."""
+        with contextlib.suppress(BackendError):
+            host.remove(container)
+        with contextlib.suppress(BackendError):
+            if before is not None and before.running:
+                host.start(before.id)
+
+    def _prove(self, host: DockerHost, container: str, resource: Resource[DockerState], emit: Emit) -> Proof:
+        recipe = _recipe(resource.desired)
+        seen = host.inspect(container)
+        endpoint = None if seen is None else endpoint_of(resource.locator["host"], seen)
+        server = Server(
+            system=resource.address,
+            endpoint=endpoint or "http://127.0.0.1:9",  # it ended at once: nothing listens
+            served_name=recipe.launch.served_name,
+            api_key=None if recipe.api_key is None else self._secret(recipe.api_key),
+            alive=lambda: _ended(host.inspect(container)),
+            log=lambda: self._log(host, container, resource),
+        )
+
+        def on_wait() -> None:
+            emit(Progress(resource.address, "start"))
+
+        try:
+            return wait_until_answering(server, recipe.questions, recipe.launch.start_timeout_s, on_wait)
+        except StartFailed as problem:
+            problem.hint = f"the whole log: {self._log_file(resource)}"
+            raise
+
+    def _wanted(
+        self,
+        host: DockerHost,
+        resource: Resource[DockerState],
+        inputs: Mapping[Address, Observed[Any]],
+        emit: Emit,
+    ) -> Wanted:
+        """The container to create; its image and its weights are on the host when this returns."""
+        state, recipe = resource.desired, _recipe(resource.desired)
+        image = self._bring_image(host, resource.address, recipe, inputs, emit)
+        mounts: tuple[Mount, ...] = ()
+        if state.weights == "mount":
+            emit(Progress(resource.address, "verify"))
+            mounts = (Mount(str(self._cache.view(recipe.artifact, recipe.overlays)), MODELS, read_only=True),)
+        files = {variable: f"{SECRETS}/{variable}" for variable in recipe.secrets}
+        launch = document(recipe.launch, model=MODELS, host="0.0.0.0", port=recipe.launch.port, secrets=files)
+        return Wanted(
+            name=f"{resource.locator['name']}.next",
+            image=image,
+            command=state.command,
+            environ={"MP_LAUNCH": canonical(launch).decode()},
+            labels=labels.labels_of(
+                self._mark(resource.address), fingerprint(fields_of(state)), dict(recipe.launch.secrets)
+            ),
+            mounts=mounts,
+            gpus=state.gpus,
+            cpus=state.cpus,
+            memory_bytes=state.memory_bytes,
+            shm_bytes=state.shm_bytes,
+            container_port=recipe.launch.port,
+            bind=state.bind,
+            port=state.port if isinstance(state.port, int) else None,
+            user=f"{UID}:{UID}",
+        )
+
+    def _bring_image(
+        self,
+        host: DockerHost,
+        address: Address,
+        recipe: DockerRecipe,
+        inputs: Mapping[Address, Observed[Any]],
+        emit: Emit,
+    ) -> str:
+        """The image on the host, by digest from a registry, by an archive from a layout; what to call it."""
+        image = recipe.image
+        if image.registry.layout is not None:
+            local = f"mp/{image.repository}:{image.tag}"
+            if not host.has_image(local):
+                emit(Progress(address, "load"))
+                host.load(
+                    docker_archive(self._repositories(image.registry, image.repository), image.tag, local),
+                    local,
+                )
+            return local
+        digest = inputs[recipe.image_address].digest if recipe.image_address in inputs else None
+        if digest is None:
+            raise Missing(str(image), "its digest is not known", "run mp apply")
+        repository = f"{image.registry.url}/{image.repository}"
+        if not host.has_image(f"{repository}@{digest}"):
+            host.pull(repository, digest, lambda done, total: emit(Progress(address, "pull", done, total)))
+        return f"{repository}:{image.tag}@{digest}"
+
+    def _secrets(self, state: DockerState) -> dict[str, str]:
+        return {variable: self._secret(secret) for variable, secret in _recipe(state).secrets.items()}
+
+    def _proven(
+        self, host: DockerHost, resource: Resource[DockerState], proof: Proof
+    ) -> Observed[DockerState]:
+        name = resource.locator["name"]
+        match _seen(resource.locator["host"], host.inspect(name)):
+            case Observed() as seen:
+                return replace(seen, proof=proof)
+            case Absent():
+                raise Missing(host.url, f'container "{name}" is gone', "run mp apply")
+
+    def _log(self, host: DockerHost, container: str, resource: Resource[DockerState]) -> str:
+        """The container's log; kept, because the container is removed."""
+        text = host.logs(container)
+        file = self._log_file(resource)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return text
+
+    def _log_file(self, resource: Resource[DockerState]) -> Path:
+        return self._folder / f"{resource.locator['name']}.log"
+
+    def _mark(self, address: Address) -> Mark:
+        return replace(self._owner, address=address)
+
+    def _host(self, locator: Locator) -> DockerHost:
+        return self._hosts.setdefault(locator["host"], self._connect(locator["host"]))
+
+
+def _seen(url: str, container: Container | None) -> Observed[DockerState] | Absent:
+    if container is None:
+        return Absent()
+    return Observed(
+        state_in(container),
+        mark=labels.mark_of(container.labels),
+        remote_id=container.id,
+        endpoint=endpoint_of(url, container),
+    )
+
+
+def _can_stay(change: Change[DockerState], desired: DockerState) -> bool:
+    """All that differs can be changed in place; an engine can move a limit and cannot lift one."""
+    fields = {diff.path.partition("/")[0] for diff in change.diffs}
+    lifted = {name for name in ("memory_bytes", "cpus") if getattr(desired, name) is None}
+    return bool(fields) and fields <= _IN_PLACE - lifted
+
+
+def _ended(container: Container | None) -> str | None:
+    """None while it runs, else how it ended."""
+    if container is None:
+        return "the container is gone"
+    if container.running:
+        return None
+    if container.out_of_memory:
+        limit = (
+            ""
+            if container.memory_bytes is None
+            else f", its limit is {container.memory_bytes / 2**30:.2f} GiB"
+        )
+        return f"out of memory (OOMKilled){limit}"
+    return container.error or f"exit code {container.exit_code}"
+
+
+def _recipe(state: DockerState) -> DockerRecipe:
+    assert state.recipe is not None, "a desired container knows how it is made"
+    return state.recipe

@@ -1,0 +1,254 @@
+"""Starts, finds and stops server processes of this machine; each has a folder with its log under `.mp/local/`."""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.clients import daemon
+from pipeline.clients.openai import Server, wait_until_answering
+from pipeline.core.change import Action, Change
+from pipeline.core.digest import Json
+from pipeline.core.errors import BackendError, Missing, StartFailed
+from pipeline.core.model import Secret
+from pipeline.core.report import Emit, Line, Progress
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Entry,
+    Locator,
+    Mark,
+    Observed,
+    Proof,
+    Resource,
+    Unreadable,
+    fields_of,
+)
+from pipeline.resources.cache import Cache
+from pipeline.resources.environment import environment_path
+from pipeline.targets.local.spec import LocalRecipe, LocalState
+from pipeline.templates.launch import document
+
+HOST = "127.0.0.1"
+_RECORD = "process.json"
+
+Answer = Observed[LocalState] | Absent | Unreadable
+
+
+@dataclass(frozen=True)
+class _Process:
+    """What process.json remembers of one process."""
+
+    mark: Mark
+    state: LocalState
+    port: int
+    proof: Proof | None  # None until it has answered
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+
+class LocalDriver:
+    """Processes of one project and environment on this machine."""
+
+    def __init__(
+        self,
+        folder: Path,  # `.mp/local`
+        cache: Cache,
+        owner: Mark,  # whose processes these are; the address is filled in for each
+        secret: Callable[[Secret], str],
+        environ: Mapping[str, str],
+    ) -> None:
+        self._folder = folder
+        self._cache = cache
+        self._owner = owner
+        self._secret = secret
+        self._environ = environ
+
+    def observe(
+        self, wanted: Sequence[Resource[LocalState]], known: Sequence[Entry]
+    ) -> Mapping[Address, Answer]:
+        """Read each process.json and look into /proc; no request is sent and no program is run."""
+        answers = {resource.address: self._look(resource.locator) for resource in wanted}
+        return answers | {entry.address: self._look(entry.locator) for entry in known}
+
+    def apply(
+        self, change: Change[LocalState], inputs: Mapping[Address, Observed[Any]], emit: Emit
+    ) -> Observed[LocalState] | None:
+        """Start anew what is not as wanted, and prove it; the port is kept. Raises StartFailed, Corrupt."""
+        if change.resource is None or change.action is Action.DELETE:
+            assert change.entry is not None, "what is deleted was known"
+            self._delete(self._folder / change.entry.locator["name"], change.entry.address)
+            return None
+        return self._bring(change.resource, emit)
+
+    def _look(self, locator: Locator) -> Answer:
+        folder = self._folder / locator["name"]
+        try:
+            process = _read(folder)
+            return Absent() if process is None else _seen(folder, process)
+        except BackendError as problem:
+            return Unreadable(problem.message, problem.hint)
+
+    def _delete(self, folder: Path, address: Address) -> None:
+        process = _read(folder)
+        if process is not None and process.mark.address == address.partition("~")[0]:
+            daemon.stop(folder)
+            shutil.rmtree(folder)
+
+    def _bring(self, resource: Resource[LocalState], emit: Emit) -> Observed[LocalState]:
+        state, folder = resource.desired, self._folder / resource.locator["name"]
+        recipe = state.recipe
+        assert recipe is not None, "a desired process knows how it is made"
+        emit(Progress(resource.address, "verify"))
+        weights = self._cache.view(recipe.artifact, recipe.overlays)
+        argv = [str(self._python(recipe)), recipe.serve, str(folder / "launch.json")]
+        secrets = {variable: self._secret(secret) for variable, secret in recipe.secrets.items()}
+        before = _read(folder)
+        daemon.stop(folder)
+        port = _port(resource, state, before)
+        process = _Process(replace(self._owner, address=resource.address), state, port, None)
+        files = _hand_over(folder, secrets)
+        launch = document(recipe.launch, model=str(weights), host=HOST, port=port, secrets=files)
+        daemon.write(folder / "launch.json", launch)
+        _write(folder, process)
+        emit(Progress(resource.address, "start"))
+        try:
+            daemon.start(folder, argv, daemon.environ_for(self._environ))
+            proof = self._prove(resource, process, folder, emit)
+        except BaseException:
+            daemon.stop(folder)
+            raise
+        process = replace(process, proof=proof)
+        _write(folder, process)
+        return replace(_seen(folder, process), proof=proof)
+
+    def _prove(self, resource: Resource[LocalState], process: _Process, folder: Path, emit: Emit) -> Proof:
+        recipe = resource.desired.recipe
+        assert recipe is not None
+        server = Server(
+            system=resource.address,
+            endpoint=process.endpoint,
+            served_name=recipe.launch.served_name,
+            api_key=None if recipe.api_key is None else self._secret(recipe.api_key),
+            alive=lambda: daemon.ended(folder),
+            log=lambda: daemon.log(folder),
+        )
+        try:
+            return wait_until_answering(
+                server,
+                recipe.questions,
+                recipe.launch.start_timeout_s,
+                _following(folder, resource.address, emit),
+            )
+        except StartFailed as problem:
+            problem.hint = f"the whole log: {folder / 'log'}"
+            raise
+
+    def _python(self, recipe: LocalRecipe) -> Path:
+        python = environment_path(self._cache.root, recipe.engine) / "bin" / "python"
+        if not python.exists():
+            raise Missing("environment", f"{recipe.engine.key} is not installed", "run mp apply")
+        return python
+
+
+def _seen(folder: Path, process: _Process) -> Observed[LocalState]:
+    """What was started, and whether it still runs; what never answered does not count as running."""
+    found = daemon.find(folder)
+    running = found is not None and found.running and process.proof is not None
+    return Observed(
+        replace(process.state, running=running),
+        mark=process.mark,
+        remote_id=str(found.supervisor.pid) if found is not None else None,
+        endpoint=process.endpoint if running else None,
+    )
+
+
+def _port(resource: Resource[LocalState], state: LocalState, before: _Process | None) -> int:
+    """The declared port, or the one that it had, or a free one. Another's server must not be taken for ours."""
+    if isinstance(state.port, int):
+        if not _is_free(state.port):
+            raise StartFailed(
+                resource.address,
+                f"port {state.port} is taken by another program",
+                "end it, or declare another port",
+            )
+        return state.port
+    if before is not None and before.state.port == "auto" and _is_free(before.port):
+        return before.port
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        chosen: int = probe.getsockname()[1]
+    return chosen
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a server does: TIME_WAIT is free
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _hand_over(folder: Path, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Write each secret to a file that only this user can read; environment variable → file."""
+    place = folder / "secrets"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True, mode=0o700)
+    files = {}
+    for variable, value in secrets.items():
+        file = place / variable
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400), "w") as out:
+            out.write(value)
+        files[variable] = str(file)
+    return files
+
+
+def _following(folder: Path, address: Address, emit: Emit) -> Callable[[], None]:
+    """Show the last line of the log whenever there is a new one."""
+    last = ""
+
+    def on_wait() -> None:
+        nonlocal last
+        text = next((line for line in reversed(daemon.log(folder, 4096).splitlines()) if line.strip()), "")
+        if text != last:
+            last = text
+            emit(Line(address, text))
+
+    return on_wait
+
+
+def _write(folder: Path, process: _Process) -> None:
+    proof: dict[str, Json] | None = None if process.proof is None else asdict(process.proof)
+    record: dict[str, Json] = {
+        "format_version": 1,
+        "mark": asdict(process.mark),
+        "state": fields_of(process.state),
+        "port": process.port,
+        "proof": proof,
+    }
+    daemon.write(folder / _RECORD, record)
+
+
+def _read(folder: Path) -> _Process | None:
+    try:
+        record = json.loads((folder / _RECORD).read_text())
+        return _Process(
+            Mark(**record["mark"]),
+            LocalState(**record["state"]),
+            record["port"],
+            Proof(**record["proof"]) if record["proof"] else None,
+        )
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as problem:
+        raise BackendError(str(folder / _RECORD), f"is damaged: {problem}", "remove its folder") from problem
+    except OSError as problem:
+        raise BackendError(str(folder / _RECORD), f"cannot be read: {problem.strerror}") from problem
