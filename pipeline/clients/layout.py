@@ -1,0 +1,235 @@
+"""A repository as an OCI image layout in a folder: blobs by digest, tags in index.json. Opened through clients/oci."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.clients.oci import INDEX, Chunks, ImageManifest, Tagged
+from pipeline.core.digest import Digest, Json, canonical
+from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missing
+
+REF_NAME = "org.opencontainers.image.ref.name"
+_MARKER = b'{"imageLayoutVersion":"1.0.0"}'
+_ABANDONED_S = 3600  # an upload that did not grow for so long has no writer any more
+
+
+class LayoutRepository:
+    """`<layout>/<name>/`; repositories of one layout share blobs by hard link."""
+
+    def __init__(self, layout: str, name: str) -> None:
+        self._layout = layout
+        self._folder = f"{layout}/{name}"
+
+    @property
+    def location(self) -> str:
+        return self._folder
+
+    def head(self, reference: str) -> tuple[Digest, int] | None:
+        found = self.describe(reference)
+        return (found.digest, found.size_bytes) if found else None
+
+    def describe(self, reference: str) -> Tagged | None:
+        if reference.startswith("sha256:"):
+            manifest = self.manifest(reference)
+            if manifest is None:
+                return None
+            return Tagged(Digest(reference), len(manifest.body), manifest.annotations())
+        for descriptor in self._index():
+            annotations = descriptor["annotations"]
+            if annotations.get(REF_NAME) == reference:
+                tagged = Tagged(Digest(descriptor["digest"]), descriptor["size"], annotations)
+                return tagged if self._holds(tagged.digest, tagged.size_bytes) else None
+        return None
+
+    def manifest(self, reference: str) -> ImageManifest | None:
+        digest = reference
+        if not reference.startswith("sha256:"):
+            tagged = self.describe(reference)
+            if tagged is None:
+                return None
+            digest = tagged.digest
+        body = self.blob(Digest(digest))
+        if body is None:
+            return None
+        media_type = json.loads(body).get("mediaType", "application/vnd.oci.image.manifest.v1+json")
+        return ImageManifest(body, media_type)
+
+    def tags(self) -> tuple[str, ...]:
+        names = (descriptor["annotations"].get(REF_NAME) for descriptor in self._index())
+        return tuple(sorted(name for name in names if name))
+
+    def has(self, digest: Digest) -> bool:
+        return self._holds(digest, None)
+
+    def blob(self, digest: Digest) -> bytes | None:
+        with _disk(self._folder):
+            try:
+                body = Path(self._path(digest)).read_bytes()
+            except FileNotFoundError:
+                return None
+        if hashlib.sha256(body).hexdigest() != digest[7:]:
+            raise Corrupt(self._folder, f"blob {digest} is damaged", f"remove {self._path(digest)}")
+        return body
+
+    @contextlib.contextmanager
+    def open_blob(self, digest: Digest) -> Iterator[BinaryIO]:
+        try:
+            handle = Path(self._path(digest)).open("rb")  # noqa: SIM115  # closed below
+        except FileNotFoundError:
+            raise Missing(self._folder, f"no blob {digest}", "run mp apply") from None
+        with handle:
+            yield handle
+
+    def mount(self, digest: Digest, from_repository: str) -> bool:
+        self._prepare()
+        try:
+            os.link(f"{self._layout}/{from_repository}/{_blob(digest)}", self._path(digest))
+        except FileExistsError:
+            return True
+        except OSError:  # not there, or a file system without links
+            return False
+        return True
+
+    def push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
+        with _disk(self._folder):
+            self._prepare()
+            partial = f"{self._folder}/.uploads/{os.urandom(8).hex()}"
+            try:
+                found, written = _write(partial, chunks)
+                if written != size_bytes or (digest is not None and found != digest):
+                    raise Corrupt(
+                        self._folder, f"{written:,} bytes with {found} came instead of {digest or size_bytes}"
+                    )
+                Path(partial).replace(self._path(found))
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    Path(partial).unlink(missing_ok=True)
+                raise
+        return found
+
+    def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
+        digest = manifest.digest
+        if not self._holds(digest, len(manifest.body)):
+            self.push(digest, len(manifest.body), lambda: iter([manifest.body]))
+        descriptor: dict[str, Json] = {
+            "mediaType": manifest.media_type,
+            "digest": digest,
+            "size": len(manifest.body),
+        }
+        if reference.startswith("sha256:"):
+            return digest
+        # What a reader of the tag wants to know stands in the index: it need not open the image manifest.
+        own = {key: value for key, value in manifest.annotations().items() if key.startswith("dev.mp.")}
+        descriptor["annotations"] = {**own, REF_NAME: reference}
+        with _disk(self._folder), self._alone():
+            others = [d for d in self._index() if d["annotations"].get(REF_NAME) != reference]
+            self._write_index([*others, descriptor])
+            self._clean()
+        return digest
+
+    def _path(self, digest: Digest) -> str:
+        return f"{self._folder}/{_blob(digest)}"
+
+    def _holds(self, digest: Digest, size_bytes: int | None) -> bool:
+        try:
+            found = os.stat(self._path(digest)).st_size  # noqa: PTH116  # asked for every image of a plan
+        except FileNotFoundError:
+            return False
+        except OSError as problem:
+            raise _named(problem, self._folder) from problem
+        return found == size_bytes or (size_bytes is None and found > 0)
+
+    # The descriptors are JSON of a file that only this class and its like write; `annotations` is always there.
+    def _index(self) -> list[dict[str, Any]]:
+        try:
+            with open(f"{self._folder}/index.json", "rb", buffering=0) as handle:  # noqa: PTH123
+                text = handle.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as problem:
+            raise _named(problem, self._folder) from problem
+        try:
+            descriptors = json.loads(text)["manifests"]
+            for descriptor in descriptors:
+                descriptor.setdefault("annotations", {})
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise Corrupt(
+                self._folder, "index.json is not the index of an OCI layout", "move the folder away"
+            ) from problem
+        return list(descriptors)
+
+    def _write_index(self, descriptors: list[dict[str, Json]]) -> None:
+        ordered = sorted(descriptors, key=canonical)
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": ordered}
+        partial = Path(f"{self._folder}/.uploads/{os.urandom(8).hex()}")
+        partial.write_bytes(canonical(index))
+        partial.replace(f"{self._folder}/index.json")
+
+    def _prepare(self) -> None:
+        """The folders and the marker, which also is what writers of the index lock."""
+        marker = Path(f"{self._folder}/oci-layout")
+        if marker.exists():
+            return
+        for name in ("blobs/sha256", ".uploads"):
+            Path(f"{self._folder}/{name}").mkdir(parents=True, exist_ok=True)
+        partial = Path(f"{self._folder}/.uploads/{os.urandom(8).hex()}")
+        partial.write_bytes(_MARKER)
+        # A link and not a rename: two writers that come at once must lock the same file.
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, marker)
+        partial.unlink()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One writer of the index at a time, on this machine."""
+        self._prepare()
+        with Path(f"{self._folder}/oci-layout").open("rb") as marker:
+            fcntl.flock(marker, fcntl.LOCK_EX)
+            yield
+
+    def _clean(self) -> None:
+        """Remove what killed writers left behind."""
+        with os.scandir(f"{self._folder}/.uploads") as leftovers:
+            for leftover in leftovers:
+                with contextlib.suppress(FileNotFoundError):
+                    if leftover.stat().st_mtime < time.time() - _ABANDONED_S:
+                        Path(leftover.path).unlink()
+
+
+def _blob(digest: Digest) -> str:
+    return f"blobs/sha256/{digest[7:]}"
+
+
+def _write(path: str, chunks: Chunks) -> tuple[Digest, int]:
+    hasher = hashlib.sha256()
+    written = 0
+    with open(path, "xb") as handle:  # noqa: PTH123
+        for chunk in chunks():
+            hasher.update(chunk)
+            written += handle.write(chunk)
+    return Digest("sha256:" + hasher.hexdigest()), written
+
+
+@contextlib.contextmanager
+def _disk(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise _named(problem, folder) from problem
+
+
+def _named(problem: OSError, folder: str) -> BackendError:
+    match problem.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return Exhausted(folder, "no space left on this disk", "free some, then run it again")
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return Denied(folder, problem.strerror or "denied", "let this user write there")
+        case _:
+            return BackendError(folder, problem.strerror or str(problem))

@@ -1,0 +1,190 @@
+"""A repository of an OCI registry, over HTTP. Opened through clients/oci; the only user of urllib3 here."""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO
+from urllib.parse import urljoin, urlsplit
+
+from pipeline.clients.connection import Answer, Body, Connection, reason
+from pipeline.clients.oci import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    INDEX,
+    MANIFEST,
+    Chunks,
+    ImageManifest,
+    Tagged,
+)
+from pipeline.core.digest import Digest
+from pipeline.core.digest import digest as digest_of
+from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missing, Unreachable
+
+_ACCEPT = {"Accept": ", ".join((MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST))}
+_EMPTY = {"Content-Length": "0"}
+_TRIES = 3
+
+
+class RegistryRepository:
+    """One repository; all those of a registry have the same prefix: "acme/models/", or nothing."""
+
+    def __init__(self, connection: Connection, prefix: str, name: str) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._path = f"{prefix}{name}"
+        self._url = f"/v2/{self._path}"
+
+    @property
+    def location(self) -> str:
+        return f"{self._connection.host}/{self._path}"
+
+    def head(self, reference: str) -> tuple[Digest, int] | None:
+        answer = self._read("HEAD", f"/manifests/{reference}", _ACCEPT)
+        if answer is None:
+            return None
+        if "docker-content-digest" not in answer.headers:  # allowed by the specification: then the body tells
+            manifest = self.manifest(reference)
+            return (manifest.digest, len(manifest.body)) if manifest else None
+        return Digest(answer.headers["docker-content-digest"]), int(answer.headers.get("content-length", 0))
+
+    def describe(self, reference: str) -> Tagged | None:
+        manifest = self.manifest(reference)
+        return Tagged(manifest.digest, len(manifest.body), manifest.annotations()) if manifest else None
+
+    def manifest(self, reference: str) -> ImageManifest | None:
+        answer = self._read("GET", f"/manifests/{reference}", _ACCEPT)
+        if answer is None:
+            return None
+        found = ImageManifest(answer.body, answer.headers.get("content-type", MANIFEST).split(";")[0])
+        if reference.startswith("sha256:") and found.digest != reference:
+            raise Corrupt(self.location, f"what it gave as {reference} is {found.digest}")
+        return found
+
+    def tags(self) -> tuple[str, ...]:
+        found: list[str] = []
+        url: str | None = f"{self._url}/tags/list?n=1000"
+        while url:
+            answer = self._connection.request("GET", url, scope=self._scope("pull"))
+            if answer.status == 404:
+                break
+            found += json.loads(self._expected(answer, 200).body).get("tags") or ()
+            url = _next(answer.headers.get("link", ""), url)
+        return tuple(sorted(found))
+
+    def has(self, digest: Digest) -> bool:
+        return self._read("HEAD", f"/blobs/{digest}", {}) is not None
+
+    def blob(self, digest: Digest) -> bytes | None:
+        answer = self._read("GET", f"/blobs/{digest}", {})
+        if answer is None:
+            return None
+        if digest_of(answer.body) != digest:
+            raise Corrupt(self.location, f"blob {digest} is damaged")
+        return answer.body
+
+    @contextlib.contextmanager
+    def open_blob(self, digest: Digest) -> Iterator[BinaryIO]:
+        with self._connection.opened(f"{self._url}/blobs/{digest}", self._scope("pull")) as (status, stream):
+            if status == 404:
+                raise Missing(self.location, f"no blob {digest}", "run mp apply")
+            if status != 200:
+                raise Unreachable(self.location, f"answers {status} for blob {digest}", "try again later")
+            yield stream
+
+    def mount(self, digest: Digest, from_repository: str) -> bool:
+        source = f"{self._prefix}{from_repository}"
+        url = f"{self._url}/blobs/uploads/?mount={digest}&from={source}"
+        scope = f"{self._scope('pull,push')} repository:{source}:pull"
+        try:
+            answer = self._connection.request("POST", url, scope=scope, headers=_EMPTY)
+        except Denied:  # the other repository is not ours to read
+            return False
+        if answer.status == 202:  # not mounted: an upload was begun instead, which nobody needs
+            self._write("DELETE", self._upload(answer), {}, b"")
+        return answer.status == 201
+
+    def push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return self._push(digest, size_bytes, chunks)
+            except Unreachable:
+                if attempt == _TRIES:
+                    raise
+                self._connection.pause(attempt)
+        raise AssertionError("the last try returns or raises")
+
+    def _push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
+        begun = self._write("POST", f"{self._url}/blobs/uploads/", _EMPTY, b"", 202)
+        length = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
+        if digest is not None:
+            self._write("PUT", _closing(self._upload(begun), digest), length, chunks(), 201)
+            return digest
+        hasher = hashlib.sha256()
+        sent = self._write("PATCH", self._upload(begun), length, _hashed(chunks(), hasher.update), 202)
+        found = Digest("sha256:" + hasher.hexdigest())
+        self._write("PUT", _closing(self._upload(sent), found), _EMPTY, b"", 201)
+        return found
+
+    def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
+        headers = {"Content-Type": manifest.media_type}
+        self._write("PUT", f"{self._url}/manifests/{reference}", headers, manifest.body, 201)
+        return manifest.digest
+
+    def _read(self, method: str, below: str, headers: Mapping[str, str]) -> Answer | None:
+        answer = self._connection.request(
+            method, self._url + below, scope=self._scope("pull"), headers=headers
+        )
+        if answer.status == 404:
+            return None
+        return self._expected(answer, 200)
+
+    def _write(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, expected: int | None = None
+    ) -> Answer:
+        answer = self._connection.request(
+            method, url, scope=self._scope("pull,push"), headers=headers, body=body
+        )
+        return answer if expected is None else self._expected(answer, expected)
+
+    def _expected(self, answer: Answer, status: int) -> Answer:
+        if answer.status == status:
+            return answer
+        message = f"answers {answer.status}: {reason(answer.body)}"
+        match answer.status:
+            case 400 if b"DIGEST_INVALID" in answer.body:
+                raise Corrupt(
+                    self.location, "the bytes that arrived are not those that were sent", "try again"
+                )
+            case 404:
+                raise Missing(self.location, message, "does this repository exist, and may you write to it?")
+            case 413 | 507:
+                raise Exhausted(self.location, message, "the layer is larger than this registry takes")
+            case _:
+                raise BackendError(self.location, message)
+
+    def _scope(self, rights: str) -> str:
+        return f"repository:{self._path}:{rights}"
+
+    def _upload(self, answer: Answer) -> str:
+        """Where an upload goes on: absolute, or below the registry's own address."""
+        if "location" not in answer.headers:
+            raise BackendError(self.location, "gave no address for an upload")
+        return answer.headers["location"]
+
+
+def _closing(url: str, digest: Digest) -> str:
+    return f"{url}{'&' if urlsplit(url).query else '?'}digest={digest}"
+
+
+def _hashed(chunks: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        update(chunk)
+        yield chunk
+
+
+def _next(link: str, url: str) -> str | None:
+    """The address of the next page: Link: </v2/…?last=x>; rel="next"."""
+    found = re.match(r"<([^>]+)>", link)
+    return urljoin(url, found[1]) if found else None

@@ -1,0 +1,133 @@
+"""Image manifests and configs of model and weights images: pure JSON from layers. Used by resources/image and engine."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.clients.oci import CONFIG, LAYER, MANIFEST, ImageManifest
+from pipeline.core.digest import Digest, Json, canonical
+from pipeline.core.digest import digest as digest_of
+from pipeline.core.errors import Corrupt
+from pipeline.resources.layers import Layer, layer_key
+
+FINGERPRINT = "dev.mp.fingerprint"
+PROJECT = "dev.mp.project"
+ADDRESS = "dev.mp.address"
+FILES = "dev.mp.files"
+_OF_THE_BUILD = (
+    "container",
+    "container_config",
+    "id",
+    "parent",
+)  # fields of old configs that mean nothing here
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A layer of weights that is in the repository."""
+
+    layer: Layer
+    digest: Digest  # of the uncompressed tar: its diff id too
+
+
+@dataclass(frozen=True)
+class EngineParts:
+    """An engine image as it lies in its repository."""
+
+    manifest: ImageManifest
+    config: bytes
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What is pushed after the layers: the config, then the image manifest."""
+
+    config: bytes
+    manifest: ImageManifest
+
+
+def assemble(
+    placed: Sequence[Placed], engine: EngineParts | None, platform: str, annotations: Mapping[str, str]
+) -> Assembled:
+    """Engine layers first, then the weights; the same inputs give the same bytes."""
+    config = canonical(_config(placed, engine, platform, annotations))
+    own: list[Json] = [
+        {
+            "mediaType": LAYER,
+            "digest": one.digest,
+            "size": one.layer.size_bytes,
+            "annotations": {FILES: one.layer.listing},
+        }
+        for one in placed
+    ]
+    manifest: dict[str, Json] = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": CONFIG, "digest": digest_of(config), "size": len(config)},
+        "layers": [*(_as_oci(layer) for layer in _layers(engine.manifest)), *own] if engine else own,
+        "annotations": dict(annotations),
+    }
+    return Assembled(config, ImageManifest(canonical(manifest), MANIFEST))
+
+
+def known_layers(manifest: ImageManifest) -> Iterator[tuple[str, Digest, int]]:
+    """Key, digest and size of every layer of ours: what the annotations tell a machine that never pushed."""
+    for layer in _layers(manifest):
+        annotations = layer.get("annotations")
+        listing = annotations.get(FILES) if isinstance(annotations, dict) else None
+        if not isinstance(listing, str):
+            continue
+        try:
+            pairs = json.loads(listing).items()
+        except (ValueError, AttributeError):  # somebody else's annotation
+            continue
+        yield (
+            layer_key([(path, str(sha256)) for path, sha256 in pairs]),
+            Digest(str(layer["digest"])),
+            int(str(layer["size"])),
+        )
+
+
+def labels(config: bytes) -> dict[str, str]:
+    """The labels of an image's config."""
+    parsed = json.loads(config)
+    found = (parsed.get("config") or {}).get("Labels") if isinstance(parsed, dict) else None
+    return {key: str(value) for key, value in (found or {}).items()}
+
+
+def _config(
+    placed: Sequence[Placed], engine: EngineParts | None, platform: str, annotations: Mapping[str, str]
+) -> dict[str, Json]:
+    system, _, architecture = platform.partition("/")
+    config: dict[str, Json] = {"os": system, "architecture": architecture, "config": {}}
+    if engine is not None:
+        config = {k: v for k, v in json.loads(engine.config).items() if k not in _OF_THE_BUILD}
+    settings = config.get("config")
+    settings = dict(settings) if isinstance(settings, dict) else {}
+    known = settings.get("Labels")
+    settings["Labels"] = {**(known if isinstance(known, dict) else {}), FINGERPRINT: annotations[FINGERPRINT]}
+    rootfs, history = config.get("rootfs"), config.get("history")
+    before = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    config["config"] = settings
+    config["rootfs"] = {
+        "type": "layers",
+        "diff_ids": [*(before if isinstance(before, list) else ()), *(one.digest for one in placed)],
+    }
+    added: list[Json] = [{"created_by": f"mp: {one.layer.title}"} for one in placed]
+    config["history"] = [*(history if isinstance(history, list) else ()), *added]
+    return config
+
+
+def _layers(manifest: ImageManifest) -> list[dict[str, Json]]:
+    found = manifest.document().get("layers")
+    if not isinstance(found, list):
+        raise Corrupt("registry", "this is not the image manifest of one platform")
+    return [layer for layer in found if isinstance(layer, dict)]
+
+
+def _as_oci(layer: Mapping[str, Json]) -> dict[str, Json]:
+    """A Docker engine pushes layers under its own names; an OCI manifest calls the same bytes otherwise."""
+    gzipped = str(layer["mediaType"]).endswith("gzip")
+    zstd = str(layer["mediaType"]).endswith("zstd")
+    suffix = "+gzip" if gzipped else "+zstd" if zstd else ""
+    return {"mediaType": LAYER + suffix, "digest": layer["digest"], "size": layer["size"]}

@@ -1,0 +1,241 @@
+"""Model and weights images: their states and resources, and the driver that observes and publishes them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from pipeline.clients.oci import ImageManifest, Repository
+from pipeline.core.change import Change
+from pipeline.core.digest import Digest, image_tag
+from pipeline.core.errors import BackendError, Missing, Unreachable
+from pipeline.core.image import Build, Registry
+from pipeline.core.model import Model
+from pipeline.core.report import Emit
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Entry,
+    Locator,
+    Mark,
+    Observed,
+    Resource,
+    State,
+    Transfer,
+    Unreadable,
+    address,
+)
+from pipeline.resources.assembly import FINGERPRINT
+from pipeline.resources.cache import Cache
+from pipeline.resources.publish import OpenRepository, Publisher, Shop
+from pipeline.resources.recipe import (
+    Recipe,
+    engine_name,
+    image_fingerprint,
+    image_name,
+    locator,
+    registry_of,
+    version_tag,
+    weights_fingerprint,
+    weights_name,
+)
+
+__all__ = [
+    "ImageDriver",
+    "ImageState",
+    "engine_name",
+    "image_name",
+    "model_image",
+    "weights_image",
+    "weights_name",
+]
+
+KIND = "image"
+READERS = 16  # registries over HTTP are asked side by side
+
+Answer: TypeAlias = "Observed[ImageState] | Absent | Unreadable"
+
+
+@dataclass(frozen=True)
+class ImageState(State):
+    fingerprint: str  # "": a tag of ours names an image that mp did not make
+    version_tag: str  # the human tag beside ours, "" for none; "main → sha256:…" when it names another image
+    recipe: Recipe | None = field(default=None, compare=False)
+
+
+def model_image(model: Model, build: Build, registry: Registry, project: str) -> Resource[ImageState]:
+    """Engine and weights: what is run."""
+    where = address(model.name, KIND, registry.name)
+    name, full = image_name(model, build, registry), image_fingerprint(model, build)
+    engine = address("@engine", build.engine.key, registry.name)
+    return _resource(Recipe(where, name, model, build, project, full), engine)
+
+
+def weights_image(model: Model, registry: Registry, project: str) -> Resource[ImageState]:
+    """Weights alone, under /models: what is mounted."""
+    where = address(model.name, "weights", registry.name)
+    recipe = Recipe(where, weights_name(model, registry), model, None, project, weights_fingerprint(model))
+    return _resource(recipe)
+
+
+def _resource(recipe: Recipe, *engine: Address) -> Resource[ImageState]:
+    model = recipe.model
+    return Resource(
+        recipe.address,
+        KIND,
+        locator(recipe.name),
+        ImageState(recipe.fingerprint, version_tag(model.artifact.version), recipe),
+        needs=(address(model.name, "artifact"), *engine),
+        keep=True,
+        lifecycle=model.lifecycle,
+        where=model.where,
+    )
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One image to look at: wanted, or only known from the inventory."""
+
+    address: Address
+    locator: Locator
+    wanted: Resource[ImageState] | None
+    entry: Entry | None
+
+    def fingerprints(self) -> Iterable[str]:
+        """The wanted one; where it is not there yet, the one that was applied last is what is there."""
+        if self.wanted:
+            yield self.wanted.desired.fingerprint
+        if self.entry and (applied := str(self.entry.applied.get("fingerprint") or "")):
+            yield applied
+
+    def version(self) -> str:
+        if self.wanted:
+            return self.wanted.desired.version_tag
+        return str(self.entry.applied.get("version_tag") or "") if self.entry else ""
+
+
+class ImageDriver:
+    """Images are named by their content: a tag mp-<12 hex> in a repository of ours is ours."""
+
+    def __init__(
+        self, cache: Cache, repositories: OpenRepository, project: str, environment: str = "default"
+    ) -> None:
+        self._open = repositories
+        self._publisher = Publisher(cache, repositories)
+        self._project = project
+        self._environment = environment
+
+    def observe(
+        self, wanted: Sequence[Resource[ImageState]], known: Sequence[Entry]
+    ) -> Mapping[Address, Answer]:
+        """A tag in each repository; layouts one after the other, registries over HTTP side by side."""
+        entries = {entry.address: entry for entry in known}
+        questions = [_Question(r.address, r.locator, r, entries.pop(r.address, None)) for r in wanted]
+        questions += [_Question(e.address, e.locator, None, e) for e in entries.values()]
+        remote = [q for q in questions if not q.locator["registry"].startswith("layout:")]
+        answers = {
+            q.address: self._answer(q, {}) for q in questions if q.locator["registry"].startswith("layout:")
+        }
+        if remote:
+            silent: dict[str, Unreachable] = {}
+            with ThreadPoolExecutor(min(READERS, len(remote)), "images") as pool:
+                found = pool.map(lambda q: self._answer(q, silent), remote)
+                answers.update(zip((q.address for q in remote), found, strict=True))
+        return answers
+
+    def apply(
+        self, change: Change[ImageState], inputs: Mapping[Address, Observed[Any]], emit: Emit
+    ) -> Observed[ImageState] | None:
+        """Push what is missing, then the tags, ours last. An image that stands is only tagged again."""
+        if change.resource is None:  # images are pruned, never deleted by apply
+            return None
+        desired = change.resource.desired
+        recipe = _recipe(change.resource)
+        shop = self._publisher.shop(recipe)
+        image = self._standing(shop, change) or self._publisher.publish(
+            shop, _engine_digest(recipe, inputs), _previous(desired, change.entry), emit
+        )
+        for tag in filter(None, (desired.version_tag, recipe.name.tag)):
+            shop.repository.put_manifest(tag, image)
+        return Observed(desired, self._mark(recipe.address), digest=image.digest)
+
+    def _standing(self, shop: Shop, change: Change[ImageState]) -> ImageManifest | None:
+        """The image of the inventory's digest; without one, what our tag names. A moved tag is not believed."""
+        entry, recipe = change.entry, shop.recipe
+        applied = entry.applied.get("fingerprint") if entry else None
+        if entry and entry.digest and applied == recipe.fingerprint:
+            return self._publisher.standing(shop, entry.digest)
+        return self._publisher.standing(shop, recipe.name.tag)
+
+    def _answer(self, question: _Question, silent: dict[str, Unreachable]) -> Answer:
+        """`silent`: registries that did not answer are not waited for again."""
+        place = question.locator["registry"]
+        try:
+            if place in silent:
+                raise silent[place]
+            return self._look(question)
+        except Unreachable as problem:
+            silent[place] = problem
+            return Unreadable(problem.message, problem.hint)
+        except BackendError as problem:
+            return Unreadable(problem.message, problem.hint)
+
+    def _look(self, question: _Question) -> Answer:
+        where = question.locator
+        recipe = question.wanted.desired.recipe if question.wanted else None
+        registry = recipe.name.registry if recipe else registry_of(where)
+        repository = self._open(registry, where["repository"])
+        for fingerprint in question.fingerprints():
+            tagged = repository.describe(image_tag(fingerprint))
+            if tagged is not None:
+                live = tagged.annotations.get(FINGERPRINT, "")
+                version = _version(repository, question.version(), tagged.digest)
+                state = ImageState(live, version, recipe)
+                return Observed(
+                    state,
+                    self._mark(question.address),
+                    digest=tagged.digest,
+                    transfer=self._transfer(question, state),
+                )
+        return Absent(self._transfer(question, None))
+
+    def _transfer(self, question: _Question, live: ImageState | None) -> Transfer:
+        wanted = question.wanted
+        if wanted is None or live == wanted.desired:
+            return Transfer()
+        shop = self._publisher.shop(_recipe(wanted))
+        return self._publisher.transfer(shop, _previous(wanted.desired, question.entry))
+
+    def _mark(self, where: Address) -> Mark:
+        return Mark(self._project, self._environment, where)
+
+
+def _recipe(resource: Resource[ImageState]) -> Recipe:
+    if resource.desired.recipe is None:
+        raise AssertionError(f"{resource.address} is desired without a recipe")
+    return resource.desired.recipe
+
+
+def _previous(desired: ImageState, entry: Entry | None) -> tuple[str, ...]:
+    """Tags and digests under which an earlier image of this model may be found."""
+    applied = str(entry.applied.get("fingerprint") or "") if entry else ""
+    found = (entry.digest if entry else None, image_tag(applied) if applied else None, desired.version_tag)
+    return tuple(reference for reference in found if reference)
+
+
+def _engine_digest(recipe: Recipe, inputs: Mapping[Address, Observed[Any]]) -> Digest | None:
+    if recipe.build is None:
+        return None
+    where = address("@engine", recipe.build.engine.key, recipe.name.registry.name)
+    found = inputs[where].digest if where in inputs else None
+    if found is None:
+        raise Missing("engine", f"{where} has no digest", "run mp apply for it first")
+    return found
+
+
+def _version(repository: Repository, wanted: str, own: Digest) -> str:
+    """The human tag as it is: names our image, is not there, or names another one."""
+    found = repository.head(wanted) if wanted else None
+    if found is None:
+        return ""
+    return wanted if found[0] == own else f"{wanted} → {found[0][:19]}"

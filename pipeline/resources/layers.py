@@ -1,0 +1,193 @@
+"""Layout version 1: which files make which layer, and the one byte sequence of each. Pure; used by resources/image."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from typing import BinaryIO, TypeAlias
+
+from pipeline.core.digest import canonical, fingerprint
+from pipeline.core.errors import Corrupt, Missing
+from pipeline.core.model import FileEntry, Overlay
+
+LAYOUT_VERSION = 1
+ROOT = "models"
+OWN_LAYER_BYTES = 64 * 2**20  # a file of this size or more is a layer of its own
+MOST_OWN_LAYERS = 90  # engines allow 127 layers; the rest is for the engine image and overlays
+BLOCK_BYTES = 2**20
+_UNIT = 512  # tar's block
+_USTAR_MOST = 8**11 - 1  # the largest size an octal field of ustar holds
+
+Open: TypeAlias = Callable[[FileEntry], AbstractContextManager[BinaryIO]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Files that travel together: one uncompressed tar, known by the paths and hashes inside."""
+
+    files: tuple[FileEntry, ...]
+    overlay: Overlay | None = field(default=None, compare=False)  # set: the bytes are the user's own file
+
+    @cached_property
+    def key(self) -> str:
+        """What determines the layer's digest; the name under which caches and annotations remember it."""
+        return layer_key((entry.path, entry.sha256) for entry in self.files)
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """The exact length of the tar."""
+        folders = sum(len(_header(name, 0, folder=True)) for name in _folders(self.files))
+        files = sum(_member_bytes(entry) for entry in self.files)
+        return folders + files + 2 * _UNIT
+
+    @property
+    def listing(self) -> str:
+        """The annotation that tells other machines what is inside: {"path": "sha256"}."""
+        return canonical({entry.path: entry.sha256 for entry in self.files}).decode()
+
+    @property
+    def title(self) -> str:
+        if self.overlay is not None:
+            return f"overlay {self.overlay.path}"
+        first = self.files[0].path
+        return first if len(self.files) == 1 else f"{first} and {len(self.files) - 1} more"
+
+
+class DamagedFile(Corrupt):
+    """A file is not what its hash says; carries which."""
+
+    def __init__(self, entry: FileEntry, what: str) -> None:
+        super().__init__("cache", f'"{entry.path}" {what}', "run mp apply again: it is fetched again")
+        self.entry = entry
+
+
+def layer_key(pairs: "Iterator[tuple[str, str]] | Sequence[tuple[str, str]]") -> str:
+    return fingerprint([LAYOUT_VERSION, sorted([path, sha256] for path, sha256 in pairs)])
+
+
+def layers(files: Sequence[FileEntry], overlays: Sequence[Overlay] = ()) -> tuple[Layer, ...]:
+    """Small files first, then one layer a large file, then one layer an overlay."""
+    ordered = sorted(files)
+    small = tuple(entry for entry in ordered if entry.size_bytes < OWN_LAYER_BYTES)
+    large = [entry for entry in ordered if entry.size_bytes >= OWN_LAYER_BYTES]
+    result = [Layer(small)] if small else []
+    result += [Layer(group) for group in _groups(large)]
+    result += [
+        Layer((FileEntry(overlay.path, overlay.size_bytes, overlay.sha256),), overlay)
+        for overlay in sorted(overlays, key=lambda overlay: overlay.path)
+    ]
+    return tuple(result)
+
+
+def stream(layer: Layer, open_file: Open) -> Iterator[bytes]:
+    """The tar in blocks; every file is hashed on the way. Raises Missing, and DamagedFile before the end."""
+    for name in _folders(layer.files):
+        yield _header(name, 0, folder=True)
+    for entry in layer.files:
+        yield _header(f"{ROOT}/{entry.path}", entry.size_bytes, folder=False)
+        yield from _content(entry, open_file)
+        if padding := -entry.size_bytes % _UNIT:
+            yield bytes(padding)
+    yield bytes(2 * _UNIT)
+
+
+def _groups(large: Sequence[FileEntry]) -> list[tuple[FileEntry, ...]]:
+    """Neighbours in path order, split evenly by size into at most MOST_OWN_LAYERS."""
+    if len(large) <= MOST_OWN_LAYERS:
+        return [(entry,) for entry in large]
+    total = sum(entry.size_bytes for entry in large)
+    before = 0
+    placed: list[tuple[int, FileEntry]] = []
+    for entry in large:
+        middle = before + entry.size_bytes // 2
+        placed.append((middle * MOST_OWN_LAYERS // total, entry))
+        before += entry.size_bytes
+    return [tuple(entry for _, entry in group) for _, group in groupby(placed, key=lambda pair: pair[0])]
+
+
+def _content(entry: FileEntry, open_file: Open) -> Iterator[bytes]:
+    hasher = hashlib.sha256()
+    left = entry.size_bytes
+    try:
+        with open_file(entry) as handle:
+            while left and (block := handle.read(min(BLOCK_BYTES, left))):
+                hasher.update(block)
+                left -= len(block)
+                # The last block is only handed on when the whole file was right: a wrong one never completes.
+                if not left:
+                    _verify(entry, hasher.hexdigest(), longer=bool(handle.read(1)))
+                yield block
+    except OSError as problem:
+        raise Missing("cache", f'"{entry.path}" cannot be read: {problem.strerror or problem}') from problem
+    if left:
+        raise DamagedFile(entry, f"ends {left:,} bytes early")
+    if not entry.size_bytes:
+        _verify(entry, hasher.hexdigest(), longer=False)
+
+
+def _verify(entry: FileEntry, found: str, *, longer: bool) -> None:
+    if longer or found != entry.sha256:
+        raise DamagedFile(entry, "is not what its sha256 says")
+
+
+def _folders(files: Sequence[FileEntry]) -> list[str]:
+    """Every folder above the files, parents first."""
+    names = {ROOT}
+    for entry in files:
+        parts = entry.path.split("/")[:-1]
+        names.update("/".join((ROOT, *parts[: depth + 1])) for depth in range(len(parts)))
+    return sorted(names)
+
+
+def _member_bytes(entry: FileEntry) -> int:
+    header = len(_header(f"{ROOT}/{entry.path}", entry.size_bytes, folder=False))
+    return header + entry.size_bytes + -entry.size_bytes % _UNIT
+
+
+def _header(name: str, size_bytes: int, *, folder: bool) -> bytes:
+    """A ustar header, after a pax one where ustar has no room. Written by hand: tarfile's differ between Pythons."""
+    if folder:
+        name += "/"
+    encoded = name.encode()
+    records = b""
+    if len(encoded) > 100 or not name.isascii():
+        records += _record(b"path", encoded)
+    if size_bytes > _USTAR_MOST:
+        records += _record(b"size", str(size_bytes).encode())
+    header = _ustar(
+        encoded[:100] if name.isascii() else b"models/unnamed",
+        size_bytes if size_bytes <= _USTAR_MOST else 0,
+        mode=0o755 if folder else 0o644,
+        kind=b"5" if folder else b"0",
+    )
+    if not records:
+        return header
+    pax = _ustar(b"././@PaxHeader", len(records), mode=0o644, kind=b"x")
+    return pax + records + bytes(-len(records) % _UNIT) + header
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """One pax record: its own length counts itself."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    length = rest + len(str(length))
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _ustar(name: bytes, size_bytes: int, *, mode: int, kind: bytes) -> bytes:
+    fields = (
+        name.ljust(100, b"\0")
+        + b"%07o\0" % mode
+        + b"0000000\0" * 2  # uid, gid
+        + b"%011o\0" % size_bytes
+        + b"00000000000\0"  # mtime
+        + b" " * 8  # checksum, filled below
+        + kind
+        + bytes(100)  # link name
+        + b"ustar\x0000"
+        + bytes(64)  # user and group name
+        + b"0000000\0" * 2  # device numbers
+    ).ljust(_UNIT, b"\0")
+    return fields[:148] + b"%06o\0 " % sum(fields) + fields[156:]

@@ -1,0 +1,220 @@
+"""Bring an image's layers, config and tags into a repository: nothing is sent that is there. Used by resources/image."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from pipeline.clients.oci import BLOCK_BYTES, ImageManifest, Repository, contents
+from pipeline.core.digest import Digest, digest
+from pipeline.core.errors import Corrupt, Missing
+from pipeline.core.image import Registry
+from pipeline.core.model import FileEntry, Overlay
+from pipeline.core.report import Emit, Progress
+from pipeline.core.resource import Address, Transfer
+from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, assemble, known_layers
+from pipeline.resources.cache import Cache
+from pipeline.resources.layers import DamagedFile, Layer, stream
+from pipeline.resources.recipe import Recipe
+
+REPORTED_BYTES = 64 * 2**10  # smaller blocks are headers and padding
+UPLOADS = 2  # at once, over all images: four were slower than two on two cores
+
+OpenRepository: TypeAlias = Callable[[Registry, str], Repository]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """One image's repository, and the others of the same registry that may have its layers."""
+
+    recipe: Recipe
+    repository: Repository
+    sibling: Repository
+
+
+class Publisher:
+    """Pushes what is missing. What was pushed by this process is taken over by other repositories, not sent again."""
+
+    def __init__(self, cache: Cache, repositories: OpenRepository) -> None:
+        self._cache = cache
+        self._open = repositories
+        self._uploads = threading.BoundedSemaphore(UPLOADS)
+        self._guard = threading.Lock()  # of the two below
+        self._locks: dict[tuple[str, str], threading.Lock] = {}  # registry, layer key
+        self._homes: dict[tuple[str, Digest], str] = {}  # registry, layer → repository that has it
+
+    def shop(self, recipe: Recipe) -> Shop:
+        registry = recipe.name.registry
+        return Shop(
+            recipe, self._open(registry, recipe.name.repository), self._open(registry, recipe.sibling)
+        )
+
+    def transfer(self, shop: Shop, previous: Sequence[str]) -> Transfer:
+        """What publishing would move; exact where every layer's digest is known. `previous`: tags, digests to ask."""
+        known = self._known(shop, previous)
+        total = Transfer(reused_bytes=self._engine_bytes(shop))
+        for layer in shop.recipe.layers:
+            found = known.get(layer.key)
+            if found is None:
+                total += Transfer(push_bytes=layer.size_bytes, exact=False)
+            elif shop.repository.has(found) or shop.sibling.has(found):
+                total += Transfer(reused_bytes=layer.size_bytes)
+            else:
+                total += Transfer(push_bytes=layer.size_bytes)
+        return total
+
+    def standing(self, shop: Shop, reference: str) -> ImageManifest | None:
+        """The image behind a reference when it is the wanted one and whole."""
+        manifest = shop.repository.manifest(reference)
+        if manifest is None or manifest.annotations().get(FINGERPRINT) != shop.recipe.fingerprint:
+            return None
+        config, held = contents(manifest)
+        whole = all(shop.repository.has(blob) for blob in (config, *(layer for layer, _ in held)))
+        return manifest if whole else None
+
+    def publish(
+        self, shop: Shop, engine_digest: Digest | None, previous: Sequence[str], emit: Emit
+    ) -> ImageManifest:
+        """Push layers and config. The image manifest is returned: tagging is the caller's, and last.
+
+        May be repeated. Raises Corrupt after a damaged file left the cache, Missing, Denied, Unreachable, Exhausted.
+        """
+        recipe = shop.recipe
+        engine = self._engine(shop, engine_digest) if engine_digest else None
+        placed = self._place_all(shop, self._known(shop, previous), emit)
+        image = assemble(placed, engine, recipe.model.engine.platform, recipe.annotations(engine_digest))
+        config = digest(image.config)
+        if not shop.repository.has(config):
+            shop.repository.push(config, len(image.config), lambda: iter([image.config]))
+        return image.manifest
+
+    def _known(self, shop: Shop, previous: Sequence[str]) -> dict[str, Digest]:
+        """Layer keys → digests, from this machine's memory and else from images that were published before."""
+        found: dict[str, Digest] = {}
+        for layer in shop.recipe.layers:
+            if remembered := self._cache.recall_layer(layer.key):
+                found[layer.key] = remembered[0]
+        for repository in (shop.repository, shop.sibling):
+            for reference in previous:
+                if all(layer.key in found for layer in shop.recipe.layers):
+                    return found
+                if manifest := repository.manifest(reference):
+                    found = {key: known for key, known, _ in known_layers(manifest)} | found
+        return found
+
+    def _engine_bytes(self, shop: Shop) -> int:
+        """Bytes of the engine image that a model image takes over, where it is there already."""
+        engine = shop.recipe.engine
+        if engine is None:
+            return 0
+        manifest = self._open(engine.registry, engine.repository).manifest(engine.tag)
+        return sum(size for _, size in contents(manifest)[1]) if manifest else 0
+
+    def _engine(self, shop: Shop, engine_digest: Digest) -> EngineParts:
+        """The engine image, its layers brought into this repository."""
+        engine = shop.recipe.engine
+        if engine is None:
+            raise AssertionError("a weights image has no engine")
+        source = self._open(engine.registry, engine.repository)
+        manifest = source.manifest(engine_digest)
+        config = source.blob(contents(manifest)[0]) if manifest else None
+        if manifest is None or config is None:
+            raise Missing(source.location, f"engine image {engine.tag} is gone", "run mp apply again")
+        for layer, size_bytes in contents(manifest)[1]:
+            if not shop.repository.has(layer) and not shop.repository.mount(layer, engine.repository):
+                shop.repository.push(layer, size_bytes, partial(_blocks, source, layer))
+        return EngineParts(manifest, config)
+
+    def _place_all(self, shop: Shop, known: Mapping[str, Digest], emit: Emit) -> list[Placed]:
+        """Two missing layers at a time; one of them alone needs no thread."""
+        there = {key: layer for key, layer in known.items() if shop.repository.has(layer)}
+        missing = [layer for layer in shop.recipe.layers if layer.key not in there]
+        meter = _Meter(emit, shop.recipe.address, sum(layer.size_bytes for layer in missing))
+
+        def place(layer: Layer) -> Digest:
+            return self._place(shop, layer, known.get(layer.key), meter)
+
+        if len(missing) < 2:
+            there |= {layer.key: place(layer) for layer in missing}
+        else:
+            with ThreadPoolExecutor(UPLOADS, "push") as pool:
+                futures = {layer.key: pool.submit(place, layer) for layer in missing}
+                try:
+                    there |= {key: future.result() for key, future in futures.items()}
+                finally:
+                    pool.shutdown(wait=True, cancel_futures=True)
+        return [Placed(layer, there[layer.key]) for layer in shop.recipe.layers]
+
+    def _place(self, shop: Shop, layer: Layer, known: Digest | None, meter: "_Meter") -> Digest:
+        """Have one layer in the repository. Two images with one layer: the second waits and takes it over."""
+        place = shop.recipe.name.registry.location
+        with self._guard:
+            lock = self._locks.setdefault((place, layer.key), threading.Lock())
+        with lock:
+            if remembered := self._cache.recall_layer(layer.key):
+                known = remembered[0]
+            found = known if known and self._is_there(shop, known) else None
+            if found is None:
+                with self._uploads:
+                    found = self._upload(shop, layer, known, meter)
+            self._cache.remember_layer(layer.key, found, layer.size_bytes)
+        with self._guard:
+            self._homes[place, found] = shop.recipe.name.repository
+        return found
+
+    def _is_there(self, shop: Shop, layer: Digest) -> bool:
+        if shop.repository.has(layer):
+            return True
+        with self._guard:
+            home = self._homes.get((shop.recipe.name.registry.location, layer))
+        return any(shop.repository.mount(layer, other) for other in {home, shop.recipe.sibling} if other)
+
+    def _upload(self, shop: Shop, layer: Layer, known: Digest | None, meter: "_Meter") -> Digest:
+        opening = partial(_open_overlay, layer.overlay) if layer.overlay else self._cache.open
+        try:
+            return shop.repository.push(
+                known, layer.size_bytes, lambda: meter.counted(layer, stream(layer, opening))
+            )
+        except DamagedFile as problem:
+            if layer.overlay:
+                raise Corrupt(layer.overlay.file, "changed after it was read", "run it again") from problem
+            self._cache.discard(problem.entry.sha256)
+            raise
+
+
+class _Meter:
+    """Adds up what all uploads of one image have sent; an upload that begins again counts from its start."""
+
+    def __init__(self, emit: Emit, address: Address, total_bytes: int) -> None:
+        self._emit = emit
+        self._address = address
+        self._total_bytes = total_bytes
+        self._guard = threading.Lock()
+        self._sent: dict[str, int] = {}
+
+    def counted(self, layer: Layer, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        sent_bytes = 0
+        for block in blocks:
+            yield block
+            sent_bytes += len(block)
+            if len(block) >= REPORTED_BYTES or sent_bytes == layer.size_bytes:
+                self._report(layer.key, sent_bytes)
+
+    def _report(self, key: str, sent_bytes: int) -> None:
+        with self._guard:
+            self._sent[key] = sent_bytes
+            done_bytes = sum(self._sent.values())
+        self._emit(Progress(self._address, "push", done_bytes, self._total_bytes))
+
+
+def _blocks(source: Repository, layer: Digest) -> Iterator[bytes]:
+    with source.open_blob(layer) as blob:
+        while block := blob.read(BLOCK_BYTES):
+            yield block
+
+
+def _open_overlay(overlay: Overlay, entry: FileEntry) -> BinaryIO:
+    return Path(overlay.file).open("rb")

@@ -1,0 +1,105 @@
+"""Names and fingerprints of images, and the recipe of one: everything that determines it. Pure; used by images and engines."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from pipeline.core.digest import Digest, Json, fingerprint, image_tag
+from pipeline.core.image import Build, ImageName, Registry
+from pipeline.core.model import Model
+from pipeline.core.resource import Address, Locator
+from pipeline.resources.assembly import ADDRESS, FINGERPRINT, PROJECT
+from pipeline.resources.layers import LAYOUT_VERSION, Layer, layers
+
+_OWN_TAG = re.compile(r"mp-[0-9a-f]{12}\Z")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one image of a model is made."""
+
+    address: Address
+    name: ImageName
+    model: Model
+    build: Build | None  # None: a weights image
+    project: str
+    fingerprint: str
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        return layers(self.model.artifact.files, self.model.overlays)
+
+    @property
+    def engine(self) -> ImageName | None:
+        return engine_name(self.build, self.name.registry) if self.build else None
+
+    @property
+    def sibling(self) -> str:
+        """The repository that has the same weights: the model's for its weights image, and the other way round."""
+        own = self.model.name
+        return own if self.name.repository != own else f"{own}.weights"
+
+    def annotations(self, engine_digest: Digest | None) -> dict[str, str]:
+        artifact = self.model.artifact
+        found = {
+            FINGERPRINT: self.fingerprint,
+            PROJECT: self.project,
+            ADDRESS: self.address,
+            "org.opencontainers.image.revision": artifact.pin,
+        }
+        if not artifact.source.startswith("file:"):  # a path of this machine means nothing elsewhere
+            found["org.opencontainers.image.source"] = artifact.source
+        if artifact.version:
+            found["org.opencontainers.image.version"] = artifact.version
+        if engine_digest and self.engine:
+            found["org.opencontainers.image.base.digest"] = engine_digest
+        return found
+
+
+def image_name(model: Model, build: Build, registry: Registry) -> ImageName:
+    return ImageName(registry, model.name, image_tag(image_fingerprint(model, build)))
+
+
+def weights_name(model: Model, registry: Registry) -> ImageName:
+    return ImageName(registry, f"{model.name}.weights", image_tag(weights_fingerprint(model)))
+
+
+def engine_name(build: Build, registry: Registry) -> ImageName:
+    return ImageName(registry, f"{build.engine.template}.engine", image_tag(build.fingerprint))
+
+
+def image_fingerprint(model: Model, build: Build) -> str:
+    return fingerprint({"engine": build.fingerprint, **_contents(model)})
+
+
+def weights_fingerprint(model: Model) -> str:
+    return fingerprint({"platform": model.engine.platform, **_contents(model)})
+
+
+def version_tag(version: str) -> str:
+    """The human version as a tag, or nothing where there is none (or it looks like one of ours)."""
+    tag = re.sub(r"[^A-Za-z0-9_.-]", "-", version).lstrip(".-")[:128]
+    return "" if _OWN_TAG.match(tag) else tag
+
+
+def locator(name: ImageName) -> Locator:
+    """Where a repository is found without the manifest. No tag: it is the fingerprint's."""
+    found = {"registry": name.registry.location, "repository": name.repository}
+    return {**found, "insecure": "true"} if name.registry.insecure else found
+
+
+def registry_of(where: Mapping[str, str]) -> Registry:
+    """The registry of a locator."""
+    place = where["registry"]
+    if place.startswith("layout:"):
+        return Registry(place, layout=place.removeprefix("layout:"))
+    return Registry(place, url=place, insecure=where.get("insecure") == "true")
+
+
+def _contents(model: Model) -> dict[str, Json]:
+    return {
+        "layout": LAYOUT_VERSION,
+        "files": [[entry.path, entry.sha256] for entry in model.artifact.files],
+        "overlays": [[overlay.path, overlay.sha256] for overlay in model.overlays],
+    }

@@ -1,0 +1,153 @@
+"""What every Repository promises: the same suite over an OCI layout and a real docker-registry."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.clients.oci import CONFIG, LAYER, MANIFEST, ImageManifest, Repositories, Repository
+from pipeline.core.digest import Digest, digest
+from pipeline.core.errors import Corrupt, Missing
+from pipeline.core.image import Registry
+from tests.parts.registry import RealRegistry
+
+BLOCK = b"weights " * 10_000
+
+
+@pytest.fixture(params=["layout", pytest.param("registry", marks=pytest.mark.registry)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
+    """An empty registry of each kind."""
+    if request.param == "layout":
+        return Registry("here", layout=str(tmp_path / "layouts"))
+    real: RealRegistry = request.getfixturevalue("registry")
+    return Registry("main", url=f"{real.host}/{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def repository(place: Registry) -> Repository:
+    return Repositories({})(place, "qwen3")
+
+
+def blocks(content: bytes) -> Iterator[bytes]:
+    for start in range(0, len(content), 7_000):
+        yield content[start : start + 7_000]
+
+
+def push(repository: Repository, content: bytes, known: Digest | None = None) -> Digest:
+    return repository.push(known, len(content), lambda: blocks(content))
+
+
+def image(repository: Repository, content: bytes, **annotations: str) -> ImageManifest:
+    """A small whole image whose blobs are pushed."""
+    config = json.dumps({"os": "linux", "content": len(content)}).encode()
+    layers = [{"mediaType": LAYER, "digest": push(repository, content), "size": len(content)}]
+    body = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": CONFIG, "digest": push(repository, config), "size": len(config)},
+        "layers": layers,
+        "annotations": annotations,
+    }
+    return ImageManifest(json.dumps(body).encode(), MANIFEST)
+
+
+def test_an_empty_repository_holds_nothing_and_says_so(repository: Repository) -> None:
+    absent = digest(b"absent")
+
+    assert repository.head("v1") is None
+    assert repository.describe("v1") is None
+    assert repository.manifest("v1") is None
+    assert repository.manifest(absent) is None
+    assert repository.blob(absent) is None
+    assert not repository.has(absent)
+    assert repository.tags() == ()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["digest known", "digest found on the way"])
+def test_a_pushed_blob_is_there_whole(repository: Repository, known: bool) -> None:
+    pushed = push(repository, BLOCK, digest(BLOCK) if known else None)
+
+    assert pushed == digest(BLOCK)
+    assert repository.has(pushed)
+    assert repository.blob(pushed) == BLOCK
+    with repository.open_blob(pushed) as stream:
+        assert stream.read(8) == b"weights "
+        assert len(stream.read()) == len(BLOCK) - 8
+
+
+def test_pushing_twice_is_fine(repository: Repository) -> None:
+    assert push(repository, BLOCK) == push(repository, BLOCK)
+
+
+def test_bytes_that_differ_from_their_digest_are_refused_and_not_there(repository: Repository) -> None:
+    with pytest.raises(Corrupt):
+        push(repository, BLOCK, digest(b"something else"))
+
+    assert not repository.has(digest(b"something else"))
+
+
+def test_an_upload_that_fails_on_our_side_leaves_nothing(repository: Repository) -> None:
+    def breaks() -> Iterator[bytes]:
+        yield BLOCK[:1000]
+        raise Corrupt("cache", "a file is not what its sha256 says")
+
+    with pytest.raises(Corrupt, match="not what its sha256"):
+        repository.push(None, len(BLOCK), breaks)
+
+    assert not repository.has(digest(BLOCK))
+    assert not repository.has(digest(BLOCK[:1000]))
+
+
+def test_a_tag_names_an_image_with_its_annotations(repository: Repository) -> None:
+    manifest = image(repository, BLOCK, **{"dev.mp.fingerprint": "f" * 64})
+
+    assert repository.put_manifest("mp-1", manifest) == manifest.digest
+
+    assert repository.head("mp-1") == (manifest.digest, len(manifest.body))
+    assert repository.head(manifest.digest) == (manifest.digest, len(manifest.body))
+    described = repository.describe("mp-1")
+    assert described is not None
+    assert described.digest == manifest.digest
+    assert described.annotations["dev.mp.fingerprint"] == "f" * 64
+    assert repository.manifest("mp-1") == manifest
+    assert repository.manifest(manifest.digest) == manifest
+
+
+def test_tags_are_sorted_and_a_moved_tag_names_the_new_image(repository: Repository) -> None:
+    first, second = image(repository, b"first"), image(repository, b"second")
+    for tag in ("v2", "main", "v1"):
+        repository.put_manifest(tag, first)
+
+    repository.put_manifest("main", second)
+
+    assert repository.tags() == ("main", "v1", "v2")
+    assert repository.head("main") == (second.digest, len(second.body))
+    assert repository.head("v1") == (first.digest, len(first.body))
+
+
+def test_an_image_may_be_stored_under_its_digest_alone(repository: Repository) -> None:
+    manifest = image(repository, BLOCK)
+
+    repository.put_manifest(manifest.digest, manifest)
+
+    assert repository.manifest(manifest.digest) == manifest
+    assert repository.tags() == ()
+
+
+def test_a_blob_is_taken_over_from_another_repository(place: Registry) -> None:
+    repositories = Repositories({})
+    pushed = push(repositories(place, "qwen3.weights"), BLOCK)
+    other = repositories(place, "qwen3")
+
+    assert other.mount(pushed, "qwen3.weights")
+    assert not other.mount(digest(b"absent"), "qwen3.weights")
+
+    assert other.blob(pushed) == BLOCK
+    assert not other.has(digest(b"absent"))
+
+
+def test_opening_a_blob_that_is_not_there_raises_missing(repository: Repository) -> None:
+    with pytest.raises(Missing), repository.open_blob(digest(b"absent")):
+        pass
