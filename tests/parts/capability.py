@@ -37,7 +37,7 @@ def registry_missing() -> str | None:
 
 
 def engine_missing(template: str) -> str | None:
-    made = os.environ.get(f"MP_TEST_{template.upper()}_PYTHON") or any(CACHE.glob(f"{template}-*.python"))
+    made = os.environ.get(f"MP_TEST_{template.upper()}_PYTHON") or any(CACHE.glob(f"{template}-*.json"))
     return None if made or wants_everything() else f"no {template} environment: run just test-all once"
 
 
