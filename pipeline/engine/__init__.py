@@ -1,1 +1,242 @@
-"""The story of a run: read, resolve, compose, observe, diff, execute. START READING HERE."""
+"""The story of a run: read, resolve, compose, observe, diff, execute. START READING HERE.
+
+    models.yaml ─read→ Document ─resolve→ Pins, Models ─compose→ Resources ─observe→ Answers ─diff→ Plan ─execute→ Report
+
+Read, resolve and observe only read; compose and diff are pure; execute alone writes. `wiring.open_world` makes the
+World that every function here takes; cli shows what they return.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from pipeline.core.diagnostic import Diagnostic, error, warning
+from pipeline.core.errors import Refused, Stale, UserError
+from pipeline.core.image import Variant
+from pipeline.core.plan import Plan
+from pipeline.core.report import Emit, Report
+from pipeline.core.resource import Address, Entry, Mark, owner_of
+from pipeline.engine.compose import Composition, compose
+from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
+from pipeline.engine.execute import Crew, execute
+from pipeline.engine.observe import observe
+from pipeline.engine.resolve import (
+    Pins,
+    locked_engines,
+    merge,
+    open_bases,
+    pin_artifacts,
+    pin_engines,
+    place_models,
+    registries_of,
+    variant_of,
+)
+from pipeline.engine.world import World
+from pipeline.manifest.lock import Lock, engine_key, write_lock
+from pipeline.store.inventory import Inventory
+
+NEEDS_ENGINE = ("@engine/", "@environment/")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, with the lock it rests on; `apply` takes it whole."""
+
+    plan: Plan
+    lock: Lock
+    lock_changed: tuple[str, ...]  # what apply writes into models.lock first, in words
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of the project a run is about."""
+
+    models: tuple[str, ...] = ()  # names in the manifest; empty is all
+    destroy: bool = False  # nothing is desired any more
+    max_deletes: int | None = None
+
+
+ALL = Selection()
+
+
+def plan(world: World, selection: Selection = ALL) -> Planned:
+    """What would have to be done for the world to be as declared. Reads only.
+
+    Raises UserError when names are unknown, Stale when the world is `locked` and models.lock is not fresh.
+    """
+    began = time.monotonic()
+    names = _names(world, selection)
+    inventory = world.store.load()
+    pins, composition = _desired(world, () if selection.destroy else names)
+    if world.locked and pins.stale:
+        raise Stale("models.lock is stale: " + "; ".join(pins.stale), "run mp lock and commit models.lock")
+    gone, notes = _gone(world, names, selection, composition, inventory)
+    answers = observe(composition.resources, gone, world.drivers)
+    mark = Mark(world.manifest.project, world.settings.environment, Address(""))
+    compared = diff(composition.resources, gone, answers, inventory, mark)
+    made = _assemble(world, selection, composition, compared, inventory)
+    diagnostics = (*pins.diagnostics, *composition.diagnostics, *notes, *compared.diagnostics)
+    if not selection.destroy:
+        diagnostics += open_bases(pins)
+    made = replace(
+        made,
+        diagnostics=diagnostics,
+        lock="stale" if pins.stale else "ok",
+        models=len(names),
+        read_seconds=time.monotonic() - began,
+    )
+    return Planned(made, _locked(world, pins, names), pins.stale)
+
+
+def apply(world: World, planned: Planned, emit: Emit, stop: threading.Event) -> Report:
+    """Carry out a plan; models.lock is written first. Raises UserError, Refused, LockHeld, Stale before anything moves."""
+    made = planned.plan
+    if made.errors:
+        raise UserError(made.errors)
+    if made.refusals:
+        raise Refused("; ".join(refusal.summary for refusal in made.refusals), made.refusals[0].hint)
+    if planned.lock_changed:
+        write_lock(world.settings.root / "models.lock", planned.lock)
+    crew = Crew(world.drivers, world.store.run(world.store.load()), emit, world.settings.commit)
+    return execute(made, crew, stop)
+
+
+@dataclass(frozen=True)
+class Locked:
+    """What `mp lock` did or would do."""
+
+    lock: Lock
+    changed: tuple[str, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def lock(world: World, names: Sequence[str] = (), upgrade: frozenset[str] = frozenset()) -> Locked:
+    """Resolve what models.lock does not hold, or (for the models in `upgrade`) everything anew. Writes nothing."""
+    chosen = _names(world, Selection(tuple(names)))
+    pins, composition = _desired(world, chosen, upgrade)
+    diagnostics = (*pins.diagnostics, *composition.diagnostics, *open_bases(pins))
+    made = _locked(world, pins, chosen)
+    changed = pins.stale
+    if not changed and made != world.lock:
+        changed = ("entries that nothing wants are dropped",)
+    return Locked(made, changed, diagnostics)
+
+
+def forget(world: World, wanted: Sequence[str]) -> tuple[Address, ...]:
+    """Drop entries from the inventory by address or by target's or registry's name; the world is not touched."""
+    inventory = world.store.load()
+    found = [a for a in sorted(inventory.entries) if a in wanted or a.partition(":")[2] in wanted]
+    unknown = [w for w in wanted if not any(a == w or a.partition(":")[2] == w for a in found)]
+    if unknown:
+        raise UserError(
+            [error(f'"{w}" is not in the inventory', hint="mp list shows what is") for w in unknown]
+        )
+    run = world.store.run(inventory)
+    for address in found:
+        run.end(address, None)
+    run.close(None)
+    return tuple(found)
+
+
+def owned(world: World) -> Inventory:
+    """What the inventory knows: for list and show."""
+    return world.store.load()
+
+
+def _names(world: World, selection: Selection) -> tuple[str, ...]:
+    declared = world.manifest.models
+    unknown = [name for name in selection.models if name not in declared and not selection.destroy]
+    if unknown:
+        raise UserError([error(f'"{name}" is not a model of {world.document.name}') for name in unknown])
+    return tuple(n for n in declared if not selection.models or n in selection.models)
+
+
+def _desired(
+    world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset()
+) -> tuple[Pins, Composition]:
+    """Pins and resources. Engines are pinned only when a resource builds on them: publishing weights needs none."""
+    names = tuple(names)
+    pins = pin_artifacts(world, names, upgrade)
+    variants = {engine_key(v, world.platform): v for v in _variants(world, pins.artifacts)}
+    known = merge(pins, locked_engines(world, variants))
+    composition, problems = _compose(world, known, names)
+    used = {key: variant for key, variant in variants.items() if _is_used(variant.key, composition)}
+    engines = pin_engines(world, used, anew=bool(upgrade))
+    pins = merge(pins, engines)
+    if engines.stale:  # composed with engines that were not pinned yet
+        composition, problems = _compose(world, pins, names)
+    return replace(pins, diagnostics=(*pins.diagnostics, *problems)), composition
+
+
+def _variants(world: World, names: Iterable[str]) -> Iterator[Variant]:
+    for name in names:
+        with suppress(LookupError):  # place_models says so, with the line
+            yield variant_of(world, name)
+
+
+def _compose(world: World, pins: Pins, names: Iterable[str]) -> tuple[Composition, tuple[Diagnostic, ...]]:
+    placed, problems = place_models(world, pins, names)
+    made = compose(placed, world.templates, world.targets, registries_of(world), world.manifest.project)
+    return made, problems
+
+
+def _is_used(variant_key: str, composition: Composition) -> bool:
+    starts = tuple(prefix + variant_key for prefix in NEEDS_ENGINE)
+    return any(address.startswith(starts) for address in composition.resources)
+
+
+def _gone(
+    world: World,
+    names: Sequence[str],
+    selection: Selection,
+    composition: Composition,
+    inventory: Inventory,
+) -> tuple[tuple[Entry, ...], tuple[Diagnostic, ...]]:
+    """Entries to remove. A model that is declared and could not be composed keeps everything it has."""
+    if not world.manifest.models and not selection.destroy:
+        note = "models.yaml declares no model: nothing is deleted because of that (mp destroy --all does)"
+        return (), (warning(note),) if inventory.entries else ()
+    gone = orphans(composition.resources, inventory)
+    if selection.destroy:
+        return tuple(e for e in gone if not selection.models or owner_of(e.address) in selection.models), ()
+    composed = {owner_of(address) for address in composition.resources}
+    broken = {name for name in world.manifest.models if name not in composed}
+    chosen = set(names) if selection.models else None
+    return tuple(
+        e
+        for e in gone
+        if owner_of(e.address) not in broken and (chosen is None or owner_of(e.address) in chosen)
+    ), ()
+
+
+def _assemble(
+    world: World, selection: Selection, composition: Composition, compared: Comparison, inventory: Inventory
+) -> Plan:
+    addresses = {change.address for change in compared.changes} | set(compared.unreadable)
+    needs = {
+        address: tuple(need for need in resource.needs if need in addresses)
+        for address, resource in composition.resources.items()
+        if resource.needs
+    }
+    optional = {
+        a for a in compared.unreadable if a in composition.resources and composition.resources[a].optional
+    }
+    refusals = compared.refusals
+    if not selection.destroy:
+        refusals += guard_deletes(compared.changes, len(inventory.entries), selection.max_deletes)
+    return Plan(
+        world.manifest.project,
+        world.settings.environment,
+        compared.changes,
+        needs,
+        compared.unreadable,
+        frozenset(optional),
+        refusals=refusals,
+    )
+
+
+def _locked(world: World, pins: Pins, names: Sequence[str]) -> Lock:
+    """The lock as it would be written: entries of models that are not declared any more are dropped."""
+    return world.lock.updated(pins.specs, pins.artifacts, pins.engines, keep=frozenset(world.manifest.models))

@@ -1,0 +1,117 @@
+"""Models become resources: each target expands, and what that leans on is supplied by address. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.diagnostic import Diagnostic
+from pipeline.core.errors import UserError
+from pipeline.core.image import Build, Registry
+from pipeline.core.model import Model
+from pipeline.core.protocols import Place, Target, Template
+from pipeline.core.resource import Address, Resource
+from pipeline.resources import artifact, engine, environment, image
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A resolved model and where it goes."""
+
+    model: Model
+    places: tuple[Place[Any], ...]  # Any: each target kind has a spec of its own
+    kinds: tuple[str, ...]  # of the targets, in the same order
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Every desired resource by address: engines and environments first, then models in manifest order."""
+
+    resources: Mapping[Address, Resource[Any]]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def compose(
+    placed: Sequence[Placed],
+    templates: Mapping[str, Template],
+    targets: Mapping[str, Target],
+    registries: Mapping[str, Registry],
+    project: str,
+) -> Composition:
+    """Expand every model at every target and close over what the resources need."""
+    kitchen = _Kitchen(templates, registries, project)
+    problems: list[Diagnostic] = []
+    shared: dict[Address, Resource[Any]] = {}
+    own: dict[Address, Resource[Any]] = {}
+    for one in placed:
+        try:
+            resources = _expand(one, targets, kitchen)
+        except UserError as problem:
+            problems.extend(problem.diagnostics)
+            continue
+        for resource in resources:
+            (shared if resource.address.startswith("@") else own).setdefault(resource.address, resource)
+    return Composition({**{a: shared[a] for a in sorted(shared)}, **own}, tuple(problems))
+
+
+class _Kitchen:
+    """Makes the resources that targets lean on, from their addresses; builds are made once an engine."""
+
+    def __init__(
+        self, templates: Mapping[str, Template], registries: Mapping[str, Registry], project: str
+    ) -> None:
+        self.templates = templates
+        self.registries = registries
+        self.project = project
+        self._builds: dict[str, Build] = {}
+
+    def build(self, model: Model) -> Build:
+        key = f"{model.engine.key} {model.engine.requirements_sha256} {model.engine.base_digest}"
+        if key not in self._builds:
+            self._builds[key] = self.templates[model.template].build(model.engine)
+        return self._builds[key]
+
+    def supply(self, address: Address, model: Model) -> Resource[Any]:
+        """The resource behind an address that a target or an image named as a need."""
+        owner, _, rest = address.partition("/")
+        kind, _, place = rest.partition(":")
+        supplies: dict[str, Callable[[], Resource[Any]]] = {
+            "@environment": lambda: environment.resource(model.engine),
+            "@engine": lambda: engine.resource(self.build(model), self.registries[place]),
+            "artifact": lambda: artifact.resource(model),
+            "image": lambda: image.model_image(
+                model, self.build(model), self.registries[place], self.project
+            ),
+            "weights": lambda: image.weights_image(model, self.registries[place], self.project),
+        }
+        return supplies[owner if owner.startswith("@") else kind]()
+
+
+def _expand(one: Placed, targets: Mapping[str, Target], kitchen: _Kitchen) -> Iterable[Resource[Any]]:
+    """Resources of one model: what is needed comes before what needs it."""
+    model = one.model
+    template = kitchen.templates[model.template]
+    launch = template.launch(model, template.variant(model.engine.version, model.hardware))
+    found: dict[Address, Resource[Any]] = {}
+    for place, kind in zip(one.places, one.kinds, strict=True):
+        name = image.image_name(model, kitchen.build(model), place.registry)
+        for resource in targets[kind].expand(place, model, name, launch):
+            found.setdefault(resource.address, resource)
+    ordered: dict[Address, Resource[Any]] = {}
+    for resource in found.values():
+        _close(resource, model, kitchen, found, ordered)
+    return ordered.values()
+
+
+def _close(
+    resource: Resource[Any],
+    model: Model,
+    kitchen: _Kitchen,
+    found: Mapping[Address, Resource[Any]],
+    ordered: dict[Address, Resource[Any]],
+) -> None:
+    """Depth first: needs before the resource itself."""
+    if resource.address in ordered:
+        return
+    for need in resource.needs:
+        _close(found.get(need) or kitchen.supply(need, model), model, kitchen, found, ordered)
+    ordered[resource.address] = resource

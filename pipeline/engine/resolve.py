@@ -1,0 +1,291 @@
+"""From what is declared to what is pinned: every model's artifact, engine and places, from the lock or resolved anew.
+
+Reads metadata only. What the lock does not hold is resolved in memory; apply writes it first, `--locked` refuses.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from pipeline.core.diagnostic import Diagnostic, Where, error, warning
+from pipeline.core.errors import MpError
+from pipeline.core.image import Engine, Registry, Variant
+from pipeline.core.model import Artifact, Hardware, Lifecycle, Model, Overlay, Question, Secret
+from pipeline.core.protocols import Place, SourceSpec
+from pipeline.engine.compose import Placed
+from pipeline.engine.world import World
+from pipeline.manifest.lock import engine_key
+from pipeline.manifest.spec import HardwareSpec, ModelSpec
+from pipeline.resources.pin import unpinned
+from pipeline.sources import parse_source, scheme_of
+
+READERS = 8  # metadata requests at once
+CHAT_TEMPLATE = "chat_template.jinja"  # transformers and vLLM both prefer this file to tokenizer_config.json
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What is pinned now, and why it differs from the lock that was read."""
+
+    artifacts: Mapping[str, Artifact]  # by model
+    specs: Mapping[str, SourceSpec]  # by model
+    engines: Mapping[str, Engine]  # by manifest.lock.engine_key
+    stale: tuple[str, ...]  # 'tiny: version "main" → "v2"', empty when the lock is fresh
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def pin_artifacts(world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset()) -> Pins:
+    """The artifact of every named model: the lock's where it is fresh, else resolved from its source."""
+    fresh: dict[str, Artifact] = {}
+    specs = {name: source_spec(world, name) for name in names}
+    stale: dict[str, str] = {}
+    for name, spec in specs.items():
+        reason = world.lock.stale_model(name, spec)
+        locked = world.lock.models.get(name)
+        if locked is not None and reason is None and name not in upgrade:
+            fresh[name] = locked.artifact
+        else:
+            stale[name] = reason or "upgrade was asked for"
+    if world.locked and stale:
+        return Pins(fresh, specs, {}, tuple(f"{n}: {why}" for n, why in stale.items()), ())
+
+    def resolve(name: str) -> Artifact:
+        locked = world.lock.models.get(name)
+        source = world.sources[scheme_of(specs[name].reference)]
+        return source.resolve(specs[name], locked.artifact if locked else None)
+
+    found, problems = _gather(stale, resolve, lambda name: world.document.where("models", name, "source"))
+    changed = tuple(f"{n}: {why}" for n, why in stale.items() if n in found and _differs(world, n, found[n]))
+    return Pins({**fresh, **found}, specs, {}, changed, problems)
+
+
+def locked_engines(world: World, wanted: Mapping[str, Variant]) -> Pins:
+    """The engines of these variants that models.lock holds and that are still what the manifest asks for."""
+    fresh = {
+        key: world.lock.engines[key] for key, v in wanted.items() if _stale_engine(world, key, v) is None
+    }
+    return Pins({}, {}, fresh, (), ())
+
+
+def pin_engines(world: World, wanted: Mapping[str, Variant], *, anew: bool = False) -> Pins:
+    """The engine of every wanted variant, by engine key: the lock's, else (or when `anew`) resolved, which takes seconds."""
+    fresh = {} if anew else locked_engines(world, wanted).engines
+    stale = {
+        key: _stale_engine(world, key, variant) or "upgrade was asked for"
+        for key, variant in wanted.items()
+        if key not in fresh
+    }
+    changed = tuple(f"engine {key}: {why}" for key, why in stale.items())
+    if world.locked:
+        return Pins({}, {}, fresh, changed, ())
+
+    def pin(key: str) -> Engine:
+        return world.pin_engine(wanted[key], world.platform, _base(world, wanted[key]))
+
+    found, problems = _gather(stale, pin, lambda key: None)
+    return Pins({}, {}, {**fresh, **found}, changed, problems)
+
+
+def place_models(
+    world: World, pins: Pins, names: Iterable[str]
+) -> tuple[tuple[Placed, ...], tuple[Diagnostic, ...]]:
+    """Models ready to compose; engines that `pins` does not hold are left open (nothing may be built from them)."""
+    placed: list[Placed] = []
+    problems: list[Diagnostic] = []
+    for name in names:
+        if name not in pins.artifacts:
+            continue
+        try:
+            placed.append(_place(world, name, pins))
+        except LookupError as problem:
+            problems.append(error(f"{name}: {problem}", world.document.where("models", name), model=name))
+    return tuple(placed), tuple(problems)
+
+
+def source_spec(world: World, name: str) -> SourceSpec:
+    """A model's source as its source room understands it."""
+    spec = world.manifest.models[name]
+    reference = parse_source(spec.source, world.settings.root)
+    return SourceSpec(reference, spec.version or "", tuple(spec.files.include), tuple(spec.files.exclude))
+
+
+def variant_of(world: World, name: str) -> Variant:
+    """The engine variant a model wants. Raises LookupError with the versions there are."""
+    spec = world.manifest.models[name]
+    template = template_of(world, name)
+    declared = world.manifest.engines.get(template)
+    version = (spec.engine.version if spec.engine else None) or (declared.version if declared else None)
+    return world.templates[template].variant(version, hardware_of(world, name))
+
+
+def template_of(world: World, name: str) -> str:
+    template = world.manifest.models[name].template or world.manifest.defaults.template
+    assert template is not None, "the manifest's reader asks for it"
+    return template
+
+
+def hardware_of(world: World, name: str) -> Hardware:
+    key = world.manifest.models[name].hardware or world.manifest.defaults.hardware
+    if key is None:
+        return Hardware("cpu", 0)
+    return _hardware(key, world.manifest.hardware[key])
+
+
+def registries_of(world: World) -> dict[str, Registry]:
+    """The declared registries; layout folders are relative to the manifest's folder."""
+    return {
+        name: Registry(
+            name,
+            spec.url,
+            str((world.settings.root / spec.layout).absolute()) if spec.layout else None,
+            spec.insecure,
+        )
+        for name, spec in world.manifest.registries.items()
+    }
+
+
+def _hardware(name: str, spec: HardwareSpec) -> Hardware:
+    return Hardware(name, spec.gpus, spec.gpu, spec.gpu_memory_gib, spec.cpu, spec.memory_bytes)
+
+
+def _place(world: World, name: str, pins: Pins) -> Placed:
+    spec = world.manifest.models[name]
+    variant = variant_of(world, name)
+    engine = pins.engines.get(engine_key(variant, world.platform)) or unpinned(
+        variant, world.platform, _base(world, variant)
+    )
+    model = _model(world, name, spec, pins.artifacts[name], engine)
+    places, kinds = [], []
+    for target, options in spec.targets.items():
+        declared = world.manifest.targets[target]
+        places.append(
+            Place(
+                target,
+                declared,
+                options,
+                _registry(world, declared),
+                world.manifest.project,
+                world.settings.environment,
+                world.document.where("models", name, "targets", target),
+            )
+        )
+        kinds.append(declared.kind)
+    return Placed(model, tuple(places), tuple(kinds))
+
+
+def _registry(world: World, target: Any) -> Registry:  # Any: each target kind has a spec of its own
+    """The registry a target names, else the default, else the only one, else a layout in the state folder."""
+    registries = registries_of(world)
+    name = getattr(target, "registry", None) or world.manifest.defaults.registry
+    if name is None and len(registries) == 1:
+        name = next(iter(registries))
+    if name is None:
+        return Registry("here", layout=str(world.settings.state / "registry"))
+    return registries[name]
+
+
+def _model(world: World, name: str, spec: ModelSpec, artifact: Artifact, engine: Engine) -> Model:
+    values = {key: value for key, value in spec.env.items() if isinstance(value, str)}
+    secrets = {
+        key: _secret(world, value.secret) for key, value in spec.env.items() if not isinstance(value, str)
+    }
+    return Model(
+        name,
+        artifact,
+        hardware_of(world, name),
+        template_of(world, name),
+        engine,
+        _overlays(world, spec),
+        spec.serve.max_model_len,
+        spec.serve.args,
+        values,
+        secrets,
+        _secret(world, spec.serve.api_key.secret) if spec.serve.api_key else None,
+        tuple(Question(test.prompt, test.expect.contains if test.expect else None) for test in spec.test),
+        Lifecycle(spec.lifecycle.protect, spec.lifecycle.on_remove),
+        world.document.where("models", name),
+    )
+
+
+def _secret(world: World, name: str) -> Secret:
+    return Secret(name, world.manifest.secrets[name].env)
+
+
+def _overlays(world: World, spec: ModelSpec) -> tuple[Overlay, ...]:
+    if spec.chat is None or spec.chat.template is None:
+        return ()
+    file = (world.settings.root / spec.chat.template).absolute()
+    body = file.read_bytes()
+    return (Overlay(CHAT_TEMPLATE, hashlib.sha256(body).hexdigest(), len(body), str(file)),)
+
+
+def _base(world: World, variant: Variant) -> str | None:
+    declared = world.manifest.engines.get(variant.template)
+    return declared.base if declared else None
+
+
+def _stale_engine(world: World, key: str, variant: Variant) -> str | None:
+    """Why a locked engine is not what the manifest asks for; None when it is."""
+    locked, base = world.lock.engines.get(key), _base(world, variant)
+    if locked is None:
+        return "not in models.lock"
+    name, _, digest = (base or variant.base).partition("@")
+    if locked.base != name or (digest and locked.base_digest != digest):
+        return f'base "{locked.base}" → "{base or variant.base}"'
+    if locked.python != variant.python:
+        return f"python {locked.python} → {variant.python}"
+    return None
+
+
+def _differs(world: World, name: str, artifact: Artifact) -> bool:
+    locked = world.lock.models.get(name)
+    return locked is None or locked.artifact != artifact
+
+
+def _gather(
+    keys: Mapping[str, str], read: Callable[[str], Value], where: Callable[[str], Where | None]
+) -> tuple[dict[str, Value], tuple[Diagnostic, ...]]:
+    """Read every key side by side; what fails is a diagnostic, the others go on."""
+    found: dict[str, Value] = {}
+    problems: list[Diagnostic] = []
+
+    def attempt(key: str) -> Value | MpError:
+        try:
+            return read(key)
+        except MpError as problem:
+            return problem
+
+    if not keys:
+        return found, ()
+    with ThreadPoolExecutor(max_workers=min(READERS, len(keys)), thread_name_prefix="resolve") as pool:
+        for key, result in zip(keys, pool.map(attempt, keys), strict=True):
+            if isinstance(result, MpError):
+                problems.append(error(f"{key}: {result.message}", where(key), result.hint, key))
+            else:
+                found[key] = result
+    return found, tuple(problems)
+
+
+def open_bases(pins: Pins) -> tuple[Diagnostic, ...]:
+    """A remark for every engine whose base image has no digest yet."""
+    return tuple(
+        warning(
+            f'engine {key}: base "{engine.base}" could not be resolved to a digest here: its image cannot be built',
+            hint=f"name a base that this machine reaches: engines: {{{engine.template}: {{base: …@sha256:…}}}}",
+        )
+        for key, engine in sorted(pins.engines.items())
+        if engine.base_digest is None
+    )
+
+
+def merge(one: Pins, other: Pins) -> Pins:
+    return replace(
+        one,
+        engines={**one.engines, **other.engines},
+        stale=(*one.stale, *other.stale),
+        diagnostics=(*one.diagnostics, *other.diagnostics),
+    )

@@ -1,0 +1,76 @@
+"""The composition root: settings and a read manifest in, a World with every source and driver out. Called by cli."""
+
+import platform
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pipeline.clients import oci
+from pipeline.clients.docker import DockerHost
+from pipeline.core.errors import UserError
+from pipeline.core.protocols import Driver
+from pipeline.core.resource import Address, Mark
+from pipeline.core.settings import Settings
+from pipeline.engine.world import World
+from pipeline.manifest.lock import read_lock
+from pipeline.manifest.read import Document
+from pipeline.resources.artifact import ArtifactDriver
+from pipeline.resources.cache import Cache
+from pipeline.resources.engine import EngineDriver
+from pipeline.resources.environment import EnvironmentDriver
+from pipeline.resources.image import ImageDriver
+from pipeline.resources.pin import pin_engine
+from pipeline.sources import SOURCES
+from pipeline.store.file import FileStore
+from pipeline.targets import TARGETS
+from pipeline.targets.docker.driver import DockerDriver
+from pipeline.targets.local.driver import LocalDriver
+from pipeline.templates import TEMPLATES
+
+MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def open_world(settings: Settings, document: Document, *, locked: bool = False) -> World:
+    """Put everything together. Raises UserError with all diagnostics when the manifest or the lock cannot be used."""
+    manifest = document.manifest
+    if manifest is None:
+        raise UserError(document.diagnostics)
+    store = FileStore(settings.state / "inventory" / settings.environment, manifest.project, settings.environment)
+    lock = read_lock(settings.root / "models.lock")
+    return World(
+        settings,
+        document,
+        manifest,
+        lock,
+        locked,
+        host_platform(),
+        {scheme: make(settings) for scheme, make in SOURCES.items()},
+        TEMPLATES,
+        TARGETS,
+        drivers(settings, manifest.project),
+        store,
+        pin_engine,
+    )
+
+
+def drivers(settings: Settings, project: str) -> Mapping[str, Driver[Any]]:
+    """One driver a kind of resource. None of them reaches out before it is asked to."""
+    store = Cache(settings.cache)
+    owner = Mark(project, settings.environment, Address(""))
+    sources = {scheme: make(settings) for scheme, make in SOURCES.items()}
+    return {
+        "artifact": ArtifactDriver(store, sources),
+        "environment": EnvironmentDriver(settings.cache),
+        "engine": EngineDriver(settings.cache, oci.repository, project, settings.environment),
+        "image": ImageDriver(store, oci.repository, project, settings.environment),
+        "local": LocalDriver(settings.state / "local", store, owner, settings.secret, settings.environ),
+        "docker": DockerDriver(
+            cache(DockerHost), oci.repository, store, owner, settings.secret, settings.state / "docker"
+        ),
+    }
+
+
+def host_platform() -> str:
+    """The platform engines are pinned for: this machine's, "linux/amd64"."""
+    machine = platform.machine()
+    return f"linux/{MACHINES.get(machine, machine)}"

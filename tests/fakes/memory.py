@@ -1,0 +1,140 @@
+"""A world in memory: a source and a driver that keep the contracts, for cases and engine tests."""
+
+import io
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from pipeline.core.change import Action, Change
+from pipeline.core.digest import Digest, digest, fingerprint
+from pipeline.core.errors import BackendError, Missing
+from pipeline.core.model import Artifact, FileEntry
+from pipeline.core.protocols import SourceSpec
+from pipeline.core.report import Emit, Progress
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Entry,
+    Mark,
+    Observed,
+    Proof,
+    Resource,
+    State,
+    Transfer,
+    Unreadable,
+    fields_of,
+)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something that exists in the memory world."""
+
+    locator: tuple[tuple[str, str], ...]
+    state: State
+    mark: Mark | None
+    digest: Digest | None = None
+
+
+@dataclass
+class MemoryDriver:
+    """One kind of resource, kept in a dict by place. `broken` and `unreadable` inject faults by address."""
+
+    kind: str
+    project: str
+    environment: str = "default"
+    things: dict[tuple[str, tuple[tuple[str, str], ...]], Thing] = field(default_factory=dict)
+    broken: dict[Address, str] = field(default_factory=dict)
+    unreadable: dict[Address, str] = field(default_factory=dict)
+    transfers: dict[Address, Transfer] = field(default_factory=dict)
+    applied: list[tuple[Action, Address]] = field(default_factory=list)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+
+    def observe(
+        self, wanted: Sequence[Resource[Any]], known: Sequence[Entry]
+    ) -> Mapping[Address, Observed[Any] | Absent | Unreadable]:
+        answers: dict[Address, Observed[Any] | Absent | Unreadable] = {}
+        for thing in (*wanted, *known):
+            address = thing.address
+            if address in self.unreadable:
+                answers[address] = Unreadable(self.unreadable[address])
+                continue
+            found = self.things.get(_key(address, thing.locator))
+            cost = self.transfers.get(address, Transfer())
+            if found is None:
+                answers[address] = Absent(cost)
+            else:
+                answers[address] = Observed(found.state, found.mark, digest=found.digest, transfer=cost)
+        return answers
+
+    def apply(
+        self, change: Change[Any], inputs: Mapping[Address, Observed[Any]], emit: Emit
+    ) -> Observed[Any] | None:
+        with self.guard:
+            self.applied.append((change.action, change.address))
+            if change.address in self.broken:
+                raise BackendError(self.kind, self.broken[change.address], "mend it")
+            if change.action is Action.DELETE:
+                assert change.entry is not None
+                self.things.pop(_key(change.address, change.entry.locator), None)
+                return None
+            resource = change.resource
+            assert resource is not None
+            missing = [need for need in resource.needs if need not in inputs]
+            assert not missing, f"{change.address} was started without {missing}"
+            emit(Progress(change.address, "make", 1, 1))
+            thing = Thing(
+                tuple(sorted(resource.locator.items())),
+                resource.desired,
+                Mark(self.project, self.environment, resource.address),
+                digest(fingerprint(fields_of(resource.desired)).encode()) if resource.keep else None,
+            )
+            self.things[_key(resource.address, resource.locator)] = thing
+            return Observed(thing.state, thing.mark, digest=thing.digest, proof=_proof(resource))
+
+
+def _key(address: Address, locator: Mapping[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    # Kinds of one machine have no locator: their address is their place.
+    place = tuple(sorted(locator.items()))
+    return ("" if place else address, place)
+
+
+def _proof(resource: Resource[Any]) -> Proof | None:
+    return (
+        Proof("http://127.0.0.1:8000", "hello", "world", 0.1)
+        if resource.kind in ("local", "docker")
+        else None
+    )
+
+
+class MemorySource:
+    """A source whose repositories are dicts: reference → version → path → bytes."""
+
+    def __init__(self, repositories: Mapping[str, Mapping[str, Mapping[str, bytes]]]) -> None:
+        self.repositories = repositories
+
+    def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
+        files = self._files(spec.reference, spec.version)
+        entries = tuple(
+            FileEntry(path, len(body), digest(body).removeprefix("sha256:"))
+            for path, body in sorted(files.items())
+        )
+        pin = fingerprint([[e.path, e.sha256] for e in entries])[:40]
+        return Artifact(spec.reference, spec.version, pin, entries)
+
+    @contextmanager
+    def open(self, artifact: Artifact, entry: FileEntry, start: int) -> Iterator[BinaryIO]:
+        body = self._files(artifact.source, artifact.version).get(entry.path)
+        if body is None:
+            raise Missing(artifact.source, f'no file "{entry.path}"')
+        yield io.BytesIO(body[start:])
+
+    def _files(self, reference: str, version: str) -> Mapping[str, bytes]:
+        try:
+            return self.repositories[reference][version]
+        except KeyError:
+            raise Missing(
+                reference, f'no version "{version}"', "look at the repository's branches and tags"
+            ) from None

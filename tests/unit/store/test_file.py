@@ -1,0 +1,94 @@
+"""The inventory on disk: what a killed run leaves, who may write, what is replayed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.change import Action
+from pipeline.core.errors import BackendError, LockHeld, Stale
+from pipeline.core.resource import Address, Entry
+from pipeline.store.file import FileStore
+from pipeline.store.inventory import Inventory, entry_from_json, entry_to_json
+
+A, B = Address("a/docker:box"), Address("b/docker:box")
+
+
+def entry(address: Address = A, memory: int = 1) -> Entry:
+    return Entry(
+        address, "docker", {"name": address[0]}, "id1", None, {"memory_bytes": memory}, {"memory_bytes": 1}
+    )
+
+
+def store(folder: Path) -> FileStore:
+    return FileStore(folder / "inventory", "p", "default")
+
+
+def test_a_run_that_closes_is_read_back(tmp_path: Path) -> None:
+    run = store(tmp_path).run(Inventory())
+    run.begin(A, Action.CREATE, entry())
+    run.end(A, entry(memory=2))
+    run.close("abc")
+    read = store(tmp_path).load()
+    assert (read.entries, read.generation, read.commit) == ({A: entry(memory=2)}, 1, "abc")
+    assert not store(tmp_path).journal.exists()
+
+
+def test_a_killed_run_is_replayed(tmp_path: Path) -> None:
+    run = store(tmp_path).run(Inventory())
+    run.begin(A, Action.CREATE, entry())
+    run.end(A, entry(memory=2))
+    run.begin(B, Action.CREATE, entry(B))
+    assert store(tmp_path).load().entries == {A: entry(memory=2), B: entry(B)}
+
+
+def test_a_torn_last_line_is_dropped_and_not_written_behind(tmp_path: Path) -> None:
+    first = store(tmp_path).run(Inventory())
+    first.begin(A, Action.CREATE, entry())
+    with store(tmp_path).journal.open("ab") as stream:
+        stream.write(b'{"begin": "b/dock')
+    first._lease.close()  # type: ignore[attr-defined]  # what a kill does
+    second = store(tmp_path).run(store(tmp_path).load())
+    second.begin(B, Action.CREATE, entry(B))
+    assert store(tmp_path).load().entries == {A: entry(), B: entry(B)}
+
+
+def test_only_one_run_writes_at_a_time(tmp_path: Path) -> None:
+    store(tmp_path).run(Inventory()).begin(A, Action.CREATE, entry())
+    first = store(tmp_path).run(Inventory())
+    with pytest.raises((LockHeld, Stale)):
+        first.begin(B, Action.CREATE, entry(B))
+
+
+def test_a_run_from_an_old_reading_is_stale(tmp_path: Path) -> None:
+    old = store(tmp_path).load()
+    run = store(tmp_path).run(old)
+    run.begin(A, Action.CREATE, entry())
+    run.close(None)
+    with pytest.raises(Stale):
+        store(tmp_path).run(old).begin(B, Action.CREATE, entry(B))
+
+
+def test_a_run_without_a_step_writes_nothing(tmp_path: Path) -> None:
+    store(tmp_path).run(Inventory()).close("abc")
+    assert not (tmp_path / "inventory").exists()
+
+
+def test_damage_is_said_and_not_taken_for_empty(tmp_path: Path) -> None:
+    store(tmp_path).snapshot.parent.mkdir()
+    store(tmp_path).snapshot.write_text("{")
+    with pytest.raises(BackendError, match="cannot read"):
+        store(tmp_path).load()
+
+
+def test_another_projects_inventory_is_refused(tmp_path: Path) -> None:
+    run = store(tmp_path).run(Inventory())
+    run.begin(A, Action.CREATE, entry())
+    run.close(None)
+    with pytest.raises(BackendError, match="belongs to project"):
+        FileStore(tmp_path / "inventory", "other", "default").load()
+
+
+def test_entries_round_trip_through_json() -> None:
+    one = entry(memory=3)
+    assert entry_from_json(A, json.loads(json.dumps(entry_to_json(one)))) == one
