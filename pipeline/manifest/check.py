@@ -1,0 +1,171 @@
+"""What one part of the manifest says of another: references, ports, sources. Works on what is written, so that a
+wrong key elsewhere hides nothing. Used by read."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path as Folder
+
+from pipeline.core.diagnostic import Diagnostic, error, warning
+from pipeline.core.digest import Json
+from pipeline.core.errors import UserError
+from pipeline.manifest.marks import Path, Tree
+from pipeline.manifest.spec import ModelSpec
+from pipeline.manifest.wording import did_you_mean, named, nearest
+from pipeline.sources import parse_source, scheme_of
+from pipeline.templates import TEMPLATES
+
+KEY = "="  # in a pattern: the keys themselves are the references
+
+REFERENCES: tuple[tuple[tuple[str, ...], str, str], ...] = (  # pattern, section it points into, what it is
+    (("defaults", "template"), "", "template"),
+    (("defaults", "hardware"), "hardware", "hardware class"),
+    (("defaults", "registry"), "registries", "registry"),
+    (("engines", KEY), "", "template"),
+    (("targets", "*", "registry"), "registries", "registry"),
+    (("models", "*", "template"), "", "template"),
+    (("models", "*", "hardware"), "hardware", "hardware class"),
+    (("models", "*", "env", "*", "secret"), "secrets", "secret"),
+    (("models", "*", "serve", "api_key", "secret"), "secrets", "secret"),
+    (("models", "*", "targets", KEY), "targets", "target"),
+)
+
+
+def check(sections: dict[str, Json], tree: Tree, folder: Folder) -> list[Diagnostic]:
+    """Everything that takes two places of the file, or the folder it is in, to see."""
+    found = list(_references(sections, tree))
+    for name, model in _mapping(sections.get("models")).items():
+        if isinstance(model, dict):
+            found += _model(name, model, sections, tree)
+            found += _source(name, model, tree, folder)
+            found += _chat(name, model, tree, folder)
+    found += _registry(sections, tree)
+    found += _collisions(sections, tree)
+    return found
+
+
+def _references(sections: dict[str, Json], tree: Tree) -> Iterator[Diagnostic]:
+    for pattern, section, what in REFERENCES:
+        known = _mapping(sections.get(section)) if section else TEMPLATES
+        for path, name in _matches(sections, pattern, ()):
+            if isinstance(name, str) and name not in known:
+                hint = did_you_mean(name, known) or (f"declare it under `{section}:`" if section else None)
+                where = tree.where(*path) if pattern[-1] == KEY else tree.where_value(*path)
+                owner = named(path[:1] if pattern[-1] == KEY and path[0] != "models" else path[:-1])
+                yield error(f'{owner}: {what} "{name}" is not known', where, hint, _owner(path))
+
+
+def _matches(value: Json, pattern: tuple[str, ...], path: Path) -> Iterator[tuple[Path, Json]]:
+    """Places of the file that a pattern names, with their values."""
+    if not pattern:
+        yield path, value
+    elif isinstance(value, dict):
+        first, rest = pattern[0], pattern[1:]
+        for key in value if first in ("*", KEY) else [first] if first in value else []:
+            if first == KEY:
+                yield (*path, key), key
+            else:
+                yield from _matches(value[key], rest, (*path, key))
+
+
+def _model(
+    name: str, model: Mapping[str, Json], sections: Mapping[str, Json], tree: Tree
+) -> Iterator[Diagnostic]:
+    where = tree.where("models", name)
+    if _lacks(model, "template") and "template" not in _mapping(sections.get("defaults")):
+        hint = f"add template: {' or '.join(sorted(TEMPLATES))}, here or under `defaults:`"
+        yield error(f"{name}: no template", where, hint, name)
+    if model.get("targets") == {} or _lacks(model, "targets"):
+        yield warning(
+            f"{name}: no target, nothing is done for it", where, "add one under its `targets:`", name
+        )
+
+
+def _source(name: str, model: Mapping[str, Json], tree: Tree, folder: Folder) -> Iterator[Diagnostic]:
+    source = model.get("source")
+    if not isinstance(source, str) or not source:
+        return
+    where = tree.where_value("models", name, "source")
+    try:
+        scheme = scheme_of(parse_source(source, folder))
+    except UserError as problem:
+        for one in problem.diagnostics:
+            yield replace(one, summary=f"{name}: {one.summary}", where=where, model=name)
+        return
+    if scheme == "file" and "version" in model:
+        place = tree.where("models", name, "version")
+        yield error(f"{name}: a folder has no version", place, "remove it: its content is the version", name)
+    elif scheme != "file" and _lacks(model, "version"):
+        hint = 'add version: main, or a tag or a commit, quoted: "4e1a6b0"'
+        yield error(f'{name}: "version" is missing', where, hint, name)
+
+
+def _chat(name: str, model: Mapping[str, Json], tree: Tree, folder: Folder) -> Iterator[Diagnostic]:
+    template = _mapping(model.get("chat")).get("template")
+    if isinstance(template, str) and template and not _is_file(folder, template):
+        where = tree.where_value("models", name, "chat", "template")
+        hint = f"the path is relative to the folder of {tree.file}"
+        yield error(f'{name}: chat template "{template}" is not there', where, hint, name)
+
+
+def _is_file(folder: Folder, name: str) -> bool:
+    try:
+        return (folder / name).is_file()
+    except (OSError, ValueError):  # too long, a NUL: no file has such a name
+        return False
+
+
+def _registry(sections: Mapping[str, Json], tree: Tree) -> Iterator[Diagnostic]:
+    """With several registries, one must be meant."""
+    registries = _mapping(sections.get("registries"))
+    if len(registries) < 2 or "registry" in _mapping(sections.get("defaults")):
+        return
+    for name, target in _mapping(sections.get("targets")).items():
+        if isinstance(target, dict) and not target.get("registry"):
+            hint = f"add `defaults: {{registry: {next(iter(registries))}}}`"
+            yield error(
+                f"targets.{name}: which of {len(registries)} registries?", tree.where("targets", name), hint
+            )
+
+
+def _collisions(sections: Mapping[str, Json], tree: Tree) -> Iterator[Diagnostic]:
+    """Two models on one port of one machine, or under one name at one target."""
+    targets = _mapping(sections.get("targets"))
+    taken: dict[tuple[str, str, str], Path] = {}
+    for model, entry in _mapping(sections.get("models")).items():
+        for name, options in _mapping(_mapping(entry).get("targets")).items():
+            target = _mapping(targets.get(name))
+            for key, claim in _claims(name, target, _mapping(options)):
+                path: Path = ("models", model, "targets", name, key)
+                if first := taken.get(claim):
+                    line = tree.where(*first).line
+                    summary = f"{model}: {key} {claim[2]} at {name} is taken by {first[1]} on line {line}"
+                    hint = "choose another, or leave it out: a free one is chosen" if key == "port" else None
+                    yield error(summary, tree.where_value(*path), hint or "choose another", model)
+                else:
+                    taken[claim] = path
+
+
+def _claims(
+    name: str, target: Mapping[str, Json], options: Mapping[str, Json]
+) -> Iterator[tuple[str, tuple[str, str, str]]]:
+    """What options take for themselves: (option, what nobody else may take)."""
+    if isinstance(port := options.get("port"), int):
+        host = target.get("host") if target.get("kind") == "docker" else None
+        yield "port", (str(host or "this machine"), "port", str(port))
+    if isinstance(own := options.get("name"), str):
+        yield "name", (name, "name", own)
+
+
+def _lacks(model: Mapping[str, Json], key: str) -> bool:
+    """The key is not there, nor misspelt: that is reported already."""
+    return key not in model and not any(
+        nearest(word, [key]) for word in model if word not in ModelSpec.model_fields
+    )
+
+
+def _mapping(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _owner(path: Path) -> str | None:
+    return str(path[1]) if path[0] == "models" else None

@@ -1,0 +1,66 @@
+"""What models.yaml will say one day: recognised, and refused with its line instead of being ignored. Used by wording."""
+
+from typing import NamedTuple
+
+
+class Later(NamedTuple):
+    """A part of the manifest that this version of mp does not have."""
+
+    pattern: tuple[str, ...]  # "*" stands for any name
+    values: tuple[str, ...]  # only with one of these values; empty: the key itself
+    what: str
+
+
+_KINDS = ("kubernetes", "kaito", "replicate", "sambastack", "sambastudio")
+
+LATER = (
+    Later(("include",), (), "models of other files"),
+    Later(("policy",), (), "rules for plans"),
+    Later(("aliases",), (), "short names for references"),
+    Later(("moved",), (), "renaming without replacing"),
+    Later(("max_deletes",), (), "a limit on deletes"),
+    Later(("inventory", "backend"), ("git", "kubernetes", "s3"), "an inventory outside this folder"),
+    Later(("inventory", "*"), (), "settings of an inventory"),
+    Later(("secrets", "*", "kubernetes"), (), "secrets of a cluster"),
+    Later(("hardware", "*", "usd_per_hour"), (), "prices"),
+    Later(("hardware", "*", "nodes"), (), "replicas on several nodes"),
+    Later(("engines", "*", "mirror"), (), "mirrors of package indexes"),
+    Later(("engines", "*", "mirrors"), (), "mirrors of package indexes"),
+    Later(("engines", "*", "index"), (), "mirrors of package indexes"),
+    Later(("targets", "*", "kind"), _KINDS, "a kind of target"),
+    Later(("targets", "*", "rollout"), (), "rolling out in waves"),
+    Later(("targets", "*", "strategy"), (), "rollout strategies"),
+    Later(("targets", "*", "manage"), (), "partial management"),
+    Later(("targets", "*", "context"), (), "Kubernetes targets"),
+    Later(("targets", "*", "namespace"), (), "Kubernetes targets"),
+    Later(("targets", "*", "pull_secret"), (), "Kubernetes targets"),
+    Later(("targets", "*", "owner"), (), "Replicate targets"),
+    Later(("models", "*", "adapters"), (), "LoRA adapters"),
+    Later(("models", "*", "hardware_override"), (), "overriding the memory check"),
+    Later(("models", "*", "rollout"), (), "rolling out in waves"),
+    Later(("models", "*", "serve", "quantization"), (), "quantized weights"),
+    Later(("models", "*", "chat", "check"), (), "checks of a chat template"),
+    Later(("models", "*", "lifecycle", "ignore_drift"), (), "ignoring drift"),
+    Later(("models", "*", "targets", "*", "replicas"), (), "several replicas"),
+    Later(("models", "*", "targets", "*", "rollout"), (), "rolling out in waves"),
+    Later(("models", "*", "targets", "*", "strategy"), (), "rollout strategies"),
+    Later(("models", "*", "targets", "*", "manage"), (), "partial management"),
+    Later(("models", "*", "targets", "*", "hardware"), (), "hardware for one target"),
+    Later(("models", "*", "targets", "*", "weights"), ("volume", "pvc"), "weights from a volume"),
+    Later(("models", "*", "targets", "*", "visibility"), (), "Replicate targets"),
+    Later(("models", "*", "targets", "*", "deployment"), (), "Replicate targets"),
+    Later(("models", "*", "targets", "*", "prove"), (), "deployments without a proof"),
+)  # fmt: skip
+
+
+def find_later(path: tuple[str | int, ...], value: object) -> Later | None:
+    """The entry of the table for a place in the manifest, if it is there."""
+    for later in LATER:
+        here = len(later.pattern) == len(path) and all(map(_matches, later.pattern, path))
+        if here and (not later.values or value in later.values):
+            return later
+    return None
+
+
+def _matches(pattern: str, part: str | int) -> bool:
+    return pattern in ("*", part)

@@ -1,0 +1,101 @@
+"""Specs of what models share: hardware classes, registries, engines, secrets, defaults. Part of Manifest."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from pipeline.manifest.scalars import BASE_IMAGE, REGISTRY_URL, EnvName, Name, Size, Spec, Text, mistake
+
+
+class DefaultsSpec(Spec):
+    """What a model has when it does not say otherwise."""
+
+    template: Name | None = Field(default=None, description="How models are served: `vllm` or `transformers`")
+    hardware: Name | None = Field(default=None, description="A key of `hardware:`")
+    registry: Name | None = Field(
+        default=None, description="A key of `registries:`; not needed when there is only one"
+    )
+
+
+class InventorySpec(Spec):
+    """Where the list of what this project owns is kept."""
+
+    backend: Literal["file"] = Field(
+        default="file", description="`file`: in the folder `.mp/` beside models.yaml"
+    )
+
+
+class SecretSpec(Spec):
+    """Where a secret is found; its value is never written down."""
+
+    env: EnvName = Field(description="Environment variable that holds it where mp runs")
+
+
+class SecretReference(Spec):
+    """Stands for the value of a secret."""
+
+    secret: Name = Field(description="A key of `secrets:`")
+
+
+class HardwareSpec(Spec):
+    """A hardware class: what one replica gets."""
+
+    gpu: Text | None = Field(default=None, description="GPU product, such as `L40S`; left out on CPU")
+    gpus: int = Field(ge=0, le=16, description="GPUs of one replica; 0 is CPU")
+    gpu_memory_bytes: Size | None = Field(
+        default=None, alias="gpu_memory", description="Memory of one GPU, with its unit: `44GiB`"
+    )
+    cpu: float | None = Field(
+        default=None, gt=0, le=4096, allow_inf_nan=False, description="CPU cores of one replica"
+    )
+    memory_bytes: Size | None = Field(
+        default=None, alias="memory", description="Main memory of one replica, with its unit: `4Gi`"
+    )
+
+    @property
+    def gpu_memory_gib(self) -> float | None:
+        return None if self.gpu_memory_bytes is None else self.gpu_memory_bytes / 2**30
+
+    @model_validator(mode="after")
+    def _gpu_fits_count(self) -> Self:
+        if self.gpus == 0 and (self.gpu or self.gpu_memory_bytes):
+            raise mistake("gpus is 0, but a GPU is described", "remove gpu and gpu_memory, or set gpus")
+        if self.gpus and not self.gpu:
+            raise mistake('"gpu" is missing', "name the product, such as gpu: L40S")
+        return self
+
+
+class ImageRegistrySpec(Spec):
+    """A place for images: a registry, or a folder of OCI image layouts."""
+
+    url: Annotated[str, StringConstraints(pattern=REGISTRY_URL)] | None = Field(
+        default=None, description="Host and prefix of a registry, such as `ghcr.io/acme/models`"
+    )
+    layout: Text | None = Field(
+        default=None, description="Folder of OCI image layouts, relative to models.yaml: `.mp/registry`"
+    )
+    insecure: bool = Field(
+        default=False, description="Plain HTTP instead of HTTPS; loopback addresses are always plain"
+    )
+
+    @model_validator(mode="after")
+    def _one_location(self) -> Self:
+        if (self.url is None) == (self.layout is None):
+            raise mistake(
+                'needs either "url" or "layout"', "url: ghcr.io/acme/models, or layout: .mp/registry"
+            )
+        if self.insecure and self.layout:
+            raise mistake('"insecure" is for "url" only', "remove it")
+        return self
+
+
+class EngineSpec(Spec):
+    """A template's engine for all of its models; holds for every variant."""
+
+    version: Text | None = Field(
+        default=None, description='Engine version, quoted: `"0.32.0"`; the newest known one'
+    )
+    base: Annotated[str, StringConstraints(pattern=BASE_IMAGE)] | None = Field(
+        default=None,
+        description="Base image of engine images, best by digest: `registry.local/base@sha256:…`",
+    )

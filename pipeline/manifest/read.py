@@ -1,0 +1,144 @@
+"""models.yaml becomes a Manifest, or everything that is wrong with it at once. Used by wiring, cli and tests."""
+
+import gc
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.core.diagnostic import Diagnostic, Severity, Where, error
+from pipeline.core.digest import Json
+from pipeline.manifest.check import check
+from pipeline.manifest.marks import Tree, parse
+from pipeline.manifest.spec import Manifest
+from pipeline.manifest.wording import Loc, Schema, describe_all
+from pipeline.targets import ENTRIES
+
+LARGEST_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Document:
+    """One manifest file as it was read."""
+
+    path: Path
+    name: str  # as diagnostics show it: "models.yaml"
+    text: str
+    manifest: Manifest | None  # None when there is an error
+    diagnostics: tuple[Diagnostic, ...]  # in the order of the file
+    tree: Tree
+
+    def where(self, *path: str | int) -> Where:
+        """The place of a key or of a list's item: where("models", "qwen3-8b", "test", 0)."""
+        return self.tree.where(*path)
+
+
+def read(path: Path) -> Document:
+    """Read a manifest. Raises nothing for what users write: what is wrong is in `diagnostics`."""
+    name = path.name if path.is_absolute() else str(path)
+    try:
+        text = _decode(path.read_bytes(), name)
+    except OSError as problem:
+        text = _unreadable(problem, name)
+    if isinstance(text, Diagnostic):
+        return Document(path, name, "", None, (text,), parse("", name))
+    with _no_collector():
+        return _document(path, name, text)
+
+
+def _document(path: Path, name: str, text: str) -> Document:
+    tree = parse(text, name)
+    problems = list(tree.problems)
+    manifest = None
+    if tree.whole and isinstance(tree.data, dict):
+        sections = _without_empty(tree.data)
+        manifest, found = _validate(sections, tree)
+        problems += found
+        problems += check(sections, tree, path.parent)
+    elif tree.whole and tree.data is None:
+        problems.append(error("the file is empty", Where(name, 1, 1), "mp init writes a first one"))
+    elif tree.whole:
+        problems.append(error("the file must be a mapping: lines of key: value", Where(name, 1, 1)))
+    ordered = sorted(dict.fromkeys(problems), key=lambda d: (d.where or Where(name, 0, 0), d.summary))
+    if any(d.severity is Severity.ERROR for d in ordered):
+        manifest = None
+    return Document(path, name, text, manifest, tuple(ordered), tree)
+
+
+def _validate(sections: Mapping[str, Json], tree: Tree) -> tuple[Manifest | None, list[Diagnostic]]:
+    try:
+        # JSON's own rules: lists are tuples, text is never a number
+        written = json.dumps(sections)
+        return Manifest.model_validate_json(written, strict=True, context={"kinds": _kinds(sections)}), []
+    except ValidationError as problem:
+        found = [one for one in problem.errors(include_url=False) if one["loc"] not in tree.reported]
+        return None, describe_all(found, tree, lambda loc: _schema(loc, _kinds(sections)))
+
+
+def _kinds(sections: Mapping[str, Json]) -> dict[str, Json]:
+    """Which kind of target each name stands for, as far as it is written."""
+    targets = sections.get("targets")
+    if not isinstance(targets, dict):
+        return {}
+    return {name: spec.get("kind") for name, spec in targets.items() if isinstance(spec, dict)}
+
+
+def _without_empty(data: Mapping[str, Json]) -> dict[str, Json]:
+    """A section, or a part of a model, whose lines are all commented out is not there."""
+    kept: dict[str, Json] = {key: value for key, value in data.items() if value is not None}
+    models = kept.get("models")
+    if isinstance(models, dict):
+        kept["models"] = {
+            name: {k: v for k, v in entry.items() if v is not None} if isinstance(entry, dict) else entry
+            for name, entry in models.items()
+        }
+    return kept
+
+
+def _schema(loc: Loc, kinds: Mapping[str, Json]) -> tuple[Schema, Loc]:
+    """The JSON schema that knows the keys of a place: a target's options have one for each kind."""
+    if len(loc) > 3 and (loc[0], loc[2]) == ("models", "targets"):
+        return _schema_of(ENTRIES[str(kinds[str(loc[3])])]), loc[4:]
+    return _schema_of(Manifest), loc
+
+
+@cache
+def _schema_of(spec: type[BaseModel]) -> Schema:
+    return spec.model_json_schema()
+
+
+def _decode(body: bytes, name: str) -> str | Diagnostic:
+    if len(body) > LARGEST_BYTES:
+        return error(f"larger than {LARGEST_BYTES >> 20} MiB", Where(name, 1, 1))
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = body.count(b"\n", 0, problem.start) + 1
+        column = problem.start - body.rfind(b"\n", 0, problem.start)
+        return error(
+            f"byte 0x{body[problem.start]:02x} is not UTF-8",
+            Where(name, line, column),
+            "save the file as UTF-8",
+        )
+
+
+def _unreadable(problem: OSError, name: str) -> Diagnostic:
+    if isinstance(problem, FileNotFoundError):
+        return error(f"{name} is not there", hint="mp init writes a first one")
+    return error(f"{name} cannot be read: {(problem.strerror or 'unknown error').lower()}")
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Everything read is kept: collecting garbage meanwhile costs a third of the time and finds none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -1,0 +1,61 @@
+"""The small types of models.yaml: names, sizes, environment variables. Used by the specs."""
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
+FLAG_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+REGISTRY_URL = r"^[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*$"
+BASE_IMAGE = r"^[^\s@]+(@sha256:[0-9a-f]{64})?$"
+SIZE = r"^[0-9]+(\.[0-9]+)?\s?(B|[kKMGTP]i?B?)$"
+
+PATTERNS = {  # pattern → what it asks for, the hint
+    DNS_LABEL: ("must be lower-case letters, digits and dashes", 'such as "qwen3-8b"'),
+    ENV_NAME: ("must be the name of an environment variable", 'such as "HF_TOKEN"'),
+    FLAG_NAME: ("must be an engine's flag without leading dashes", 'such as "max-num-seqs"'),
+    REGISTRY_URL: (
+        "must be host and prefix in lower case, without https://",
+        'such as "ghcr.io/acme/models"',
+    ),
+    BASE_IMAGE: ("must be an image with an optional digest", 'such as "registry.local/base@sha256:<64 hex>"'),
+}
+
+_EXPONENTS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+class Spec(BaseModel):
+    """A record exactly as the user wrote it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def mistake(summary: str, hint: str) -> PydanticCustomError:
+    """A problem in our own words; read shows it with its line."""
+    return PydanticCustomError("mp", "{summary}", {"summary": summary, "hint": hint})
+
+
+def parse_size(value: object) -> int:
+    """Bytes of "44GiB", "4Gi" (powers of 1024), "500MB", "4G" (powers of 1000)."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise mistake(f"needs a unit, {value} has none", f"write {value}GiB or {value}MiB")
+    if not isinstance(value, str) or not re.fullmatch(SIZE, value):
+        raise mistake("is not a size", "write a number and a unit: 44GiB, 4Gi, 500MB")
+    number, unit = re.fullmatch(r"([0-9.]+)\s?(\w+)", value).groups()  # type: ignore[union-attr]  # SIZE matched
+    letter = unit.rstrip("B").rstrip("i").lower()
+    base = 1024 if "i" in unit else 1000
+    return int(float(number) * base ** _EXPONENTS[letter])
+
+
+Name = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=63)]
+EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
+FlagName = Annotated[str, StringConstraints(pattern=FLAG_NAME)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Size = Annotated[
+    int,
+    PlainValidator(parse_size),
+    WithJsonSchema({"type": "string", "pattern": SIZE, "examples": ["44GiB"]}),
+]

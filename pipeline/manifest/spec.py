@@ -1,0 +1,146 @@
+"""models.yaml, version 1, as records: what a user may write. Read by manifest/read, resolved by engine/resolve."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, JsonValue, Tag
+
+from pipeline.manifest.options import OptionsByKind
+from pipeline.manifest.places import (
+    DefaultsSpec,
+    EngineSpec,
+    HardwareSpec,
+    ImageRegistrySpec,
+    InventorySpec,
+    SecretReference,
+    SecretSpec,
+)
+from pipeline.manifest.scalars import EnvName, FlagName, Name, Spec, Text
+from pipeline.targets import TargetSpec
+
+
+def _text_or_secret(value: object) -> str:
+    return (
+        "=secret" if isinstance(value, dict | SecretReference) else "=text"
+    )  # "=": no key of a user begins so
+
+
+EnvValue: TypeAlias = Annotated[
+    Annotated[str, Tag("=text")] | Annotated[SecretReference, Tag("=secret")], Discriminator(_text_or_secret)
+]
+
+
+class FilesSpec(Spec):
+    """Which files of the source belong to the model: globs over their paths."""
+
+    include: tuple[Text, ...] = Field(
+        default=(), description="Only these, such as `*.safetensors`; empty is all"
+    )
+    exclude: tuple[Text, ...] = Field(default=(), description="But not these, such as `original/*`")
+
+
+class ModelEngineSpec(Spec):
+    """An engine version for this model alone."""
+
+    version: Text = Field(description='Engine version, quoted: `"0.32.0"`')
+
+
+class ServeSpec(Spec):
+    """How the engine serves the model."""
+
+    max_model_len: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000_000,
+        description="Longest context in tokens; the engine's own when left out",
+    )
+    args: dict[FlagName, JsonValue] = Field(
+        default={}, description="Further flags of the engine, without dashes: `max-num-seqs: 64`"
+    )
+    api_key: SecretReference | None = Field(
+        default=None, description="Clients must send this key; none when left out"
+    )
+
+
+class ChatSpec(Spec):
+    """How messages become one prompt."""
+
+    template: Text = Field(
+        description="Jinja file, relative to models.yaml; laid over the model's own template"
+    )
+
+
+class ExpectSpec(Spec):
+    """What an answer must hold."""
+
+    contains: Text = Field(description="Text that the answer must contain")
+
+
+class TestSpec(Spec):
+    """One request that a deployment must answer before it counts as applied."""
+
+    __test__ = False  # pytest: not a test class
+
+    prompt: Text = Field(description="What is asked; up to 16 tokens are answered, without sampling")
+    expect: ExpectSpec | None = Field(
+        default=None, description="What the answer must hold; any answer when left out"
+    )
+
+
+class LifecycleSpec(Spec):
+    """What may happen to what this model made."""
+
+    protect: bool = Field(
+        default=False, description="Refuse to delete or replace its deployments, also when the entry is gone"
+    )
+    on_remove: Literal["delete", "forget"] = Field(
+        default="delete",
+        description="When the entry is removed: `delete` its deployments, or `forget` them and let them run",
+    )
+
+
+class ModelSpec(Spec):
+    """One model: where it comes from, how it is served and where it runs."""
+
+    source: Text = Field(
+        description="Where the weights are: `hf://Qwen/Qwen3-8B`, or a folder: `./checkpoint`"
+    )
+    version: Text | None = Field(
+        default=None,
+        description="Branch, tag or commit, pinned in models.lock; needed for hf://, not for folders",
+    )
+    files: FilesSpec = Field(default=FilesSpec(), description="Which files of the source belong to the model")
+    template: Name | None = Field(default=None, description="How it is served: `vllm` or `transformers`")
+    engine: ModelEngineSpec | None = Field(default=None, description="An engine version for this model alone")
+    serve: ServeSpec = Field(default=ServeSpec(), description="How the engine serves it")
+    chat: ChatSpec | None = Field(default=None, description="A chat template of your own")
+    hardware: Name | None = Field(default=None, description="A key of `hardware:`")
+    env: dict[EnvName, EnvValue] = Field(
+        default={}, description="Environment variables of the engine: text, or `{secret: NAME}`"
+    )
+    test: tuple[TestSpec, ...] = Field(default=(), description="Requests that each deployment must answer")
+    lifecycle: LifecycleSpec = Field(
+        default=LifecycleSpec(), description="What may happen to what this model made"
+    )
+    targets: Annotated[dict[str, Any], OptionsByKind()] = Field(
+        default={},
+        description="Where it runs: keys of `targets:`, each with options of its kind (or nothing)",
+    )  # Any: each target kind has an options class of its own
+
+
+class Manifest(Spec):
+    """The declared state of a project's models."""
+
+    version: Literal[1] = Field(description="Version of this file's form: 1")
+    project: Name = Field(description="Owner mark on everything that mp makes for this file")
+    defaults: DefaultsSpec = Field(
+        default=DefaultsSpec(), description="What models have when they do not say otherwise"
+    )
+    inventory: InventorySpec = Field(
+        default=InventorySpec(), description="Where the list of what is owned is kept"
+    )
+    secrets: dict[Name, SecretSpec] = Field(default={}, description="Secrets by name: where each is found")
+    hardware: dict[Name, HardwareSpec] = Field(default={}, description="Hardware classes by name")
+    registries: dict[Name, ImageRegistrySpec] = Field(default={}, description="Image registries by name")
+    engines: dict[Name, EngineSpec] = Field(default={}, description="Engine versions and bases, by template")
+    targets: dict[Name, TargetSpec] = Field(default={}, description="Places to run or publish, by name")
+    models: dict[Name, ModelSpec] = Field(default={}, description="Models by name")
