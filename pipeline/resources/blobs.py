@@ -205,6 +205,13 @@ def _remove_if_dead(leftover: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def _read(stream: BinaryIO, entry: FileEntry) -> bytes:
+    try:
+        return stream.read(CHUNK_BYTES)
+    except OSError as problem:  # a source on a failing disk
+        raise BackendError("download", f'"{entry.path}" cannot be read: {problem.strerror}') from problem
+
+
 def _receive(entry: FileEntry, opening: Opening, on_bytes: OnBytes, write: Callable[[bytes], None]) -> str:
     """Read a file from its source, going on where a connection broke; the sha256 of what came."""
     digest = hashlib.sha256()
@@ -212,7 +219,7 @@ def _receive(entry: FileEntry, opening: Opening, on_bytes: OnBytes, write: Calla
     while True:
         try:
             with opening(have_bytes) as stream:
-                while chunk := stream.read(CHUNK_BYTES):
+                while chunk := _read(stream, entry):
                     have_bytes += len(chunk)
                     if have_bytes > entry.size_bytes:
                         break
@@ -222,6 +229,8 @@ def _receive(entry: FileEntry, opening: Opening, on_bytes: OnBytes, write: Calla
                     failures = 0
             break
         except Unreachable:
+            if have_bytes == entry.size_bytes:
+                break
             failures += 1
             if failures == TRIES:
                 raise

@@ -1,0 +1,210 @@
+"""The Hugging Face Hub: metadata through huggingface_hub, bytes by our own ranged reads with its headers and token."""
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from urllib.parse import quote
+
+from pipeline.clients.http import BUSY, Busy, Http, host_of, patiently, seconds
+from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Unreachable
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
+
+T = TypeVar("T")
+
+ENDPOINT = "https://huggingface.co"
+SMALL_BYTES = 10 << 20  # the Hub wants LFS for what is larger
+METADATA_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a repository. LFS files come with their sha256, the others with the id git gave them."""
+
+    path: str
+    size_bytes: int
+    sha256: str | None
+    git_sha1: str | None
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A repository at one commit."""
+
+    commit: str
+    files: tuple[HubFile, ...]
+    license: str | None
+    gated: bool
+
+
+class Hub:
+    """One Hub or mirror. Without a token, huggingface_hub's own is used (HF_TOKEN, `hf auth login`)."""
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        token: str | None = None,
+        http: Http | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.endpoint = (endpoint or ENDPOINT).rstrip("/")
+        self._token = token
+        self._http = http or Http(pause=pause)
+        self._pause = pause
+
+    def revision(self, repository: str, version: str) -> Revision:
+        """What a branch, tag or commit is now. Raises Missing, Denied, Unreachable; never answers from a cache."""
+        model = self._call(
+            repository,
+            lambda: self._api.model_info(
+                repository, revision=version, files_metadata=True, timeout=METADATA_TIMEOUT_S
+            ),
+        )
+        if model.sha is None:
+            raise BackendError(self._system, f'"{repository}" came without a commit')
+        files = tuple(sorted((_file(each) for each in model.siblings or ()), key=lambda file: file.path))
+        return Revision(model.sha, files, _license(model), bool(model.gated))
+
+    @contextlib.contextmanager
+    def open(self, repository: str, commit: str, path: str, start: int) -> Iterator[BinaryIO]:
+        """The bytes of one file at one commit, from an offset."""
+        url = f"{self.endpoint}/{repository}/resolve/{commit}/{quote(path)}"
+        with contextlib.ExitStack() as stack:
+            with self._reading(repository, path):
+                reply = stack.enter_context(self._http.get(url, self._headers, start))
+            found = reply.headers.get("x-repo-commit", commit)
+            if found != commit:
+                raise Corrupt(
+                    self._system, f'"{repository}" answered for commit {found[:12]}, not {commit[:12]}'
+                )
+            yield reply.body
+
+    def small(self, repository: str, commit: str, file: HubFile) -> bytes:
+        """A file that is no LFS file, checked against the id that git gave it."""
+        if file.size_bytes > SMALL_BYTES:
+            raise BackendError(
+                self._system,
+                f'"{file.path}" of "{repository}" is large and has no sha256',
+                "exclude it: files.exclude",
+            )
+        with self.open(repository, commit, file.path, 0) as stream:
+            content = stream.read(SMALL_BYTES + 1)
+        if file.git_sha1 not in (None, _git_sha1(content)) or len(content) != file.size_bytes:
+            raise Corrupt(
+                self._system, f'"{file.path}" of "{repository}" is not what the Hub lists', "run it again"
+            )
+        return content
+
+    @property
+    def _system(self) -> str:
+        return f"hub {host_of(self.endpoint)}"
+
+    @cached_property
+    def _api(self) -> "HfApi":
+        from huggingface_hub import HfApi
+
+        return HfApi(endpoint=self.endpoint, token=self._token, library_name="mp")
+
+    @cached_property
+    def _headers(self) -> Mapping[str, str]:
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # it loads lazily
+
+        return build_hf_headers(token=self._token, library_name="mp")
+
+    @contextlib.contextmanager
+    def _reading(self, repository: str, path: str) -> Iterator[None]:
+        """Say which repository and file, and how to get in."""
+        try:
+            yield
+        except Denied as problem:
+            raise Denied(
+                self._system, f'may not read "{path}" of "{repository}"', self._way_in(repository)
+            ) from problem
+        except Missing as problem:
+            raise Missing(
+                self._system, f'"{repository}" has no "{path}" any more', "run mp lock"
+            ) from problem
+
+    def _way_in(self, repository: str) -> str:
+        return f"accept the terms at {self.endpoint}/{repository}, then set HF_TOKEN or run hf auth login"
+
+    def _call(self, repository: str, work: Callable[[], T]) -> T:
+        """Run an SDK call; its errors end here. It retries little itself, so we do."""
+
+        def once() -> T:
+            from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+            from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # it loads lazily
+
+            try:
+                return work()
+            except HfHubHTTPError as problem:
+                raise self._mapped(repository, problem) from problem
+            except OfflineModeIsEnabled as problem:
+                raise Unreachable(
+                    self._system, "HF_HUB_OFFLINE is set", "unset it to resolve versions"
+                ) from problem
+            except httpx.HTTPError as problem:
+                raise Unreachable(
+                    self._system, f"no answer: {type(problem).__name__}", "check the network and HF_ENDPOINT"
+                ) from problem
+            except HFValidationError as problem:
+                raise Missing(
+                    self._system, f'"{repository}" is no repository name', "write hf://org/name"
+                ) from problem
+
+        return patiently(once, self._pause)
+
+    def _mapped(self, repository: str, problem: "HfHubHTTPError") -> BackendError:
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+        status, headers = problem.response.status_code, problem.response.headers
+        match problem:
+            case GatedRepoError():
+                return Denied(self._system, f'"{repository}" is gated', self._way_in(repository))
+            case RevisionNotFoundError():
+                return Missing(
+                    self._system, f'"{repository}" has no such version', self._versions(repository)
+                )
+            case RepositoryNotFoundError():
+                hint = "check the spelling; a private one needs HF_TOKEN or hf auth login"
+                return Missing(self._system, f'no repository "{repository}"', hint)
+        said = headers.get("X-Error-Message") or f"status {status}"
+        if status in BUSY:
+            return Busy(self._system, f'{said} for "{repository}"', seconds(headers.get("Retry-After")))
+        if status in (401, 403):
+            return Denied(self._system, f'{said} for "{repository}"', self._way_in(repository))
+        return BackendError(self._system, f'{said} for "{repository}"')
+
+    def _versions(self, repository: str) -> str:
+        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # it loads lazily
+
+        try:
+            refs = self._api.list_repo_refs(repository)
+        except (HfHubHTTPError, httpx.HTTPError):
+            return "check the spelling of version"
+        names = [ref.name for ref in (*refs.branches, *refs.tags)]
+        return f"it has {', '.join(names[:12])}{' and others' if len(names) > 12 else ''}, and its commits"
+
+
+def _file(sibling: "RepoSibling") -> HubFile:
+    lfs = sibling.lfs
+    size_bytes = (lfs.size if lfs is not None else sibling.size) or 0
+    sha256 = lfs.sha256 if lfs is not None else None
+    return HubFile(sibling.rfilename, size_bytes, sha256, None if lfs is not None else sibling.blob_id)
+
+
+def _license(model: "ModelInfo") -> str | None:
+    said = model.card_data.get("license") if model.card_data is not None else None
+    return said if isinstance(said, str) else None
+
+
+def _git_sha1(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,100 @@
+"""What a model's small files say of it: bytes in, Facts out. Pure; every source uses it."""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from hashlib import sha256
+
+from pipeline.core.digest import canonical
+from pipeline.core.errors import Refused
+from pipeline.core.model import Facts
+
+CONFIG, TOKENIZER, TEMPLATE, CARD = "config.json", "tokenizer_config.json", "chat_template.jinja", "README.md"
+CONFIGS = (CONFIG, TOKENIZER, "processor_config.json", "preprocessor_config.json")  # may name code to run
+
+_LICENSE = re.compile(r"(licen[cs]e|copying)([._-].*)?", re.IGNORECASE)
+_CARD_LICENSE = re.compile(rb"\A---\s*\n(?:.*\n)*?license:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
+
+
+def license_file(paths: Collection[str]) -> str | None:
+    """The licence file at the top of a model's folder."""
+    return next((path for path in sorted(paths) if _LICENSE.fullmatch(path)), None)
+
+
+def telling(paths: Collection[str]) -> tuple[str, ...]:
+    """The files of a model that `facts` reads, when they are there."""
+    named = {CONFIG, TOKENIZER, TEMPLATE, CARD, *CONFIGS, license_file(paths)}
+    return tuple(path for path in sorted(paths) if path in named)
+
+
+def facts(files: Mapping[str, bytes], license: str | None = None, gated: bool | None = None) -> Facts:
+    """Facts from the telling files, by path. What cannot be read is not known."""
+    config = _json(files.get(CONFIG))
+    text = config.get("text_config")
+    flat = {**config, **text} if isinstance(text, dict) else config  # models that see and hear nest theirs
+    hidden_size = _number(flat, "hidden_size", "n_embd", "d_model")
+    heads = _number(flat, "num_attention_heads", "n_head")
+    head_dim = _number(flat, "head_dim")
+    if head_dim is None and hidden_size and heads and hidden_size % heads == 0:
+        head_dim = hidden_size // heads
+    names = config.get("architectures")
+    licence = license_file(files)
+    return Facts(
+        architecture=str(names[0]) if isinstance(names, list) and names else None,
+        dtype=_text(flat, "dtype", "torch_dtype"),
+        layers=_number(flat, "num_hidden_layers", "n_layer"),
+        hidden_size=hidden_size,
+        attention_heads=heads,
+        kv_heads=_number(flat, "num_key_value_heads") or heads,
+        head_dim=head_dim,
+        vocab_size=_number(flat, "vocab_size"),
+        context_tokens=_number(flat, "max_position_embeddings", "n_positions", "max_sequence_length"),
+        chat_template_sha256=_template(files),
+        license=license or _card_license(files.get(CARD)),
+        license_sha256=sha256(files[licence]).hexdigest() if licence else None,
+        gated=gated,
+    )
+
+
+def refuse_code(reference: str, files: Mapping[str, bytes]) -> None:
+    """A config that names Python code of the repository is refused: `trust_remote_code` alone is no boundary."""
+    for path in CONFIGS:
+        if "auto_map" in _json(files.get(path)):
+            raise Refused(
+                f'{reference}: "{path}" has auto_map, so loading the model runs code of its own',
+                "allowing that is not supported yet; choose a model that the engine knows",
+            )
+
+
+def _json(content: bytes | None) -> dict[str, object]:
+    try:
+        document = json.loads(content or b"{}")
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _number(config: Mapping[str, object], *names: str) -> int | None:
+    found = (config.get(name) for name in names)
+    return next((value for value in found if isinstance(value, int) and not isinstance(value, bool)), None)
+
+
+def _text(config: Mapping[str, object], *names: str) -> str | None:
+    found = (config.get(name) for name in names)
+    return next((value for value in found if isinstance(value, str)), None)
+
+
+def _template(files: Mapping[str, bytes]) -> str | None:
+    """The chat template's hash; a file of its own wins over the tokenizer's field, as in transformers."""
+    if TEMPLATE in files:
+        return sha256(files[TEMPLATE]).hexdigest()
+    template = _json(files.get(TOKENIZER)).get("chat_template")
+    if template is None:
+        return None
+    return sha256(template.encode() if isinstance(template, str) else canonical(template)).hexdigest()
+
+
+def _card_license(card: bytes | None) -> str | None:
+    head = (card or b"").split(b"\n---", 1)[0]
+    found = _CARD_LICENSE.match(head)
+    return found[1].decode() if found else None

@@ -1,0 +1,149 @@
+"""Models in a folder or a single file on this machine: `file:///path`, pinned by their content."""
+
+import contextlib
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import file_digest
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.core.digest import canonical, fingerprint
+from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Refused
+from pipeline.core.model import Artifact, FileEntry
+from pipeline.core.protocols import SourceSpec
+from pipeline.sources.choice import chosen
+from pipeline.sources.facts import facts, refuse_code, telling
+
+TELLING_BYTES = 10 << 20  # a larger "small" file is not read for facts
+SETTLED_NS = 2_000_000_000  # younger files may still change without a new time stamp
+
+Seen = tuple[int, int, int]  # size in bytes, mtime in ns, inode
+
+
+class LocalSource:
+    """`memo` is a folder that remembers the hashes of files by how they looked, so nothing is hashed twice."""
+
+    def __init__(self, memo: Path, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._memo = memo
+        self._now_ns = now_ns
+
+    def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
+        """Hash what is chosen; the pin is the hash of all paths, hashes and sizes."""
+        root = _root(spec.reference)
+        with _reading(spec.reference):
+            paths = chosen(spec, _listed(root))
+            entries = tuple(self._hashed(root, paths))
+            content = {path: _read(root, path) for path in telling(paths)}
+        refuse_code(spec.reference, content)
+        pin = fingerprint([[entry.path, entry.sha256, entry.size_bytes] for entry in entries])
+        return Artifact(spec.reference, spec.version, f"sha256-{pin}", entries, facts(content))
+
+    @contextlib.contextmanager
+    def open(self, artifact: Artifact, entry: FileEntry, start: int) -> Iterator[BinaryIO]:
+        with contextlib.ExitStack() as stack:
+            with _reading(artifact.source):
+                file = stack.enter_context(_inside(_root(artifact.source), entry.path).open("rb"))
+                file.seek(start)
+            yield file
+
+    def _hashed(self, root: Path, paths: tuple[str, ...]) -> Iterator[FileEntry]:
+        memo = self._memo / f"{fingerprint(str(root))[:16]}.json"
+        remembered = _remembered(memo)
+        fresh: dict[str, tuple[Seen, str]] = {}
+        for path in paths:
+            file = _inside(root, path)
+            before = _seen(file)
+            seen, sha256 = remembered.get(path, (None, ""))
+            if seen != before:
+                sha256 = _sha256(file)
+                if _seen(file) != before:
+                    raise Corrupt(
+                        f"file://{root}", f'"{path}" changes while it is read', "wait until it is written"
+                    )
+            if before[1] < self._now_ns() - SETTLED_NS:
+                fresh[path] = (before, sha256)
+            yield FileEntry(path, before[0], sha256)
+        if fresh.items() - remembered.items():
+            _remember(memo, remembered | fresh)
+
+
+def _root(reference: str) -> Path:
+    return Path(reference.removeprefix("file://"))
+
+
+@contextlib.contextmanager
+def _reading(reference: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as problem:
+        raise Missing(reference, f"{problem.filename} is not there", "check the path in source") from problem
+    except PermissionError as problem:
+        raise Denied(
+            reference, f"may not read {problem.filename}", "check the file's permissions"
+        ) from problem
+    except OSError as problem:
+        raise BackendError(reference, f"cannot be read: {problem.strerror}") from problem
+
+
+def _listed(root: Path) -> list[str]:
+    """Every file below a folder, or the file itself, by its relative path."""
+    if root.is_file():
+        return [root.name]
+    if not root.is_dir():
+        raise FileNotFoundError(None, None, str(root))
+    return [
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if (path.is_symlink() or not path.is_dir())
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
+
+
+def _inside(root: Path, path: str) -> Path:
+    """A file of the model, wherever links lead; what leads out of the folder is refused."""
+    folder = root.parent if root.is_file() else root
+    file = folder / path
+    if not file.resolve().is_relative_to(folder.resolve()):
+        hint = "copy the file itself there: cp --dereference"
+        raise Refused(f'file://{root}: "{path}" is a link that leads out of its folder', hint)
+    return file
+
+
+def _seen(file: Path) -> Seen:
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused(f"{file} is no regular file", "exclude it: files.exclude")
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+def _read(root: Path, path: str) -> bytes:
+    with _inside(root, path).open("rb") as file:
+        return file.read(TELLING_BYTES)
+
+
+def _remembered(memo: Path) -> dict[str, tuple[Seen, str]]:
+    try:
+        document: dict[str, list[int | str]] = json.loads(memo.read_bytes())
+        return {
+            path: ((int(size), int(mtime_ns), int(inode)), str(sha256))
+            for path, (size, mtime_ns, inode, sha256) in document.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(memo: Path, hashes: Mapping[str, tuple[Seen, str]]) -> None:
+    """Keep the hashes; a memory that cannot be written costs time, nothing else."""
+    with contextlib.suppress(OSError):
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        temporary = memo.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(canonical({path: [*seen, sha256] for path, (seen, sha256) in hashes.items()}))
+        temporary.replace(memo)
