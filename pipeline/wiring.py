@@ -35,7 +35,9 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
     manifest = document.manifest
     if manifest is None:
         raise UserError(document.diagnostics)
-    store = FileStore(settings.state / "inventory" / settings.environment, manifest.project, settings.environment)
+    store = FileStore(
+        settings.state / "inventory" / settings.environment, manifest.project, settings.environment
+    )
     lock = read_lock(settings.root / "models.lock")
     return World(
         settings,

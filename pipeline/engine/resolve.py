@@ -17,7 +17,8 @@ from pipeline.core.protocols import Place, SourceSpec
 from pipeline.engine.compose import Placed
 from pipeline.engine.world import World
 from pipeline.manifest.lock import engine_key
-from pipeline.manifest.spec import HardwareSpec, ModelSpec
+from pipeline.manifest.places import HardwareSpec
+from pipeline.manifest.spec import ModelSpec
 from pipeline.resources.pin import unpinned
 from pipeline.sources import parse_source, scheme_of
 
