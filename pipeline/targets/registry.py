@@ -20,10 +20,10 @@ class RegistrySpec(BaseModel):
 
     kind: Literal["registry"]
     registry: str | None = Field(
-        None, description="A key of `registries:`; the model's registry when it is left out"
+        default=None, description="A key of `registries:`; the model's registry when it is left out"
     )
     publish: tuple[Literal["model", "weights"], ...] = Field(
-        ("model",),
+        default=("model",),
         min_length=1,
         description="`model`: engine and weights in one image; `weights`: only the files, under /models",
     )

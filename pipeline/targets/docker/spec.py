@@ -33,12 +33,13 @@ class DockerSpec(BaseModel):
 
     kind: Literal["docker"]
     host: str | None = Field(
-        None,
+        default=None,
         pattern=r"^(unix|tcp|ssh|https?)://",
         description='The engine, such as "ssh://gpu1" or "tcp://10.0.0.7:2376"; DOCKER_HOST or this machine when it is left out',
     )
     optional: bool = Field(
-        False, description="An engine that does not answer is named and skipped; the plan stays complete"
+        default=False,
+        description="An engine that does not answer is named and skipped; the plan stays complete",
     )
 
 
@@ -48,21 +49,24 @@ class DockerOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = Field(
-        None,
+        default=None,
         pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$",
         max_length=63,
         description="The container's name; project and model's name when it is left out",
     )
     port: int | None = Field(
-        None, ge=1, le=65535, description="Published port; the engine chooses a free one when it is left out"
+        default=None,
+        ge=1,
+        le=65535,
+        description="Published port; the engine chooses a free one when it is left out",
     )
-    bind: str = Field("127.0.0.1", description="Address of the host on which the port is published")
+    bind: str = Field(default="127.0.0.1", description="Address of the host on which the port is published")
     weights: Literal["mount", "baked"] = Field(
-        "mount",
+        default="mount",
         description="`mount`: the cache, read-only, into the engine image; `baked`: the model image, which holds them",
     )
     memory: str | None = Field(
-        None,
+        default=None,
         pattern=r"^[0-9]+(\.[0-9]+)?([KMGT]i?B?|B)?$",
         description='Memory limit, such as "8Gi"; the hardware class\'s memory when it is left out',
     )
@@ -119,7 +123,7 @@ class DockerTarget:
             address(model.name, "docker", place.name),
             "docker",
             {"host": place.spec.host or "", "name": options.name or _name(place, model)},
-            _state(
+            state_of(
                 options,
                 model,
                 launch,
@@ -132,7 +136,7 @@ class DockerTarget:
         )
 
 
-def _state(options: DockerOptions, model: Model, launch: Launch, recipe: DockerRecipe) -> DockerState:
+def state_of(options: DockerOptions, model: Model, launch: Launch, recipe: DockerRecipe) -> DockerState:
     hardware = model.hardware
     return DockerState(
         image=recipe.image.tag,

@@ -31,18 +31,20 @@ class LocalOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = Field(
-        None,
+        default=None,
         pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
         max_length=63,
         description="Name of the process and of its folder; the model's name when it is left out",
     )
     port: int | None = Field(
-        None,
+        default=None,
         ge=1,
         le=65535,
         description="Port on 127.0.0.1; a free one is chosen and kept when it is left out",
     )
-    weights: Literal["mount"] = Field("mount", description="The process reads the weights from the cache")
+    weights: Literal["mount"] = Field(
+        default="mount", description="The process reads the weights from the cache"
+    )
 
 
 @dataclass(frozen=True)
