@@ -1,7 +1,9 @@
 """Template transformers: any causal language model behind our own server, runtime/transformers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Engine, Launch, Variant
 from pipeline.core.model import Hardware, Model
@@ -30,7 +32,7 @@ class Transformers:
         known = release(NAME, variant.version)
         if wrong := tuple(problems(model, known.own, known.flags, "the transformers server")):
             raise UserError(wrong)
-        chosen = arguments({"max-model-len": model.max_model_len, **model.args}, known.switches)
+        chosen = arguments({**_own_args(model, variant), **model.args}, known.switches)
         secrets = {name: secret.name for name, secret in model.secret_env.items()}
         if model.api_key is not None:
             secrets[API_KEY] = model.api_key.name
@@ -43,3 +45,11 @@ class Transformers:
             shm_bytes=known.shm_bytes.get(variant.name, 0),
             start_timeout_s=variant.start_timeout_s,
         )
+
+
+def _own_args(model: Model, variant: Variant) -> Mapping[str, Json]:
+    args: dict[str, Json] = {"max-model-len": model.max_model_len}
+    if variant.name == "cpu" and model.hardware.cpus is not None:
+        # else it runs a thread per core of the machine, however few of them a container may use
+        args["threads"] = max(1, int(model.hardware.cpus))
+    return args
