@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,7 +78,7 @@ def load(name: str) -> Any:
 
 def _version(asked: bool) -> None:
     if asked:
-        output.result(f"mp {version_of('mp-pipeline')}")
+        output.result(f"mp {import_module('importlib.metadata').version('mp-pipeline')}")
         raise typer.Exit
 
 

@@ -18,6 +18,12 @@ Models: TypeAlias = Annotated[
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text")]
 Locked: TypeAlias = Annotated[bool, typer.Option("--locked", help="Fail when models.lock is stale (exit 3)")]
+MaxDeletes: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--max-deletes", metavar="N", min=0, help="Most things that may be deleted; 3 or 10 % when left out"
+    ),
+]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 
 _VALUED = ("-C", "--chdir", "--env")

@@ -1,6 +1,6 @@
 """The body of a plan: a block for each model, a line for each engine and environment, texts in one column."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ class Block:
 
     owner: str  # "qwen3-8b", or the address of a shared thing
     changes: tuple[Change[Any], ...]
+    headline: str = ""  # what the model is, when its weights move; why it goes, when it goes
     remarks: tuple[Diagnostic, ...] = ()
 
     @property
@@ -54,15 +55,36 @@ class Block:
         return Action.UPDATE if one is Action.REPLACE else one
 
 
-def blocks(plan: Plan) -> list[Block]:
-    """What changes: shared things first, each alone; then models in plan order."""
+def blocks(plan: Plan, pins: Mapping[str, str]) -> list[Block]:
+    """What changes: shared things first, each alone; then models in plan order. `pins`: those before this plan."""
     groups: dict[str, list[Change[Any]]] = {}
     for change in plan.active:
         owner = owner_of(change.address)
         groups.setdefault(str(change.address) if owner.startswith("@") else owner, []).append(change)
     remarks = [d for d in plan.diagnostics if d.model and d.severity is not Severity.ERROR]
-    found = [Block(o, tuple(c), tuple(d for d in remarks if d.model == o)) for o, c in groups.items()]
+    found = [
+        Block(owner, tuple(each), _headline(owner, each, pins), tuple(d for d in remarks if d.model == owner))
+        for owner, each in groups.items()
+    ]
     return sorted(found, key=lambda block: not block.shared)
+
+
+def _headline(owner: str, found: Sequence[Change[Any]], pins: Mapping[str, str]) -> str:
+    if all(change.action in (Action.DELETE, Action.FORGET) for change in found):
+        return clean(found[0].reason)
+    for change in found:
+        artifact = getattr(change.resource.desired, "artifact", None) if change.resource else None
+        if artifact is None:
+            continue
+        if (before := pins.get(owner)) and before != artifact.pin:
+            return f"version {_pin(before)} → {_pin(artifact.pin)}"
+        if change.kind == "artifact":
+            return " ".join(clean(f"{artifact.source} {artifact.version} ({_pin(artifact.pin)})").split())
+    return ""
+
+
+def _pin(pin: str) -> str:
+    return clean(pin.removeprefix("sha256-")[:7])
 
 
 def body(found: Sequence[Block], ink: Ink) -> list[list[str]]:
@@ -88,39 +110,26 @@ def _lines(block: Block, begin: int, ink: Ink) -> Iterator[str]:
         style = STYLES[change.action]
         yield from _row(SIGILS[change.action], clean(block.owner), changes.parts(change), style, begin, ink)
         return
-    headline = _headline(block)
-    yield _title(block, headline, begin, ink)
+    yield _title(block, begin, ink)
     names = _names(block)
     for change in block.changes:
         sigil = f"{SIGILS[change.action]:>3}"
-        parts = [part for part in changes.parts(change) if part != headline]
+        parts = [part for part in changes.parts(change) if part != block.headline]
         yield from _row(sigil, names[change.address], parts, STYLES[change.action], begin, ink)
     for remark in block.remarks:
         yield from _row("  !", "", [_remark(remark)], "yellow", begin, ink)
 
 
-def _title(block: Block, headline: str, begin: int, ink: Ink) -> str:
+def _title(block: Block, begin: int, ink: Ink) -> str:
     """The model's own line: sigil, name, what it is or why it goes, and where it is written."""
     places = [c.resource.where for c in block.changes if c.resource and c.resource.where]
     where = cut(clean(f"{(first := min(places)).file}:{first.line}"), WIDTH // 3) if places else ""
     name = cut(clean(block.owner), WIDTH // 2)
     left = f"{ink(STYLES[block.action], SIGILS[block.action])} {ink('bold', name)}"
-    if headline:
+    if block.headline:
         left = f"{pad(left, begin - 2)}  "
-        left += cut(headline, WIDTH - columns(where) - 2 - columns(left))
+        left += cut(block.headline, WIDTH - columns(where) - 2 - columns(left))
     return sides(left, ink("dim", where))
-
-
-def _headline(block: Block) -> str:
-    """What the model is, when its weights move; why it goes, when it goes."""
-    if block.action in (Action.DELETE, Action.FORGET):
-        return clean(block.changes[0].reason)
-    for change in block.changes:
-        artifact = getattr(change.resource.desired, "artifact", None) if change.resource else None
-        if change.kind == "artifact" and artifact is not None:
-            pin = artifact.pin.removeprefix("sha256-")[:7]
-            return " ".join(clean(f"{artifact.source} {artifact.version} ({pin})").split())
-    return ""
 
 
 def _names(block: Block) -> dict[Address, str]:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from pipeline.cli.views import changes, units
 from pipeline.cli.views.diagnostics import diagnostics
-from pipeline.cli.views.plan import Origin, header, not_read
+from pipeline.cli.views.origin import Origin
+from pipeline.cli.views.plan import header, not_read
 from pipeline.cli.views.text import Ink, clean, hanging, plain
 from pipeline.core.plan import Plan
 

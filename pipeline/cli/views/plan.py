@@ -1,35 +1,25 @@
 """A plan as text: models in manifest order, only what changes, every number with its unit. Read in ten seconds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pipeline.cli.views import changes, units
 from pipeline.cli.views.blocks import Block, blocks, body
 from pipeline.cli.views.diagnostics import diagnostics
+from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, plain
 from pipeline.core.change import Action
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.plan import Plan
 from pipeline.core.resource import place_of
 
-
-@dataclass(frozen=True)
-class Origin:
-    """Which text a plan was made from: what its first line says of the manifest."""
-
-    file: str = "models.yaml"
-    commit: str | None = None
-    edited: bool = False  # the file differs from that commit
+_MOST_UNLOCKED = 4  # named; the others are counted
 
 
 def plan(plan: Plan, origin: Origin, sources: Mapping[str, str], ink: Ink = plain) -> str:
     """The whole plan; its last line never changes its shape. `sources`: texts for excerpts, by file."""
-    shown = blocks(plan)
-    paragraphs = [
-        [header(plan, origin, ink), *not_read(plan, ink)],
-        *body(shown, ink),
-        drift_lines(plan, ink),
-    ]
+    shown = blocks(plan, origin.pins)
+    top = [header(plan, origin, ink), *_unlocked(origin), *not_read(plan, ink)]
+    paragraphs = [top, *body(shown, ink), drift_lines(plan, ink)]
     if remarks := _remarks(plan, shown):
         paragraphs.append([diagnostics(remarks, sources, ink)])
     paragraphs.append(_end(plan, ink))
@@ -54,6 +44,15 @@ def header(plan: Plan, origin: Origin, ink: Ink = plain) -> str:
             lines.append(cut(f"  {piece}", WIDTH))
     lines[0] = ink("bold", first) + lines[0].removeprefix(first)
     return "\n".join(lines)
+
+
+def _unlocked(origin: Origin) -> list[str]:
+    """What is not pinned yet: apply pins it first."""
+    if not origin.unlocked:
+        return []
+    left = len(origin.unlocked) - _MOST_UNLOCKED
+    more = [f"and {left} more"] if left > 0 else []
+    return hanging("To be locked: ", clean("; ".join([*origin.unlocked[:_MOST_UNLOCKED], *more])))
 
 
 def not_read(plan: Plan, ink: Ink = plain) -> list[str]:

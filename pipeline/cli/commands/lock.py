@@ -1,0 +1,57 @@
+"""`mp lock`: pin every version, and write models.lock."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline import engine
+from pipeline.cli.options import Models, options_of
+from pipeline.cli.session import Session, open_session
+from pipeline.cli.views import output, units
+from pipeline.cli.views.diagnostics import diagnostics
+from pipeline.core.diagnostic import Severity
+from pipeline.core.errors import ExitCode, MpError, Stale, UserError
+from pipeline.manifest.lock import write_lock
+
+FILE = "models.lock"
+
+
+def run(
+    context: typer.Context,
+    models: Models = None,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Resolve anew what is pinned already: branches move")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing, use no network; exit 3 when stale")
+    ] = False,
+) -> ExitCode:
+    """Resolve every version that models.lock does not hold to a commit or a hash, and write models.lock."""
+    if upgrade and check:
+        raise MpError("--upgrade and --check exclude one another")
+    session = open_session(options_of(context), locked=check)
+    names = session.models(models)
+    anew = frozenset(names or session.project.manifest.models) if upgrade else frozenset()
+    locked = engine.lock(session.world, names, anew)
+    _remark(session, locked)
+    if check:
+        if locked.changed:
+            raise Stale(f"{FILE} is stale: {'; '.join(locked.changed)}", f"run mp lock and commit {FILE}")
+        output.result(f"{FILE} is fresh.")
+    elif locked.changed:
+        write_lock(session.project.settings.root / FILE, locked.lock)
+        output.result("\n".join([*locked.changed, f"Wrote {FILE}."]))
+    else:
+        output.result(
+            f"{FILE} is fresh: {units.counted(len(locked.lock.models), 'model')}. Nothing was written."
+        )
+    return ExitCode.OK
+
+
+def _remark(session: Session, locked: engine.Locked) -> None:
+    """Errors end the command before anything is written; other remarks are said."""
+    if any(item.severity is Severity.ERROR for item in locked.diagnostics):
+        raise UserError(locked.diagnostics)
+    if locked.diagnostics:
+        project = session.project
+        output.message(diagnostics(locked.diagnostics, project.texts, project.options.message_ink))

@@ -1,0 +1,70 @@
+"""The project a command works on: models.yaml read and found right, settings, and the commit it stands at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cli.options import Options
+from pipeline.cli.views.origin import Origin
+from pipeline.clients import process
+from pipeline.core.errors import BackendError, UserError
+from pipeline.core.settings import Settings, default_cache
+from pipeline.manifest.read import Document, read
+from pipeline.manifest.spec import Manifest
+
+FILE = "models.yaml"
+_GIT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Project:
+    """A manifest without errors, and its surroundings."""
+
+    options: Options
+    document: Document
+    manifest: Manifest
+    origin: Origin
+
+    @property
+    def settings(self) -> Settings:
+        folder, environ = self.options.folder, self.options.environ
+        return Settings(
+            folder,
+            default_cache(environ),
+            folder / ".mp",
+            environ,
+            self.options.environment,
+            self.origin.commit,
+        )
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """What diagnostics quote from."""
+        return {self.document.name: self.document.text}
+
+
+def read_project(options: Options) -> Project:
+    """Raises UserError with everything that is wrong with models.yaml."""
+    document = read(options.folder / FILE)
+    if document.manifest is None:
+        raise UserError(document.diagnostics)
+    return Project(options, document, document.manifest, _origin(options.folder, document.name))
+
+
+def _origin(folder: Path, file: str) -> Origin:
+    """The commit of the checkout, and whether the manifest differs from it; neither where git does not answer."""
+    if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+        return Origin(file)
+    question = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=all", "--", file]
+    try:
+        answer = process.run(question, cwd=folder, timeout_s=_GIT_TIMEOUT_S, system="git")
+    except BackendError:
+        return Origin(file)
+    commit = None
+    edited = False
+    for line in answer.splitlines():
+        if line.startswith("# branch.oid "):
+            commit = line.removeprefix("# branch.oid ")
+        elif not line.startswith("#"):
+            edited = True
+    return Origin(file, None if commit == "(initial)" else commit, edited and commit != "(initial)")

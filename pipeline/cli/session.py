@@ -1,0 +1,69 @@
+"""A project with its world opened: what every command that looks outside begins with, and how a plan ends one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline import engine, wiring
+from pipeline.cli.options import Options
+from pipeline.cli.project import Project, read_project
+from pipeline.cli.select import selected
+from pipeline.cli.views import output
+from pipeline.cli.views.diagnostics import diagnostics
+from pipeline.cli.views.origin import Origin
+from pipeline.cli.views.plan import not_read
+from pipeline.core.errors import ExitCode
+from pipeline.core.plan import Plan
+from pipeline.core.report import Report, Status
+from pipeline.core.resource import owner_of
+from pipeline.engine.world import World
+
+
+@dataclass(frozen=True)
+class Session:
+    project: Project
+    world: World
+
+    def models(self, patterns: Sequence[str] | None) -> tuple[str, ...]:
+        """Declared models by name or glob; () is all."""
+        return selected(patterns, self.project.manifest.models)
+
+    def owned(self, patterns: Sequence[str] | None) -> tuple[str, ...]:
+        """The same, also of models that only the inventory still knows."""
+        entries = engine.owned(self.world).entries
+        owners = {owner_of(address): None for address in sorted(entries)}
+        names = [*self.project.manifest.models, *(o for o in owners if not o.startswith("@"))]
+        return selected(patterns, dict.fromkeys(names))
+
+    def origin(self, planned: engine.Planned) -> Origin:
+        """What the plan's first lines say."""
+        pins = {name: locked.artifact.pin for name, locked in self.world.lock.models.items()}
+        return replace(self.project.origin, pins=pins, unlocked=planned.lock_changed)
+
+    def tell(self, plan: Plan) -> None:
+        """On stderr: what could not be read, and errors, for views that do not show them."""
+        ink = self.project.options.message_ink
+        if lines := not_read(plan, ink):
+            output.message("\n".join(lines))
+        if plan.errors:
+            output.message(diagnostics(plan.errors, self.project.texts, ink))
+
+
+def open_session(options: Options, *, locked: bool = False) -> Session:
+    project = read_project(options)
+    return Session(project, wiring.open_world(project.settings, project.document, locked=locked))
+
+
+def verdict(plan: Plan) -> ExitCode:
+    """What a plan means for the exit code, changes aside."""
+    if plan.refusals:
+        return ExitCode.REFUSED
+    return ExitCode.ERROR if plan.errors or not plan.complete else ExitCode.OK
+
+
+def outcome(plan: Plan, report: Report) -> ExitCode:
+    """What a run means for the exit code: partly applied is told from nothing applied."""
+    if report.interrupted:
+        return ExitCode.INTERRUPTED
+    if report.count(Status.APPLIED) < len(report.outcomes):
+        return ExitCode.PARTIAL if report.count(Status.APPLIED) else ExitCode.ERROR
+    return verdict(plan)

@@ -1,0 +1,13 @@
+"""Where a plan comes from: what its first lines say of the manifest and its lock."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Origin:
+    file: str = "models.yaml"
+    commit: str | None = None
+    edited: bool = False  # the file differs from that commit
+    pins: Mapping[str, str] = field(default_factory=dict)  # model → pin in models.lock as it is now
+    unlocked: tuple[str, ...] = ()  # what apply writes into models.lock first: "tiny: not in models.lock"
