@@ -73,8 +73,9 @@ def full(root: str, needed_bytes: int) -> Exhausted:
 class Blobs:
     """`<root>/blobs/<aa>/<sha256>`, mode 0444: either absent or complete. Downloads grow in `<root>/partial`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, pause: Callable[[float], None] = time.sleep) -> None:
         self._root = str(root)
+        self._pause = pause
         self._guard = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._verified: dict[str, Signature] = {}  # by this process
@@ -155,7 +156,7 @@ class Blobs:
 
     def _fetch(self, entry: FileEntry, opening: Opening, on_bytes: OnBytes) -> None:
         with self._partial(entry.sha256) as (name, file):
-            found = _receive(entry, opening, on_bytes, lambda chunk: self._write(file, chunk, entry))
+            found = self._receive(entry, opening, on_bytes, file)
             if found != entry.sha256:
                 raise Corrupt(
                     "download",
@@ -166,6 +167,31 @@ class Blobs:
                 os.fchmod(file.fileno(), 0o444)
                 os.fsync(file.fileno())
                 self._publish(name, self.path(entry.sha256))
+
+    def _receive(self, entry: FileEntry, opening: Opening, on_bytes: OnBytes, file: FileIO) -> str:
+        """Read a file from its source, going on where a connection broke; the sha256 of what came."""
+        digest = hashlib.sha256()
+        have_bytes = failures = 0
+        while have_bytes < entry.size_bytes or not have_bytes:
+            try:
+                with opening(have_bytes) as stream:
+                    while chunk := _read(stream, entry):
+                        have_bytes += len(chunk)
+                        if have_bytes > entry.size_bytes:
+                            raise _wrong_length(entry, "more than")
+                        digest.update(chunk)
+                        self._write(file, chunk, entry)
+                        on_bytes(len(chunk))
+                        failures = 0
+                break
+            except Unreachable:
+                failures += 1
+                if failures == TRIES:
+                    raise
+                self._pause(0.5 * (failures - 1))
+        if have_bytes < entry.size_bytes:
+            raise _wrong_length(entry, f"{have_bytes:,} of")
+        return digest.hexdigest()
 
     def _write(self, file: FileIO, chunk: bytes, entry: FileEntry) -> None:
         rest = memoryview(chunk)
@@ -212,34 +238,9 @@ def _read(stream: BinaryIO, entry: FileEntry) -> bytes:
         raise BackendError("download", f'"{entry.path}" cannot be read: {problem.strerror}') from problem
 
 
-def _receive(entry: FileEntry, opening: Opening, on_bytes: OnBytes, write: Callable[[bytes], None]) -> str:
-    """Read a file from its source, going on where a connection broke; the sha256 of what came."""
-    digest = hashlib.sha256()
-    have_bytes = failures = 0
-    while True:
-        try:
-            with opening(have_bytes) as stream:
-                while chunk := _read(stream, entry):
-                    have_bytes += len(chunk)
-                    if have_bytes > entry.size_bytes:
-                        break
-                    digest.update(chunk)
-                    write(chunk)
-                    on_bytes(len(chunk))
-                    failures = 0
-            break
-        except Unreachable:
-            if have_bytes == entry.size_bytes:
-                break
-            failures += 1
-            if failures == TRIES:
-                raise
-            time.sleep(0.5 * (failures - 1))
-    if have_bytes != entry.size_bytes:
-        amount = "more than" if have_bytes > entry.size_bytes else f"{have_bytes:,} of"
-        raise Corrupt(
-            "download",
-            f'"{entry.path}" gave {amount} {entry.size_bytes:,} bytes: nothing was kept',
-            "run it again; if it stays so, the source has changed: run mp lock",
-        )
-    return digest.hexdigest()
+def _wrong_length(entry: FileEntry, amount: str) -> Corrupt:
+    return Corrupt(
+        "download",
+        f'"{entry.path}" gave {amount} {entry.size_bytes:,} bytes: nothing was kept',
+        "run it again; if it stays so, the source has changed: run mp lock",
+    )

@@ -29,11 +29,13 @@ B = TypeVar("B")
 class Cache:
     """`<root>/blobs` holds the bytes, `<root>/models/<host>/<path>/<pin>/` hard links and `.metadata`, written last."""
 
-    def __init__(self, root: Path, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, root: Path, now: Callable[[], float] = time.time, pause: Callable[[float], None] = time.sleep
+    ) -> None:
         self.root = root
         self._root = str(root)
         self._now = now
-        self._blobs = Blobs(root)
+        self._blobs = Blobs(root, pause)
         self._guard = threading.Lock()  # of .metadata and of the layers' memory
         self._layers: dict[str, tuple[Digest, int]] | None = None
         self._numbers = itertools.count()

@@ -1,0 +1,386 @@
+"""The Hub, the source and the cache together over real sockets: every fault ends in the right bytes or a clear error."""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from pipeline.clients.http import Http
+from pipeline.clients.hub import Hub
+from pipeline.core.errors import Corrupt, Denied, Exhausted, Missing, MpError, Unreachable
+from pipeline.core.model import Artifact
+from pipeline.core.protocols import SourceSpec
+from pipeline.core.report import Event
+from pipeline.core.resource import Address
+from pipeline.resources.cache import Cache
+from pipeline.sources.huggingface import HuggingFaceSource
+from tests.fakes.hub import FakeHub, Fault
+
+WHERE = Address("tiny/artifact")
+SPEC = SourceSpec("hf://acme/tiny", "main")
+WEIGHTS = random.Random(1).randbytes(3 << 20)
+FILES = {"config.json": b'{"num_hidden_layers": 2}', "model.safetensors": WEIGHTS, "tokenizer.json": b"{}"}
+BLOB = r"GET /lfs/"
+
+
+def silent(event: Event) -> None:
+    pass
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as running:
+        running.tokens |= {"hf_reader", "hf_stranger"}
+        running.commit("acme/tiny", FILES)
+        yield running
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def source(
+    hub: FakeHub, token: str | Literal[False] = "hf_reader", stall_timeout_s: float = 60.0
+) -> HuggingFaceSource:
+    http = Http(stall_timeout_s=stall_timeout_s, pause=lambda _: None)
+    return HuggingFaceSource(Hub(hub.endpoint, token, http, pause=lambda _: None))
+
+
+def fetch(hub: FakeHub, cache: Cache) -> Artifact:
+    artifact = source(hub).resolve(SPEC, None)
+    cache.add(artifact, source(hub), silent, WHERE)
+    return artifact
+
+
+def assert_right(cache: Cache, artifact: Artifact) -> None:
+    folder = Cache(cache.root).view(artifact)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+
+
+def test_model_arrives_whole(hub: FakeHub, cache: Cache) -> None:
+    assert_right(cache, fetch(hub, cache))
+
+
+def test_branch_tag_and_commit_give_the_same_pin(hub: FakeHub) -> None:
+    repository = hub.repositories["acme/tiny"]
+    commit = repository.branches["main"]
+    repository.tags["v1"] = commit
+    pins = {source(hub).resolve(replace(SPEC, version=name), None).pin for name in ("main", "v1", commit)}
+    assert pins == {commit}
+
+
+def test_branch_with_a_slash_is_found(hub: FakeHub) -> None:
+    commit = hub.commit("acme/tiny", FILES | {"extra.json": b"1"}, branch="release/1.0")
+    assert source(hub).resolve(replace(SPEC, version="release/1.0"), None).pin == commit
+
+
+def test_moved_branch_is_a_new_pin(hub: FakeHub) -> None:
+    known = source(hub).resolve(SPEC, None)
+    moved = hub.commit("acme/tiny", FILES | {"tokenizer.json": b"[]"})
+    assert source(hub).resolve(SPEC, known).pin == moved
+
+
+def test_pinned_commit_that_is_known_asks_nothing(hub: FakeHub) -> None:
+    pinned = replace(SPEC, version=hub.repositories["acme/tiny"].branches["main"])
+    known = source(hub).resolve(pinned, None)
+    hub.log.clear()
+    assert source(hub).resolve(pinned, known) == known
+    assert hub.log == []
+
+
+def test_branch_that_did_not_move_costs_one_request(hub: FakeHub) -> None:
+    known = source(hub).resolve(SPEC, None)
+    hub.log.clear()
+    assert source(hub).resolve(SPEC, known) == known
+    assert len(hub.log) == 1
+
+
+def test_weights_are_not_read_to_resolve(hub: FakeHub) -> None:
+    source(hub).resolve(SPEC, None)
+    assert hub.asked(r"safetensors") == []
+    assert hub.asked(BLOB) == []
+
+
+def test_complete_artifact_asks_nothing(hub: FakeHub, cache: Cache) -> None:
+    artifact = fetch(hub, cache)
+    hub.log.clear()
+    again = Cache(cache.root)
+    assert again.complete(artifact)
+    again.add(artifact, source(hub), silent, WHERE)
+    assert hub.log == []
+
+
+def test_token_stays_with_its_host(hub: FakeHub, cache: Cache) -> None:
+    fetch(hub, cache)
+    blobs = hub.asked(BLOB)
+    assert blobs
+    assert all("authorization" not in each.headers and each.host.startswith("localhost") for each in blobs)
+    assert all(each.headers["authorization"] == "Bearer hf_reader" for each in hub.asked(r"/(api|acme)/"))
+
+
+def test_secrets_are_not_logged(hub: FakeHub, cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="pipeline")
+    fetch(hub, cache)
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
+    assert any("/lfs/" in line for line in lines)
+    assert not any("signed-secret" in line or "hf_reader" in line for line in lines)
+
+
+def test_flipped_byte_is_refused_and_leaves_nothing(hub: FakeHub, cache: Cache) -> None:
+    hub.faults.append(Fault(BLOB, corrupt_at=1 << 20))
+
+    with pytest.raises(Corrupt, match=r'"model.safetensors" has sha256') as raised:
+        fetch(hub, cache)
+
+    assert raised.value.hint
+    artifact = source(hub).resolve(SPEC, None)
+    assert not cache.complete(artifact)
+    assert not cache.blob(artifact.files[1].sha256).exists()
+    assert list((cache.root / "partial").iterdir()) == []
+    assert_right(cache, fetch(hub, cache))
+
+
+def test_flipped_byte_of_a_small_file_is_refused_while_resolving(hub: FakeHub) -> None:
+    hub.faults.append(Fault(r"resolve/.*/config.json", corrupt_at=3))
+    with pytest.raises(Corrupt, match=r'"config.json".*is not what the Hub lists'):
+        source(hub).resolve(SPEC, None)
+
+
+def test_cut_connection_resumes_with_a_range(hub: FakeHub, cache: Cache) -> None:
+    hub.faults.append(Fault(BLOB, cut_after_bytes=2_000_000))
+
+    assert_right(cache, fetch(hub, cache))
+
+    assert [each.headers.get("range") for each in hub.asked(BLOB)] == [None, "bytes=2000000-"]
+
+
+def test_server_that_knows_no_ranges_still_ends_right(hub: FakeHub, cache: Cache) -> None:
+    hub.faults += [Fault(BLOB, cut_after_bytes=2_000_000), Fault(BLOB, ignore_range=True)]
+    assert_right(cache, fetch(hub, cache))
+
+
+def test_stalled_connection_is_given_up_and_taken_up_again(hub: FakeHub, cache: Cache) -> None:
+    hub.faults.append(Fault(BLOB, stall_s=5.0))
+    artifact = source(hub).resolve(SPEC, None)
+
+    cache.add(artifact, source(hub, stall_timeout_s=0.3), silent, WHERE)
+
+    assert_right(cache, artifact)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("pattern", [BLOB, r"GET /api/models", r"resolve/.*/config.json"])
+def test_busy_server_is_asked_again(hub: FakeHub, cache: Cache, status: int, pattern: str) -> None:
+    hub.faults.append(Fault(pattern, times=2, status=status, headers={"Retry-After": "0"}))
+    assert_right(cache, fetch(hub, cache))
+
+
+def test_retry_after_is_waited_for_and_bounded(hub: FakeHub) -> None:
+    hub.faults += [
+        Fault(r"GET /api/models", status=429, headers={"Retry-After": "7"}),
+        Fault(r"GET /api/models", status=429, headers={"Retry-After": "86400"}),
+    ]
+    waits: list[float] = []
+    HuggingFaceSource(Hub(hub.endpoint, "hf_reader", pause=waits.append)).resolve(SPEC, None)
+    assert waits == [7.0, 60.0]
+
+
+def test_server_that_stays_broken_is_unreachable_and_no_old_answer_is_used(
+    hub: FakeHub, cache: Cache
+) -> None:
+    known = fetch(hub, cache)
+    hub.faults.append(Fault(r"GET /api/models", times=99, status=500))
+    with pytest.raises(Unreachable, match="status 500"):
+        source(hub).resolve(SPEC, known)
+
+
+def test_nobody_there_is_unreachable() -> None:
+    with FakeHub() as gone:
+        endpoint = gone.endpoint
+    with pytest.raises(Unreachable, match=r"hub 127\.0\.0\.1"):
+        HuggingFaceSource(Hub(endpoint, "hf_x", pause=lambda _: None)).resolve(SPEC, None)
+
+
+@pytest.mark.parametrize("token", ["hf_stranger", False])
+def test_gated_repository_is_denied_with_the_way_in(hub: FakeHub, token: str | Literal[False]) -> None:
+    hub.repositories["acme/tiny"].gated = True
+    hub.repositories["acme/tiny"].readers.add("hf_reader")
+    assert source(hub).resolve(SPEC, None).facts.gated is True
+    with pytest.raises(Denied, match="may not read") as raised:
+        source(hub, token).resolve(SPEC, None)
+    assert raised.value.hint is not None
+    assert f"{hub.endpoint}/acme/tiny" in raised.value.hint
+
+
+def test_gate_that_closes_after_the_lock_is_denied(hub: FakeHub, cache: Cache) -> None:
+    artifact = source(hub).resolve(SPEC, None)
+    hub.repositories["acme/tiny"].gated = True
+    with pytest.raises(Denied, match=r'may not read "[a-z.]+" of "acme/tiny"'):
+        cache.add(artifact, source(hub), silent, WHERE)
+
+
+def test_token_from_a_file_with_a_newline_is_understood(hub: FakeHub) -> None:
+    assert source(hub, "hf_reader\n").resolve(SPEC, None).pin
+
+
+def test_unknown_token_is_denied(hub: FakeHub) -> None:
+    with pytest.raises(Denied, match="Invalid credentials"):
+        source(hub, "hf_expired").resolve(SPEC, None)
+
+
+def test_unknown_repository_is_missing(hub: FakeHub) -> None:
+    with pytest.raises(Missing, match='no repository "acme/huge"'):
+        source(hub).resolve(replace(SPEC, reference="hf://acme/huge"), None)
+
+
+def test_unknown_version_is_missing_and_the_known_ones_are_listed(hub: FakeHub) -> None:
+    hub.repositories["acme/tiny"].tags["v1"] = hub.repositories["acme/tiny"].branches["main"]
+    with pytest.raises(Missing, match="no such version") as raised:
+        source(hub).resolve(replace(SPEC, version="v9"), None)
+    assert raised.value.hint == "it has main, v1, and its commits"
+
+
+def test_file_that_was_removed_is_missing_and_names_the_repository(hub: FakeHub, cache: Cache) -> None:
+    artifact = source(hub).resolve(SPEC, None)
+    del hub.repositories["acme/tiny"].commits[artifact.pin]["model.safetensors"]
+    with pytest.raises(Missing, match=r'"acme/tiny" has no "model.safetensors" any more'):
+        cache.add(artifact, source(hub), silent, WHERE)
+
+
+def test_facts_tell_licence_and_gate(hub: FakeHub) -> None:
+    hub.repositories["acme/tiny"].license = "apache-2.0"
+    facts = source(hub).resolve(SPEC, None).facts
+    assert (facts.license, facts.gated, facts.layers) == ("apache-2.0", False, 2)
+
+
+def test_the_fake_satisfies_the_real_client(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    commit = hub.repositories["acme/tiny"].branches["main"]
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    api = HfApi(endpoint=hub.endpoint, token="hf_reader")
+    for revision in ("main", commit):
+        folder = Path(api.snapshot_download("acme/tiny", revision=revision, cache_dir=tmp_path / "hf"))
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+        assert folder.name == commit
+    assert [entry.path for entry in api.list_repo_tree("acme/tiny")] == sorted(FILES)
+
+
+PULL = """
+import sys
+from pathlib import Path
+from pipeline.clients.hub import Hub
+from pipeline.core.protocols import SourceSpec
+from pipeline.core.resource import Address
+from pipeline.resources.cache import Cache
+from pipeline.sources.huggingface import HuggingFaceSource
+source = HuggingFaceSource(Hub(sys.argv[1], "hf_reader"))
+artifact = source.resolve(SourceSpec("hf://acme/big", "main"), None)
+print("begun", flush=True)
+Cache(Path(sys.argv[2])).add(artifact, source, lambda event: None, Address("big/artifact"))
+"""
+
+
+def pulling(hub: FakeHub, cache: Cache) -> subprocess.Popen[bytes]:
+    root = Path(__file__).parents[2]
+    argv = [sys.executable, "-c", PULL, hub.endpoint, str(cache.root)]
+    return subprocess.Popen(
+        argv, cwd=root, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}
+    )
+
+
+def test_killed_at_any_moment_the_next_run_finishes(hub: FakeHub, cache: Cache) -> None:
+    chance = random.Random(7)
+    big = {f"model-{number}.safetensors": chance.randbytes(8 << 20) for number in range(6)}
+    hub.commit("acme/big", big)
+    artifact = source(hub).resolve(SourceSpec("hf://acme/big", "main"), None)
+    for delay_s in (0.0, 0.01, 0.03, 0.06, 0.1):
+        process = pulling(hub, cache)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for blob in (cache.root / "blobs").rglob("*/*"):
+            assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+        if Cache(cache.root).complete(artifact):
+            break
+
+    assert pulling(hub, cache).wait(60) == 0
+
+    assert Cache(cache.root).complete(artifact)
+    folder = Cache(cache.root).view(artifact)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == big
+    assert list((cache.root / "partial").iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 8 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("this machine may not mount a tmpfs")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_full_disk_is_told_before_anything_is_fetched(hub: FakeHub, small_disk: Path) -> None:
+    (small_disk / "ballast").write_bytes(bytes(6 << 20))
+    artifact = source(hub).resolve(SPEC, None)
+    hub.log.clear()
+
+    with pytest.raises(Exhausted, match=r"3,145,\d+ bytes are needed and [\d,]+ are free") as raised:
+        Cache(small_disk / "cache").add(artifact, source(hub), silent, WHERE)
+
+    assert str(small_disk) in raised.value.message
+    assert hub.log == []
+
+
+def test_disk_that_fills_during_the_download_leaves_no_wrong_entry(hub: FakeHub, small_disk: Path) -> None:
+    cache, ballast = Cache(small_disk / "cache"), small_disk / "ballast"
+    artifact = source(hub).resolve(SPEC, None)
+
+    def fill(event: Event) -> None:
+        if not ballast.exists():
+            with ballast.open("wb", buffering=0) as file:
+                try:
+                    while file.write(bytes(1 << 16)):
+                        pass
+                except OSError:
+                    pass
+
+    with pytest.raises(Exhausted, match="is full"):
+        cache.add(artifact, source(hub), fill, WHERE)
+    assert not Cache(cache.root).complete(artifact)
+
+    ballast.unlink()
+    cache.add(artifact, source(hub), silent, WHERE)
+    assert_right(cache, artifact)
+
+
+def test_every_error_says_what_to_do(hub: FakeHub, cache: Cache) -> None:
+    artifact = source(hub).resolve(SPEC, None)
+    hub.faults.append(Fault(BLOB, times=99, cut_after_bytes=0))
+    with pytest.raises(MpError) as raised:
+        Cache(cache.root, pause=lambda _: None).add(artifact, source(hub), silent, WHERE)
+    assert raised.value.hint == "check the network and the address, then run it again"
