@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.clients.archive import Unpacked
 from pipeline.clients.oci import CONFIG, LAYER, MANIFEST, ImageManifest
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.digest import digest as digest_of
@@ -68,6 +69,25 @@ def assemble(
         "annotations": dict(annotations),
     }
     return Assembled(config, ImageManifest(canonical(manifest), MANIFEST))
+
+
+def engine_image(unpacked: Unpacked, annotations: Mapping[str, str]) -> Assembled:
+    """An engine image as OCI, from what a Docker engine saved."""
+    config: Json = json.loads(unpacked.config)
+    body = canonical(
+        {k: v for k, v in config.items() if k not in _OF_THE_BUILD} if isinstance(config, dict) else {}
+    )
+    manifest: dict[str, Json] = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": CONFIG, "digest": digest_of(body), "size": len(body)},
+        "layers": [
+            {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size_bytes}
+            for layer in unpacked.layers
+        ],
+        "annotations": dict(annotations),
+    }
+    return Assembled(body, ImageManifest(canonical(manifest), MANIFEST))
 
 
 def known_layers(manifest: ImageManifest) -> Iterator[tuple[str, Digest, int]]:

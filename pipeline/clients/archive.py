@@ -1,0 +1,120 @@
+"""What `docker save` writes, taken apart as it streams by: layers go into a repository one by one. Used by engines."""
+
+import io
+import json
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import IO
+
+from pipeline.clients.oci import BLOCK_BYTES, LAYER, Repository
+from pipeline.core.digest import Digest
+from pipeline.core.errors import Corrupt
+
+_CONTENTS = "manifest.json"
+_READ_WHOLE_BYTES = 2**20  # a config is smaller
+_MAGIC = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A layer that is in the repository now."""
+
+    digest: Digest
+    size_bytes: int
+    media_type: str
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """An image that was taken apart: its config, and where its layers went, lowest first."""
+
+    config: bytes
+    layers: tuple[Stored, ...]
+
+
+@dataclass
+class _Seen:
+    """What the archive held so far. Its table of contents comes last."""
+
+    stored: dict[str, Stored] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)  # equal layers are links of each other
+    configs: dict[str, bytes] = field(default_factory=dict)
+    contents: bytes = b""
+
+
+def unpack(archive: Iterator[bytes], repository: Repository) -> Unpacked:
+    """Push the layers of a saved image; holds a block in memory, never a layer. Raises Corrupt."""
+    seen = _Seen()
+    with tarfile.open(fileobj=_Reader(archive), mode="r|", bufsize=BLOCK_BYTES) as tar:
+        for member in tar:
+            if member.issym() or member.islnk():
+                seen.links[member.name] = _target(member)
+            elif member.isfile():
+                _take(tar, member, seen, repository)
+    try:
+        image = json.loads(seen.contents)[0]
+        layers = tuple(seen.stored[_resolved(name, seen)] for name in image["Layers"])
+        config = seen.configs[image["Config"]]
+        diff_ids = json.loads(config)["rootfs"]["diff_ids"]
+    except (ValueError, KeyError, IndexError, TypeError) as problem:
+        raise Corrupt("docker", "the saved image is not whole", "try again") from problem
+    plain = (
+        (layer, diff_id)
+        for layer, diff_id in zip(layers, diff_ids, strict=False)
+        if layer.media_type == LAYER
+    )
+    if len(layers) != len(diff_ids) or any(layer.digest != diff_id for layer, diff_id in plain):
+        raise Corrupt("docker", "a layer of the saved image is not what its config says", "try again")
+    return Unpacked(config, layers)
+
+
+def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, seen: _Seen, repository: Repository) -> None:
+    """Keep what is small enough to be a config, push what may be a layer."""
+    handle = tar.extractfile(member)
+    assert handle is not None, "a regular file can be read"
+    first = handle.read(BLOCK_BYTES)
+    if member.name == _CONTENTS:
+        seen.contents = first
+        return
+    if first.startswith(b"{") and member.size <= _READ_WHOLE_BYTES:
+        seen.configs[member.name] = first
+        return
+    pushed = repository.push(None, member.size, lambda: chain([first], _blocks(handle)))
+    seen.stored[member.name] = Stored(pushed, member.size, LAYER + _MAGIC.get(first[:2], ""))
+
+
+def _blocks(handle: IO[bytes]) -> Iterator[bytes]:
+    while block := handle.read(BLOCK_BYTES):
+        yield block
+
+
+def _target(member: tarfile.TarInfo) -> str:
+    """Where a link of the archive leads: symbolic ones are relative to their own folder."""
+    if member.islnk():
+        return member.linkname
+    return posixpath.normpath(posixpath.join(posixpath.dirname(member.name), member.linkname))
+
+
+def _resolved(name: str, seen: _Seen) -> str:
+    return seen.links.get(name, name)
+
+
+class _Reader(io.RawIOBase):
+    """An iterator of bytes as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        parts = [self._rest]
+        held = len(self._rest)
+        while held < size and (chunk := next(self._chunks, b"")):
+            parts.append(chunk)
+            held += len(chunk)
+        joined = b"".join(parts)
+        self._rest = joined[size:]
+        return joined[:size]

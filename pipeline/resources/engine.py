@@ -1,0 +1,256 @@
+"""Engine images: environment and runtime files of one engine, without weights, built once and shared by all models."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pipeline.clients import uv
+from pipeline.clients.archive import unpack
+from pipeline.clients.buildkit import Builder, Instructions, context_tar
+from pipeline.clients.oci import ImageManifest, Repository, contents, parse_reference
+from pipeline.core.change import Change
+from pipeline.core.digest import Digest, digest, image_tag
+from pipeline.core.errors import BackendError, Corrupt
+from pipeline.core.image import Build, Engine, ImageName, Registry
+from pipeline.core.report import Emit, Line, Progress
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Entry,
+    Mark,
+    Observed,
+    Resource,
+    State,
+    Transfer,
+    Unreadable,
+    address,
+)
+from pipeline.resources.assembly import FINGERPRINT, engine_image, labels
+from pipeline.resources.environment import environment_fingerprint
+from pipeline.resources.publish import OpenRepository
+from pipeline.resources.recipe import engine_name, locator, registry_of
+
+KIND = "engine"
+DOCKERFILE = "Dockerfile"
+
+Install: TypeAlias = Callable[[Engine, Path, Callable[[str], None]], None]
+Answer: TypeAlias = "Observed[EngineState] | Absent | Unreadable"
+
+
+@dataclass(frozen=True)
+class EngineState(State):
+    fingerprint: str  # "": a tag of ours names an image that mp did not make
+    build: Build | None = field(default=None, compare=False)
+    name: ImageName | None = field(default=None, compare=False)
+
+
+def resource(build: Build, registry: Registry) -> Resource[EngineState]:
+    name = engine_name(build, registry)
+    return Resource(
+        address("@engine", build.engine.key, registry.name),
+        KIND,
+        locator(name),
+        EngineState(build.fingerprint, build, name),
+        keep=True,
+    )
+
+
+class EngineDriver:
+    """Builds with BuildKit what no registry has. The environment is made outside: a build needs no network."""
+
+    def __init__(
+        self,
+        builder: Builder,
+        cache_root: Path,
+        repositories: OpenRepository,
+        project: str,
+        environment: str = "default",
+        install: Install = uv.install_into,
+    ) -> None:
+        self._builder = builder
+        self._folder = cache_root / "engine-environments"
+        self._open = repositories
+        self._project = project
+        self._environment = environment
+        self._install = install
+
+    def observe(
+        self, wanted: Sequence[Resource[EngineState]], known: Sequence[Entry]
+    ) -> Mapping[Address, Answer]:
+        """Engine images are few: one after the other."""
+        entries = {entry.address: entry for entry in known}
+        answers = {r.address: self._answer(r, entries.pop(r.address, None)) for r in wanted}
+        return answers | {where: self._answer(None, entry) for where, entry in entries.items()}
+
+    def apply(
+        self, change: Change[EngineState], inputs: Mapping[Address, Observed[Any]], emit: Emit
+    ) -> Observed[EngineState] | None:
+        """Build and push, unless the image is there by now: whoever makes it first, makes it for all."""
+        if change.resource is None:  # images are pruned, never deleted by apply
+            return None
+        desired, where = change.resource.desired, change.resource.address
+        build, name = desired.build, desired.name
+        assert build is not None and name is not None, "a desired engine knows how it is built"
+        repository = self._open(name.registry, name.repository)
+        image = self._standing(repository, build, name, change.entry)
+        if image is not None:
+            repository.put_manifest(name.tag, image)
+            made = image.digest
+        else:
+            made = self._make(where, repository, build, name, emit)
+        return Observed(desired, self._mark(where), digest=made)
+
+    def _answer(self, wanted: Resource[EngineState] | None, entry: Entry | None) -> Answer:
+        """The wanted image; where it is not there yet, the one that was applied last is what is there."""
+        found = wanted or entry
+        assert found is not None, "somebody asked"
+        fingerprints = [wanted.desired.fingerprint] if wanted else []
+        if entry and entry.applied.get("fingerprint"):
+            fingerprints.append(str(entry.applied["fingerprint"]))
+        build, name = (wanted.desired.build, wanted.desired.name) if wanted else (None, None)
+        registry = name.registry if name else registry_of(found.locator)
+        try:
+            repository = self._open(registry, found.locator["repository"])
+            for fingerprint in fingerprints:
+                if image := repository.manifest(image_tag(fingerprint)):
+                    state = EngineState(_fingerprint(repository, image), build, name)
+                    return Observed(state, self._mark(found.address), digest=image.digest)
+        except BackendError as problem:
+            return Unreadable(problem.message, problem.hint)
+        return Absent(Transfer(exact=False))  # what a build weighs is known when it is there
+
+    def _standing(
+        self, repository: Repository, build: Build, name: ImageName, entry: Entry | None
+    ) -> ImageManifest | None:
+        """The image of the inventory's digest; without one, what our tag names. A moved tag is not believed."""
+        known = entry and entry.digest and entry.applied.get("fingerprint") == build.fingerprint
+        image = repository.manifest(str(entry.digest) if entry and known else name.tag)
+        if image is None or _fingerprint(repository, image) != build.fingerprint:
+            return None
+        config, layers = contents(image)
+        whole = all(repository.has(blob) for blob in (config, *(layer for layer, _ in layers)))
+        return image if whole else None
+
+    def _make(
+        self, where: Address, repository: Repository, build: Build, name: ImageName, emit: Emit
+    ) -> Digest:
+        def say(text: str) -> None:
+            emit(Line(where, text))
+
+        base = _base(build.engine)
+        emit(Progress(where, "install"))
+        app = self._app(build.engine, say)
+        emit(Progress(where, "pull"))
+        self._builder.pull(base, str(build.engine.base_digest), partial(_progress, emit, where, "pull"))
+        emit(Progress(where, "build"))
+        instructions = Instructions(
+            _local_name(name),
+            build.engine.platform,
+            {"BASE": f"{base}@{build.engine.base_digest}"},
+            {FINGERPRINT: build.fingerprint, "dev.mp.engine": build.engine.key},
+        )
+        self._builder.build(instructions, context_tar(_context(build, app)), say)
+        if image := self._standing(repository, build, name, None):  # another machine was faster
+            return image.digest
+        emit(Progress(where, "push"))
+        if name.registry.layout is not None:
+            return self._export(repository, instructions, name)
+        self._builder.push(*_split(_local_name(name)), partial(_progress, emit, where, "push"))
+        found = repository.head(name.tag)
+        if found is None:
+            raise BackendError(repository.location, f"{name.tag} was pushed and is not there", "try again")
+        return found[0]
+
+    def _export(self, repository: Repository, instructions: Instructions, name: ImageName) -> Digest:
+        """From the Docker engine into a layout, layer by layer; uncompressed, as they are stored there."""
+        unpacked = unpack(self._builder.export(instructions.name), repository)
+        image = engine_image(unpacked, instructions.labels)
+        repository.push(digest(image.config), len(image.config), lambda: iter([image.config]))
+        return repository.put_manifest(name.tag, image.manifest)
+
+    def _app(self, engine: Engine, say: Callable[[str], None]) -> Path:
+        """The environment as a folder that is copied into the image; made once, shared by equal requirements."""
+        folder = self._folder / environment_fingerprint(engine)
+        marker = folder.with_suffix(".complete")  # beside it: the folder's content is the image's
+        with _alone(folder):
+            if not (marker.exists() and folder.is_dir()):
+                marker.unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                if engine.requirements:
+                    self._install(engine, folder, say)
+                marker.touch()
+        return folder
+
+    def _mark(self, where: Address) -> Mark:
+        return Mark(self._project, self._environment, where)
+
+
+def _base(engine: Engine) -> str:
+    """The base's repository, once its digest is known: a digest is never invented."""
+    if engine.base_digest is None:
+        raise BackendError(
+            "engine",
+            f'{engine.key}: the digest of base "{engine.base}" is not known',
+            f"mp lock where its registry answers, or name another base under engines: {engine.template}: base:",
+        )
+    return parse_reference(engine.base).name
+
+
+def _context(build: Build, app: Path) -> Iterator[tuple[str, Path]]:
+    """The build context: Dockerfile, mp/ (runtime files, flat), app/ (the environment)."""
+    own = f"{build.engine.template}/"
+    for path, sha256 in build.files:
+        file = Path(build.root) / path
+        if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+            raise Corrupt(str(file), "changed after it was read", "run it again")
+        name = path.removeprefix(own)
+        yield (name if name == DOCKERFILE else f"mp/{name}"), file
+    yield "app/", app
+    for folder, folders, files in os.walk(app):
+        folders.sort()
+        for file_name in sorted(files):
+            path_below = Path(folder, file_name)
+            yield f"app/{path_below.relative_to(app).as_posix()}", path_below
+
+
+def _fingerprint(repository: Repository, image: ImageManifest) -> str:
+    """From the annotation, or from the label where a Docker engine pushed; "" for somebody else's image."""
+    if found := image.annotations().get(FINGERPRINT):
+        return found
+    try:
+        config = repository.blob(contents(image)[0])
+    except Corrupt:  # an index, an artifact
+        return ""
+    return labels(config).get(FINGERPRINT, "") if config else ""
+
+
+def _local_name(name: ImageName) -> str:
+    """What the image is called in the Docker engine; one of a layout as the docker target loads it."""
+    place = "mp" if name.registry.layout is not None else name.registry.location
+    return f"{place}/{name.repository}:{name.tag}"
+
+
+def _split(name: str) -> tuple[str, str]:
+    repository, _, tag = name.rpartition(":")
+    return repository, tag
+
+
+def _progress(emit: Emit, where: Address, doing: str, done_bytes: int, total_bytes: int) -> None:
+    emit(Progress(where, doing, done_bytes, total_bytes))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two runs at once make one environment; the lock goes with the process that holds it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
