@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.cli.views import changes
-from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, pad, sides, wrap
+from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, packed, pad, sides
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
 from pipeline.core.plan import Plan
@@ -155,22 +155,11 @@ def _row(sigil: str, name: str, parts: Sequence[str], style: str, begin: int, in
     if indent > WIDTH // 2:  # a name so long that its text goes below it
         yield cut(first, WIDTH).replace(bare, ink(style, bare), 1)
         first, indent, bare = "", 6, ""
-    for text in _packed(parts, WIDTH - indent) or [""]:
+    for text in packed(parts, WIDTH - indent) or [""]:
         line = (pad(first, indent) + text).rstrip().replace(" → ", f" {ink('dim', '→')} ")
         if line:
             yield line.replace(bare, ink(style, bare), 1) if bare else line
         first, bare = "", ""
-
-
-def _packed(parts: Sequence[str], width: int) -> list[str]:
-    """Parts joined by "; ", as many on a line as fit; a part is broken only when it is longer than a line."""
-    lines: list[str] = []
-    for part in filter(None, parts):
-        if lines and columns(lines[-1]) + 2 + columns(part) <= width:
-            lines[-1] += f"; {part}"
-        else:
-            lines += wrap(part, width)
-    return lines
 
 
 def _remark(remark: Diagnostic) -> str:

@@ -21,7 +21,7 @@ def diagnostic(item: Diagnostic, sources: Mapping[str, str], ink: Ink = plain) -
     """One diagnostic: `models.yaml:12:14: …`, the line with a caret, a hint. An error with a place needs no other word."""
     severity = "" if item.where and item.severity is Severity.ERROR else f"{item.severity}: "
     head = f"{item.where}: {severity}" if item.where else severity
-    lines = _message(clean(head) + " ", item.summary)
+    lines = hanging(f"{clean(head)} ", clean(item.summary))
     bare = clean(head)
     lines[0] = lines[0].replace(bare, ink(_STYLES[item.severity], bare), 1)
     if item.where and item.where.file in sources:
@@ -33,16 +33,9 @@ def diagnostic(item: Diagnostic, sources: Mapping[str, str], ink: Ink = plain) -
 
 def failure(message: str, hint: str | None, ink: Ink = plain) -> str:
     """An error that belongs to no place in a file."""
-    lines = _message("error: ", message)
+    lines = hanging("error: ", clean(message))
     lines[0] = lines[0].replace("error:", ink("bold red", "error:"), 1)
     return "\n".join(lines + _hint(hint, ink))
-
-
-def _message(first: str, text: str) -> list[str]:
-    """The message beside its place, or below it where that place takes most of the line."""
-    if columns(first) <= WIDTH // 2:
-        return hanging(first, clean(text))
-    return [*hanging("", first), *hanging("  ", clean(text))]
 
 
 def _hint(hint: str | None, ink: Ink) -> list[str]:

@@ -6,7 +6,7 @@ from pipeline.cli.views import changes, units
 from pipeline.cli.views.blocks import Block, blocks, body
 from pipeline.cli.views.diagnostics import diagnostics
 from pipeline.cli.views.origin import Origin
-from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, plain
+from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, packed, plain
 from pipeline.core.change import Action
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.plan import Plan
@@ -52,7 +52,9 @@ def _unlocked(origin: Origin) -> list[str]:
         return []
     left = len(origin.unlocked) - _MOST_UNLOCKED
     more = [f"and {left} more"] if left > 0 else []
-    return hanging("To be locked: ", clean("; ".join([*origin.unlocked[:_MOST_UNLOCKED], *more])))
+    first = "To be locked: "
+    lines = packed([*map(clean, origin.unlocked[:_MOST_UNLOCKED]), *more], WIDTH - len(first))
+    return [(first if not number else " " * len(first)) + line for number, line in enumerate(lines)]
 
 
 def not_read(plan: Plan, ink: Ink = plain) -> list[str]:

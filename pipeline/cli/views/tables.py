@@ -81,7 +81,7 @@ def details(one: Details, ink: Ink = plain) -> str:
     lines = [ink("bold", cut(clean(one.model), WIDTH))]
     for title, texts in one.sections:
         lines += [""] if title else []
-        lines += [ink("bold", title)] if title else []
+        lines += [ink("bold", cut(clean(title), WIDTH))] if title else []
         for name, text in texts:
             first = pad("  " + cut(clean(name), begin - 4), begin)
             lines += [line.rstrip() for line in hanging(first, clean(text))]

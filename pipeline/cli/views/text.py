@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 WIDTH = 100  # columns: no line of a human view is ever longer
@@ -58,13 +58,17 @@ def cut(text: str, width: int) -> str:
     """The text in at most `width` columns, with "…" where something was left out."""
     if columns(text) <= width:
         return text
-    taken, used = [], 0
-    for character in text:
+    return _head(text, width - 1).rstrip() + "…" if width > 0 else ""
+
+
+def _head(text: str, width: int) -> str:
+    """The first characters, as many as fit."""
+    used = 0
+    for index, character in enumerate(text):
         used += _columns_of(character)
-        if used > width - 1:
-            break
-        taken.append(character)
-    return "".join(taken).rstrip() + "…" if width > 0 else ""
+        if used > width:
+            return text[:index]
+    return text
 
 
 def pad(text: str, width: int) -> str:
@@ -76,7 +80,7 @@ def wrap(text: str, width: int) -> list[str]:
     lines, line = [], ""
     for word in _words(text, width):
         joined = f"{line} {word}" if line else word
-        if columns(joined) > width:
+        if line and columns(joined) > width:
             lines.append(line)
             joined = word
         line = joined
@@ -84,19 +88,35 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def _words(text: str, width: int) -> Iterator[str]:
+    """Words, the ones longer than a line in pieces."""
     for word in text.split():
         while columns(word) > width:
-            head = cut(word, width + 1).removesuffix("…")
-            if not head:  # one character is wider than the room
-                return
+            head = _head(word, width) or word[0]
             yield head
             word = word[len(head) :]
-        yield word
+        if word:
+            yield word
+
+
+def packed(parts: Sequence[str], width: int) -> list[str]:
+    """Parts joined by "; ", as many on a line as fit; a part is broken only when it is longer than a line."""
+    lines: list[str] = []
+    for part in filter(None, parts):
+        if lines and columns(lines[-1]) + 2 + columns(part) <= width:
+            lines[-1] += f"; {part}"
+        else:
+            lines += wrap(part, width)
+    return lines
 
 
 def hanging(first: str, text: str, width: int = WIDTH) -> list[str]:
-    """`first` and the text behind it; further lines are indented to where the text began."""
+    """`first` and the text behind it; further lines are indented to where the text began.
+
+    Where `first` leaves too little room, the text goes below it.
+    """
     indent = columns(first)
+    if indent > width * 2 // 3:
+        return [cut(first.rstrip(), width), *hanging("    ", text, width)]
     lines = wrap(text, width - indent)
     return [(first + lines[0]).rstrip(), *(" " * indent + line for line in lines[1:])]
 
