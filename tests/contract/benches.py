@@ -116,7 +116,7 @@ def docker_bench(request: pytest.FixtureRequest, folder: Path) -> Iterator[Bench
     finally:
         for left in client.containers.list(all=True, filters={"name": name}):
             left.remove(force=True)
-        client.images.remove(f"{image.registry.url}/{image.repository}:{image.tag}", force=True)
+        engine.remove_image(client, image)
         client.close()
 
 

@@ -92,6 +92,12 @@ def push_image(host: str, base: str, registry: str, fingerprint: str = "0" * 64)
     return image, Digest(digests[-1])
 
 
+def remove_image(client: docker.DockerClient, image: ImageName) -> None:
+    """From the Docker engine, by whatever names and digests it is known there."""
+    for each in client.images.list(f"{image.registry.url}/{image.repository}"):
+        client.images.remove(str(each.id), force=True)
+
+
 def ignore(event: Event) -> None:
     """An Emit for tests that look at no events."""
 

@@ -107,6 +107,17 @@ class DockerDriver:
         except BackendError as problem:
             return {address: Unreadable(problem.message, problem.hint) for address, _ in asked}
 
+    def _own(self, host: DockerHost, name: str, address: Address) -> Container | None:
+        """The container of that name, if there is one. Raises Denied when it is somebody else's."""
+        found = host.inspect(name)
+        if found is not None and labels.mark_of(found.labels) != self._mark(address):
+            raise Denied(
+                host.url,
+                f'container "{name}" is not ours',
+                "remove it by hand, or give this entry another name",
+            )
+        return found
+
     def _delete(self, entry: Entry) -> None:
         host, name = self._host(entry.locator), entry.locator["name"]
         for each in (name, f"{name}.next"):
@@ -141,7 +152,8 @@ class DockerDriver:
         name = resource.locator["name"]
         wanted = self._wanted(host, resource, inputs, emit)
         secrets = self._secrets(resource.desired)
-        host.remove(wanted.name)  # what a run that was cut off left
+        if left := self._own(host, wanted.name, resource.address):  # by a run that was cut off
+            host.remove(left.id)
         container = host.create(wanted)
         try:
             if secrets:
