@@ -38,10 +38,13 @@ def signature(path: str) -> Signature | None:
     return seen.st_size, seen.st_mtime_ns, seen.st_ino
 
 
-def sha256_of(path: str) -> str:
-    """The sha256 of a file's content, 64 hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(path: str) -> str | None:
+    """The sha256 of a file's content, 64 hex; None when it is not there."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 @contextlib.contextmanager
@@ -95,8 +98,9 @@ class Blobs:
             return False
         if seen in (trusted, self._verified.get(entry.sha256)):
             return True
-        if sha256_of(self.path(entry.sha256)) != entry.sha256:
-            return False
+        with disk(self._root):
+            if sha256_of(self.path(entry.sha256)) != entry.sha256:
+                return False
         self._verified[entry.sha256] = seen
         return True
 
@@ -106,7 +110,8 @@ class Blobs:
         """Have a good blob: keep the one that is there, or fetch it. A bad one is dropped."""
         with self._alone(entry.sha256):
             if not self.holds(entry, trusted):
-                self.discard(entry.sha256)
+                if sha256_of(self.path(entry.sha256)) not in (None, entry.sha256):
+                    self.discard(entry.sha256)  # bad, and not put there by another process just now
                 self._fetch(entry, opening, on_bytes)
             seen = signature(self.path(entry.sha256))
             if seen is None:

@@ -214,7 +214,8 @@ class Cache:
 
     def _verify(self, folder: Path, wanted: Mapping[str, str]) -> None:
         paths = sorted(wanted)
-        found = _each(lambda path: sha256_of(f"{folder}/{path}"), paths, parallel=len(paths) > 1)
+        with disk(self._root):
+            found = _each(lambda path: sha256_of(f"{folder}/{path}"), paths, parallel=len(paths) > 1)
         bad = [path for path, sha256 in zip(paths, found, strict=True) if sha256 != wanted[path]]
         for path in bad:
             self.discard(wanted[path])

@@ -326,6 +326,19 @@ def test_killed_at_any_moment_the_next_run_finishes(hub: FakeHub, cache: Cache) 
     assert list((cache.root / "partial").iterdir()) == []
 
 
+def test_processes_that_pull_the_same_all_end_complete(hub: FakeHub, cache: Cache) -> None:
+    hub.commit("acme/big", {f"model-{number}.safetensors": WEIGHTS + bytes([number]) for number in range(4)})
+    artifact = source(hub).resolve(SourceSpec("hf://acme/big", "main"), None)
+
+    processes = [pulling(hub, cache) for _ in range(4)]
+
+    assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
+    for process in processes:
+        process.communicate()
+    assert Cache(cache.root).complete(artifact)
+    assert Cache(cache.root).view(artifact).is_dir()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 8 MiB."""

@@ -313,6 +313,17 @@ def test_dead_partial_is_swept_and_a_living_one_is_not(cache: Cache) -> None:
         assert leftovers(cache) == [f"{'1' * 64}.1.0"]
 
 
+def test_threads_that_want_the_same_bytes_fetch_them_once(cache: Cache) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    source = Memory(FILES)
+    wanted = [artifact(FILES, pin * 40) for pin in "abcdef"]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda each: cache.add(each, source, silent, WHERE), wanted))
+    assert sorted(source.opened) == [(path, 0) for path in sorted(FILES)]
+    assert all(refreshed(cache).complete(each) for each in wanted)
+
+
 def test_progress_counts_up_to_the_missing_bytes(cache: Cache) -> None:
     events: list[Event] = []
     cache.add(artifact(FILES), Memory(FILES), events.append, WHERE)
