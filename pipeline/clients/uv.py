@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.clients.process import run
-from pipeline.core.errors import BackendError, Exhausted, Unreachable
+from pipeline.core.errors import BackendError, Corrupt, Exhausted, Unreachable
 from pipeline.core.image import Engine, Variant
 
 PYPI = "https://pypi.org/simple"
@@ -19,6 +19,7 @@ _INSTALL_TIMEOUT_S = 3600
 # glibc 2.35 is what Ubuntu 22.04 and everything newer has, Debian 12 included
 _PLATFORMS = {"linux/amd64": "x86_64-manylinux_2_35", "linux/arm64": "aarch64-manylinux_2_35"}
 _NO_ANSWER = ("dns error", "error sending request", "client error (Connect)", "operation timed out")
+_WRONG_HASH = "Hash mismatch"
 _DISK_FULL = ("No space left on device", "os error 28")
 
 OnLine = Callable[[str], None]
@@ -44,12 +45,13 @@ def resolve(variant: Variant, platform: str, on_line: OnLine) -> tuple[str, tupl
 def create_environment(engine: Engine, folder: Path, on_line: OnLine) -> None:
     """A virtual environment at `folder` (bin/python) with exactly the locked requirements, byte-compiled.
 
-    An environment that is there is made anew. Every wheel is checked against its hash. Raises Unreachable, Exhausted,
-    BackendError.
+    An environment that is there is made anew. Every wheel is checked against its hash. Raises Unreachable, Corrupt,
+    Exhausted, BackendError.
     """
+    shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _uv(
-        ["venv", "--clear", "--no-project", "--python", engine.python, str(folder)],
+        ["venv", "--no-project", "--python", engine.python, str(folder)],
         on_line,
         _RESOLVE_TIMEOUT_S,
     )
@@ -59,7 +61,7 @@ def create_environment(engine: Engine, folder: Path, on_line: OnLine) -> None:
 def install_into(engine: Engine, folder: Path, on_line: OnLine) -> None:
     """The locked requirements as a folder for PYTHONPATH, for the engine's platform and Python, byte-compiled.
 
-    Raises Unreachable, Exhausted, BackendError.
+    Raises Unreachable, Corrupt, Exhausted, BackendError.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -149,6 +151,10 @@ def _named(error: BackendError) -> BackendError:
     message = error.message.removeprefix("uv: ")
     if any(sign in message for sign in _DISK_FULL):
         return Exhausted("uv", message, "free some disk space and run the command again")
+    if _WRONG_HASH in message:
+        return Corrupt(
+            "uv", message, "the package index has other files than models.lock: run mp lock --upgrade"
+        )
     if any(sign in message for sign in _NO_ANSWER):
         return Unreachable(
             "uv", message, "check the network and uv's index settings (UV_DEFAULT_INDEX, uv.toml)"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from runtime.transformers.counters import Counters
-    from runtime.transformers.engine import Engine, Finish, Job
+    from runtime.transformers.engine import Engine
+    from runtime.transformers.job import Finish, Job
 else:
     from counters import Counters
-    from engine import Engine, Finish, Job
+    from job import Finish, Job
 
 FRESH_S = 5.0  # a sign of life of this age needs no new one
 STALLED_S = 120.0  # a running answer without a token for so long is stuck
@@ -21,7 +22,7 @@ PROBE_S = 30.0
 class Desk:
     """Hands jobs to the model one by one and streams what it says."""
 
-    def __init__(self, engine: Engine, counters: Counters) -> None:
+    def __init__(self, engine: "Engine", counters: Counters) -> None:
         self.engine = engine
         self.counters = counters
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")

@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,30 +12,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 if TYPE_CHECKING:
     from runtime.transformers.asked import Asked, Rejected
+    from runtime.transformers.job import Finish, Job
     from runtime.transformers.pieces import Pieces
 else:
     from asked import Asked, Rejected
+    from job import Finish, Job
     from pieces import Pieces
 
 TemplateError: type[Exception] = import_module("jinja2").TemplateError  # untyped where this is checked
-
-
-@dataclass(frozen=True)
-class Job:
-    """One answer to make."""
-
-    tokens: tuple[int, ...]  # of the prompt
-    max_tokens: int
-    asked: Asked
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-
-@dataclass(frozen=True)
-class Finish:
-    """How an answer ended."""
-
-    reason: str  # "stop" or "length"
-    tokens: int  # made, the end token included
 
 
 class Engine:

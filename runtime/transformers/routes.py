@@ -18,11 +18,11 @@ from starlette.routing import Route
 if TYPE_CHECKING:
     from runtime.transformers.asked import Asked, Rejected, parse
     from runtime.transformers.desk import Desk
-    from runtime.transformers.engine import Finish, Job
+    from runtime.transformers.job import Finish, Job
 else:
     from asked import Asked, Rejected, parse
     from desk import Desk
-    from engine import Finish, Job
+    from job import Finish, Job
 
 # Any in this file: JSON bodies, and ASGI's own messages
 
