@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from pipeline.clients import oci
+from pipeline.clients.buildkit import Builder
 from pipeline.clients.docker import DockerHost
 from pipeline.core.errors import UserError
 from pipeline.core.protocols import Driver
@@ -63,8 +64,8 @@ def drivers(settings: Settings, project: str) -> Mapping[str, Driver[Any]]:
     return {
         "artifact": ArtifactDriver(store, sources),
         "environment": EnvironmentDriver(settings.cache),
-        "engine": EngineDriver(settings.cache, oci.repository, project, settings.environment),
-        "image": ImageDriver(store, oci.repository, project, settings.environment),
+        "engine": EngineDriver(Builder(), settings.cache, oci.repository, owner),
+        "image": ImageDriver(store, oci.repository, owner),
         "local": LocalDriver(settings.state / "local", store, owner, settings.secret, settings.environ),
         "docker": DockerDriver(
             cache(DockerHost), oci.repository, store, owner, settings.secret, settings.state / "docker"

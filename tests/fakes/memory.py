@@ -96,9 +96,8 @@ class MemoryDriver:
 
 
 def _key(address: Address, locator: Mapping[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    # Kinds of one machine have no locator: their address is their place.
-    place = tuple(sorted(locator.items()))
-    return ("" if place else address, place)
+    # a thing that moved is asked for under its old place as "…~previous"
+    return (address.removesuffix("~previous"), tuple(sorted(locator.items())))
 
 
 def _proof(resource: Resource[Any]) -> Proof | None:
