@@ -82,7 +82,7 @@ class Bars:
                 self._task(address, str(action))
             case Progress(address, doing, done, total):
                 task = self._task(address, doing)
-                self._phase(task, doing)
+                self._phase(address, task, doing)
                 self._bars.update(task, completed=done, total=total or None)
             case Line(address, text):
                 self._bars.update(self._task(address, ""), line=clean(text))
@@ -97,7 +97,7 @@ class Bars:
             self._tasks[address] = self._bars.add_task(doing, total=None, name=clean(address), line="")
         return self._tasks[address]
 
-    def _phase(self, task: TaskID, doing: str) -> None:
+    def _phase(self, address: Address, task: TaskID, doing: str) -> None:
         """A new phase starts its own bar: speed and time left are of it alone."""
         if self._bars.tasks[self._bars.task_ids.index(task)].description != doing:
-            self._bars.reset(task, description=doing, line="")
+            self._bars.reset(task, description=doing, name=clean(address), line="")  # reset drops all fields

@@ -7,6 +7,7 @@ from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, pl
 from pipeline.core.diagnostic import Diagnostic, Severity, Where
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.NOTE: "bold cyan"}
+_AFTER = 8  # columns shown behind the word that is meant, in a line too long to be shown whole
 _TOKEN = re.compile(r"""["'][^"']*["']|[^\s:,\[\]{}#]+""")
 
 
@@ -56,8 +57,9 @@ def _excerpt(where: Where, text: str, ink: Ink) -> list[str]:
     begin = min(where.column - 1, len(line))
     token = _TOKEN.match(line, begin)
     length = max(1, len(token[0]) if token else 1)
-    skipped = max(0, begin + length - room) if begin + 1 > room // 2 else 0
-    shown = cut("".join(" " if c == "\t" else c if c.isprintable() else "?" for c in line[skipped:]), room)
+    skipped = max(0, begin + length + _AFTER - room) if columns(line) > room else 0
+    printable = "".join(" " if c == "\t" else c if c.isprintable() else "?" for c in line[skipped:])
+    shown = cut("…" + printable[1:] if skipped else printable, room)
     caret = " " * min(columns(shown[: begin - skipped]), room - 1)
     marks = "^" * min(length, room - columns(caret))
     empty = " " * (columns(gutter) - 2) + "| "

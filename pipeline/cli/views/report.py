@@ -37,10 +37,9 @@ def _table(report: Report, ink: Ink) -> list[str]:
         return []
     heads = ("ADDRESS", "ACTION", "RESULT", "SECONDS", "")
     rows = [
-        (o.address, str(o.action), str(o.status), f"{o.seconds:.1f}".rjust(7), _detail(o))
-        for o in report.outcomes
+        (o.address, str(o.action), str(o.status), f"{o.seconds:.1f}", _detail(o)) for o in report.outcomes
     ]
-    head, *lines = table(heads, rows, (44, 7, 7, 9), ink)
+    head, *lines = table(heads, rows, (44, 7, 7, 9), ink, numbers=3)
     coloured = [
         line.replace(f"  {o.status}", f"  {ink(_STYLES[o.status], str(o.status))}", 1)
         for line, o in zip(lines, report.outcomes, strict=True)

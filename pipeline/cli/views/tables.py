@@ -38,22 +38,28 @@ class Details:
 
 
 def table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], most: Sequence[int], ink: Ink = plain
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    most: Sequence[int],
+    ink: Ink = plain,
+    *,
+    numbers: int | None = None,
 ) -> list[str]:
-    """Left-aligned columns, each at most `most` wide; the last takes what is left."""
+    """Columns at most `most` wide, the last as wide as what is left; left-aligned, but for the one of `numbers`."""
     cells = [[clean(cell) for cell in row] for row in rows]
     widths = [
         min(most[i], max([columns(heads[i]), *(columns(row[i]) for row in cells)]))
         for i in range(len(heads) - 1)
     ]
     last = max(0, WIDTH - sum(widths) - 2 * len(widths))
-    lines = [_line(heads, widths, last)]
-    lines[0] = ink("bold", lines[0])
-    return [*lines, *(_line(row, widths, last) for row in cells)]
+    head, *lines = [_line(row, widths, last, numbers) for row in (heads, *cells)]
+    return [ink("bold", head), *lines]
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], last: int) -> str:
+def _line(cells: Sequence[str], widths: Sequence[int], last: int, numbers: int | None) -> str:
     firsts = [pad(cut(cell, width), width) for cell, width in zip(cells, widths, strict=False)]
+    if numbers is not None:
+        firsts[numbers] = cells[numbers].rjust(widths[numbers])
     return "  ".join([*firsts, cut(cells[-1], last)]).rstrip()
 
 

@@ -1,0 +1,82 @@
+"""Machine output keeps to its schemas, and the committed schemas are fresh."""
+
+import json as text_json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from pipeline.cli.views import json
+from pipeline.cli.views.schema import SCHEMAS
+from pipeline.cli.views.tables import Details, Row
+from pipeline.core.change import Action, FieldDiff
+from pipeline.core.diagnostic import Where, error
+from pipeline.core.digest import Json
+from pipeline.core.report import Report
+from pipeline.core.resource import Unreadable
+from tests.unit.cli.building import Box, change, plan
+from tests.unit.cli.test_report import RUN
+
+SCHEMA_FOLDER = Path(__file__).parents[3] / "schema"
+PLAN = plan(
+    change("qwen/docker:box", Action.UPDATE, diffs=[FieldDiff("launch/env/A", None, ["x"])], line=3),
+    change("old/docker:box", Action.DELETE),
+    change(
+        "tiny/docker:box",
+        Action.CREATE,
+        applied=Box(),
+        missing=True,
+        drift=[FieldDiff("memory_bytes", 1, None)],
+    ),
+    unreadable={"far/docker:away": Unreadable("timeout", "is it up?")},
+    diagnostics=[error("wrong", Where("models.yaml", 1, 2), "do this", "qwen")],
+    refusals=[error("protected")],
+)
+MADE: dict[str, dict[str, Json]] = {
+    "plan": json.plan(PLAN),
+    "report": json.report(RUN),
+    "drift": json.drift(PLAN),
+    "list": json.models([Row("qwen", "box", "running", "main", "9c0d2f7", None)]),
+    "show": json.details([Details("qwen", (("", (("pin", "9c0d2f7"),)),))]),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_output_keeps_to_its_schema(name: str) -> None:
+    schema: dict[str, Any] = SCHEMAS[name]()
+
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(text_json.loads(json.text(MADE[name])), schema)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_schema_refuses_unknown_keys(name: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**MADE[name], "surprise": 1}, SCHEMAS[name]())
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_committed_schema_is_fresh(name: str) -> None:
+    committed = (SCHEMA_FOLDER / f"{name}.schema.json").read_text(encoding="utf-8")
+
+    assert committed == json.text(SCHEMAS[name]()) + "\n", "run: just schema"
+
+
+def test_plan_counts_and_places_are_in_the_json() -> None:
+    made: Any = MADE["plan"]  # Any: a JSON document
+
+    assert made["summary"]["create"] == 1 and made["summary"]["delete"] == 1
+    assert made["changes"][0]["where"] == "models.yaml:3:3"
+    assert made["changes"][0]["diffs"] == [{"path": "launch/env/A", "before": None, "after": ["x"]}]
+    assert made["complete"] is False
+
+
+def test_drift_names_only_what_drifted() -> None:
+    made: Any = MADE["drift"]  # Any: a JSON document
+
+    assert [one["address"] for one in made["drifted"]] == ["tiny/docker:box"]
+
+
+def test_empty_report_is_valid() -> None:
+    jsonschema.validate(json.report(Report(())), SCHEMAS["report"]())
