@@ -1,0 +1,72 @@
+"""Template vllm: parallelism, shared memory, and what its data says of versions."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.core.digest import Json
+from pipeline.core.errors import UserError
+from pipeline.core.image import Engine, Launch
+from pipeline.core.model import Artifact, Hardware, Model
+from pipeline.templates.release import release, variant
+from pipeline.templates.vllm import Vllm
+
+CPU = Hardware("cpu", 0)
+H100X8 = Hardware("h100x8", 8)
+ENGINE = Engine("vllm", "0.32.0", "cpu", "linux/amd64", "3.11", "base", None, "https://pypi.org/simple", ())
+MODEL = Model("tiny", Artifact("hf://a/b", "main", "0" * 40, ()), CPU, "vllm", ENGINE)
+
+
+def launch(hardware: Hardware, args: dict[str, Json] | None = None) -> Launch:
+    template = Vllm()
+    return template.launch(
+        replace(MODEL, hardware=hardware, args=args or {}), template.variant(None, hardware)
+    )
+
+
+def test_tensor_parallel_size_is_the_gpus_of_a_replica() -> None:
+    assert "--tensor-parallel-size=8" in launch(H100X8).argv
+
+
+def test_pipeline_and_data_ranks_take_their_share_of_the_gpus() -> None:
+    argv = launch(H100X8, {"pipeline_parallel_size": 2, "data-parallel-size": 2}).argv
+    assert {"--tensor-parallel-size=2", "--pipeline-parallel-size=2", "--data-parallel-size=2"} <= set(argv)
+
+
+def test_ranks_that_do_not_divide_the_gpus_are_refused() -> None:
+    with pytest.raises(UserError) as caught:
+        launch(H100X8, {"pipeline-parallel-size": 3})
+    assert "3 pipeline and data ranks do not divide 8 GPUs" in caught.value.diagnostics[0].summary
+
+
+def test_every_problem_is_named_at_once_with_where_it_comes_from() -> None:
+    with pytest.raises(UserError) as caught:
+        launch(H100X8, {"tensor-parallel-size": 2, "max-num-seq": 4, "pipeline-parallel-size": 5})
+    hints = [problem.hint for problem in caught.value.diagnostics]
+    assert hints == [
+        'did you mean "max-num-seqs"?',
+        "it comes from hardware: GPUs per replica",
+        'hardware "h100x8" has 8 GPUs per replica',
+    ]
+
+
+def test_cpu_runs_in_float32_without_tensor_parallelism() -> None:
+    assert launch(CPU).argv == ("--dtype=float32", "--enforce-eager", "--kv-cache-memory-bytes=67108864")
+
+
+def test_shared_memory_grows_with_the_gpus() -> None:
+    assert launch(CPU).shm_bytes == 512 * 2**20
+    assert launch(H100X8).shm_bytes == 16 * 2**30
+
+
+def test_a_version_without_the_variant_names_those_that_have_it() -> None:
+    with pytest.raises(LookupError) as caught:
+        variant("vllm", "0.33.0", CPU)
+    assert str(caught.value) == (
+        'vllm 0.33.0 has no variant "cpu", which hardware "cpu" needs; versions that have it: 0.32.0'
+    )
+
+
+def test_flags_are_those_of_the_version() -> None:
+    assert "reasoning-effort-map" not in (release("vllm", "0.32.0").flags or ())
+    assert "reasoning-effort-map" in (release("vllm", "0.33.0").flags or ())
