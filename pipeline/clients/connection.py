@@ -254,10 +254,10 @@ def _words(problem: HTTPError) -> str:
     match problem:
         case NameResolutionError():
             return "its name cannot be resolved"
+        case NewConnectionError():  # before its parent
+            return "connection refused" if "refused" in str(problem) else "cannot be connected to"
         case ConnectTimeoutError():
             return f"no connection within {_CONNECT_TIMEOUT_S} s"
-        case NewConnectionError():
-            return "connection refused" if "refused" in str(problem) else "cannot be connected to"
         case ReadTimeoutError():
             return f"no answer within {_READ_TIMEOUT_S} s"
         case SSLError():

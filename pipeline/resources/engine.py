@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -70,15 +70,13 @@ class EngineDriver:
         builder: Builder,
         cache_root: Path,
         repositories: OpenRepository,
-        project: str,
-        environment: str = "default",
+        owner: Mark,
         install: Install = uv.install_into,
     ) -> None:
         self._builder = builder
         self._folder = cache_root / "engine-environments"
         self._open = repositories
-        self._project = project
-        self._environment = environment
+        self._owner = owner  # its address is filled in for each
         self._install = install
 
     def observe(
@@ -190,7 +188,7 @@ class EngineDriver:
         return folder
 
     def _mark(self, where: Address) -> Mark:
-        return Mark(self._project, self._environment, where)
+        return replace(self._owner, address=where)
 
 
 def _base(engine: Engine) -> str:

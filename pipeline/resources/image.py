@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from pipeline.clients.oci import ImageManifest, Repository
@@ -117,13 +117,10 @@ class _Question:
 class ImageDriver:
     """Images are named by their content: a tag mp-<12 hex> in a repository of ours is ours."""
 
-    def __init__(
-        self, cache: Cache, repositories: OpenRepository, project: str, environment: str = "default"
-    ) -> None:
+    def __init__(self, cache: Cache, repositories: OpenRepository, owner: Mark) -> None:
         self._open = repositories
         self._publisher = Publisher(cache, repositories)
-        self._project = project
-        self._environment = environment
+        self._owner = owner  # its address is filled in for each
 
     def observe(
         self, wanted: Sequence[Resource[ImageState]], known: Sequence[Entry]
@@ -207,7 +204,7 @@ class ImageDriver:
         return self._publisher.transfer(shop, _previous(wanted.desired, question.entry))
 
     def _mark(self, where: Address) -> Mark:
-        return Mark(self._project, self._environment, where)
+        return replace(self._owner, address=where)
 
 
 def _recipe(resource: Resource[ImageState]) -> Recipe:

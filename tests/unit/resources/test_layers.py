@@ -1,0 +1,190 @@
+"""Layout version 1: which files make which layer, and that a layer is one byte sequence, for ever."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.core.errors import Corrupt, Missing
+from pipeline.core.model import FileEntry, Overlay
+from pipeline.resources.layers import (
+    MOST_OWN_LAYERS,
+    OWN_LAYER_BYTES,
+    DamagedFile,
+    Layer,
+    layers,
+    stream,
+)
+
+LARGE = OWN_LAYER_BYTES
+GIB = 2**30
+
+
+def entry(path: str, content: bytes = b"") -> FileEntry:
+    return FileEntry(path, len(content), hashlib.sha256(content).hexdigest())
+
+
+def sized(path: str, size_bytes: int) -> FileEntry:
+    return FileEntry(path, size_bytes, hashlib.sha256(path.encode()).hexdigest())
+
+
+class OpenContents:
+    """Opens files of a dictionary."""
+
+    def __init__(self, contents: Mapping[str, bytes]) -> None:
+        self._contents = contents
+
+    def __call__(self, wanted: FileEntry) -> BinaryIO:
+        return io.BytesIO(self._contents[wanted.path])
+
+
+def tar_of(contents: Mapping[str, bytes]) -> bytes:
+    (layer,) = layers([entry(path, content) for path, content in contents.items()])
+    return b"".join(stream(layer, OpenContents(contents)))
+
+
+def paths(found: tuple[Layer, ...]) -> list[list[str]]:
+    return [[file.path for file in layer.files] for layer in found]
+
+
+def test_small_files_share_a_layer_and_large_ones_have_their_own() -> None:
+    files = [sized("b.safetensors", LARGE), sized("config.json", 900), sized("a.safetensors", LARGE + 1)]
+
+    assert paths(layers(files)) == [["config.json"], ["a.safetensors"], ["b.safetensors"]]
+
+
+def test_a_file_just_below_the_limit_is_small() -> None:
+    assert paths(layers([sized("a", LARGE - 1), sized("b", 1)])) == [["a", "b"]]
+
+
+def test_each_overlay_is_a_layer_of_its_own_and_comes_last() -> None:
+    overlays = [Overlay(path, "0" * 64, 3, f"/x/{path}") for path in ("chat_template.jinja", "a.json")]
+
+    found = layers([sized("config.json", 10), sized("model.safetensors", LARGE)], overlays)
+
+    assert paths(found) == [["config.json"], ["model.safetensors"], ["a.json"], ["chat_template.jinja"]]
+    assert [layer.overlay is not None for layer in found] == [False, False, True, True]
+
+
+def test_more_than_ninety_large_files_share_layers_with_their_neighbours() -> None:
+    files = [sized(f"model-{number:05}.safetensors", 4 * GIB) for number in range(200)]
+
+    found = layers(files)
+
+    assert len(found) == MOST_OWN_LAYERS
+    assert [path for layer in paths(found) for path in layer] == [file.path for file in files]
+    assert {len(layer.files) for layer in found} == {2, 3}
+
+
+def test_ninety_large_files_are_ninety_layers() -> None:
+    assert len(layers([sized(f"{number:03}", LARGE) for number in range(90)])) == 90
+
+
+def test_a_known_file_gives_a_known_layer() -> None:
+    """If this digest ever changes, every image of every user is pushed again: that is layout version 2."""
+    contents = {"config.json": b'{"model_type":"llama"}\n', "nested/notes.txt": b""}
+
+    assert hashlib.sha256(tar_of(contents)).hexdigest() == (
+        "72f60269a235ce168cb985ef28ed01cf60aff89e50fa1f32a18f653066055363"
+    )
+
+
+def test_the_header_is_the_same_whoever_wrote_the_file_and_when() -> None:
+    with tarfile.open(fileobj=io.BytesIO(tar_of({"sub/a.txt": b"hello"}))) as tar:
+        members = tar.getmembers()
+
+    assert [(m.name, m.mode, m.uid, m.gid, m.mtime, m.uname) for m in members] == [
+        ("models", 0o755, 0, 0, 0, ""),
+        ("models/sub", 0o755, 0, 0, 0, ""),
+        ("models/sub/a.txt", 0o644, 0, 0, 0, ""),
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        st.lists(
+            st.text(
+                st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=60
+            ),
+            min_size=1,
+            max_size=4,
+        )
+        .map("/".join)
+        .filter(lambda path: not {".", ".."} & set(path.split("/"))),
+        st.binary(max_size=1500),
+        min_size=1,
+        max_size=4,
+    ).filter(lambda files: not any(other.startswith(f"{path}/") for path in files for other in files))
+)
+def test_any_file_names_come_out_as_they_went_in_and_the_size_is_exact(contents: dict[str, bytes]) -> None:
+    (layer,) = layers([entry(path, content) for path, content in contents.items()])
+
+    written = b"".join(stream(layer, OpenContents(contents)))
+
+    assert len(written) == layer.size_bytes
+    with tarfile.open(fileobj=io.BytesIO(written)) as tar:
+        found = {m.name: tar.extractfile(m) for m in tar.getmembers() if m.isfile()}
+    assert {name: handle.read() for name, handle in found.items() if handle} == {
+        f"models/{path}": content for path, content in contents.items()
+    }
+
+
+def test_a_file_of_more_than_eight_gibibytes_has_its_size_in_a_pax_record() -> None:
+    size_bytes = 9 * GIB
+    (layer,) = layers([FileEntry("model.gguf", size_bytes, "0" * 64)])
+
+    blocks = stream(layer, lambda _: io.BytesIO(b"x" * 10))
+    head = b"".join(block for block, _ in zip(blocks, range(2), strict=False))
+
+    with tarfile.open(fileobj=io.BytesIO(head), mode="r|") as tar:
+        assert [(m.name, m.size) for m in (tar.next(), tar.next()) if m] == [
+            ("models", 0),
+            ("models/model.gguf", size_bytes),
+        ]
+    assert layer.size_bytes == 512 + 3 * 512 + size_bytes + 1024
+
+
+@pytest.mark.parametrize(
+    ("found", "what"),
+    [
+        (b"hellO", "not what its sha256 says"),
+        (b"hell", "1 bytes early"),
+        (b"hello!", "not what its sha256 says"),
+    ],
+    ids=["changed", "shorter", "longer"],
+)
+def test_a_damaged_file_ends_the_stream_before_its_end(found: bytes, what: str) -> None:
+    (layer,) = layers([entry("a.txt", b"hello")])
+    written: list[bytes] = []
+
+    with pytest.raises(DamagedFile, match=what) as problem:
+        written.extend(stream(layer, OpenContents({"a.txt": found})))
+
+    assert problem.value.entry == layer.files[0]
+    assert isinstance(problem.value, Corrupt)
+    assert len(b"".join(written)) < layer.size_bytes
+
+
+def test_a_file_that_cannot_be_read_is_missing() -> None:
+    (layer,) = layers([entry("a.txt", b"hello")])
+
+    def absent(_: FileEntry) -> BinaryIO:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with pytest.raises(Missing, match=r"a\.txt"):
+        list(stream(layer, absent))
+
+
+def test_the_key_depends_on_paths_and_contents_alone() -> None:
+    one = Layer((entry("a", b"1"), entry("b", b"2")))
+    same = Layer((entry("b", b"2"), entry("a", b"1")))
+    renamed = Layer((entry("a", b"1"), entry("c", b"2")))
+
+    assert one.key == same.key
+    assert one.key != renamed.key
