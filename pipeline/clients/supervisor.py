@@ -18,17 +18,18 @@ import time
 from pathlib import Path
 from types import FrameType
 
-RESTARTS = 5  # in a row
 STEADY_S = 60.0  # a server that ran this long is no crash in a row
-PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # before each start after a crash
 _POLL_S = 0.1
 
 
 class Supervisor:
     """One server, started again until it is told to stop or has crashed too often."""
 
-    def __init__(self, argv: list[str], env: dict[str, str], folder: Path) -> None:
-        self._argv, self._env, self._folder = argv, env, folder
+    def __init__(
+        self, argv: list[str], env: dict[str, str], folder: Path, pauses_s: tuple[float, ...] = PAUSES_S
+    ) -> None:
+        self._argv, self._env, self._folder, self._pauses_s = argv, env, folder, pauses_s
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
         self._restarts = 0
@@ -47,9 +48,9 @@ class Supervisor:
             steady = time.monotonic() - began > STEADY_S
             self._record(code, time.monotonic() - began)
             self._restarts = 0 if steady else self._restarts
-            if self._stopping or self._restarts >= RESTARTS:
+            if self._stopping or self._restarts >= len(self._pauses_s):
                 return
-            self._pause(PAUSES_S[min(self._restarts, len(PAUSES_S) - 1)])
+            self._pause(self._pauses_s[self._restarts])
             self._restarts += 1
 
     def _serve(self) -> int:

@@ -6,6 +6,7 @@ A new driver joins the suite with one factory in BENCHES.
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import docker
 import pytest
 
+from pipeline.clients import daemon
 from pipeline.clients.docker import DockerHost
 from pipeline.clients.oci import Repositories
 from pipeline.core.model import Secret
@@ -78,6 +80,9 @@ def local_bench(request: pytest.FixtureRequest, folder: Path) -> Iterator[Bench]
         assert isinstance(answer, Observed)
         assert answer.remote_id is not None
         os.killpg(int(answer.remote_id), signal.SIGKILL)
+        found = daemon.find(folder / "local" / "tiny")
+        while found is not None and found.supervisor.alive:
+            time.sleep(0.01)
 
     try:
         yield Bench(driver, resource(), resource("--no-chat"), kill)

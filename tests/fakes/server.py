@@ -68,6 +68,7 @@ if __name__ == "__main__":
         print(ARGV[ARGV.index("--crash") + 1], "\nEngine core initialization failed.", file=sys.stderr)
         sys.exit(1)
     if "--slow" in ARGV:
+        print("loading weights", flush=True)
         time.sleep(float(ARGV[ARGV.index("--slow") + 1]))
     if "--eat" in ARGV:  # more memory than it may have
         eaten = [bytearray(os.urandom(2**20)) for _ in range(int(ARGV[ARGV.index("--eat") + 1]))]
