@@ -79,7 +79,7 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     made = _assemble(world, selection, composition, compared, inventory)
     diagnostics = (*pins.diagnostics, *composition.diagnostics, *notes, *compared.diagnostics)
     if not selection.destroy:
-        diagnostics += open_bases(pins)
+        diagnostics += open_bases(pins, _built(composition))
     made = replace(
         made,
         diagnostics=diagnostics,
@@ -116,7 +116,7 @@ def lock(world: World, names: Sequence[str] = (), upgrade: frozenset[str] = froz
     """Resolve what models.lock does not hold, or (for the models in `upgrade`) everything anew. Writes nothing."""
     chosen = _names(world, Selection(tuple(names)))
     pins, composition = _desired(world, chosen, upgrade)
-    diagnostics = (*pins.diagnostics, *composition.diagnostics, *open_bases(pins))
+    diagnostics = (*pins.diagnostics, *composition.diagnostics, *open_bases(pins, _built(composition)))
     made = _locked(world, pins, chosen)
     changed = pins.stale
     if not changed and made != world.lock:
@@ -185,6 +185,12 @@ def _compose(world: World, pins: Pins, names: Iterable[str]) -> tuple[Compositio
 def _is_used(variant_key: str, composition: Composition) -> bool:
     starts = tuple(prefix + variant_key for prefix in NEEDS_ENGINE)
     return any(address.startswith(starts) for address in composition.resources)
+
+
+def _built(composition: Composition) -> frozenset[str]:
+    """Keys of the engines whose images are among the resources."""
+    images = (a for a in composition.resources if a.startswith("@engine/"))
+    return frozenset(a.removeprefix("@engine/").partition(":")[0] for a in images)
 
 
 def _gone(

@@ -110,7 +110,7 @@ def _compare(
         if entry.digest and seen.digest and entry.digest != seen.digest and not drift:
             drift = (FieldDiff("digest", entry.digest, seen.digest),)
             diffs = diffs or (FieldDiff("digest", seen.digest, entry.digest),)
-    if seen.mark != mark:
+    if resource.tracked and seen.mark != mark:
         drift += (FieldDiff("mark", mark.address, seen.mark.address if seen.mark else None),) if entry else ()
         findings.refusals.append(_not_ours(resource, seen.mark))
     action = _action(resource.desired, diffs)
@@ -202,7 +202,10 @@ def differences(before: Json, after: Json, path: str = "") -> Iterator[FieldDiff
         return
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted(before.keys() | after.keys()):
-            yield from differences(before.get(key), after.get(key), _join(path, key))
+            if key in before and key in after:
+                yield from differences(before[key], after[key], _join(path, key))
+            else:  # not there and null are two things
+                yield FieldDiff(_join(path, key), before.get(key), after.get(key))
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for index, (one, other) in enumerate(zip(before, after, strict=True)):
             yield from differences(one, other, _join(path, str(index)))

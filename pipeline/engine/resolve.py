@@ -271,15 +271,15 @@ def _gather(
     return found, tuple(problems)
 
 
-def open_bases(pins: Pins) -> tuple[Diagnostic, ...]:
-    """A remark for every engine whose base image has no digest yet."""
+def open_bases(pins: Pins, built: frozenset[str]) -> tuple[Diagnostic, ...]:
+    """A remark for every engine whose image is wanted (`built`: Engine.key) and whose base has no digest yet."""
     return tuple(
         warning(
             f'engine {key}: base "{engine.base}" could not be resolved to a digest here: its image cannot be built',
             hint=f"name a base that this machine reaches: engines: {{{engine.template}: {{base: …@sha256:…}}}}",
         )
         for key, engine in sorted(pins.engines.items())
-        if engine.base_digest is None
+        if engine.base_digest is None and engine.key in built
     )
 
 

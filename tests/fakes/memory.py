@@ -85,10 +85,11 @@ class MemoryDriver:
             missing = [need for need in resource.needs if need not in inputs]
             assert not missing, f"{change.address} was started without {missing}"
             emit(Progress(change.address, "make", 1, 1))
+            mark = Mark(self.project, self.environment, resource.address)
             thing = Thing(
                 tuple(sorted(resource.locator.items())),
                 resource.desired,
-                Mark(self.project, self.environment, resource.address),
+                mark if resource.tracked else None,
                 digest(fingerprint(fields_of(resource.desired)).encode()) if resource.keep else None,
             )
             self.things[_key(resource.address, resource.locator)] = thing
