@@ -115,16 +115,16 @@ def _is_file(folder: Folder, name: str) -> bool:
 
 
 def _registry(sections: Mapping[str, Json], tree: Tree) -> Iterator[Diagnostic]:
-    """With several registries, one must be meant."""
+    """Of several registries, one must be meant."""
     registries = _mapping(sections.get("registries"))
     if len(registries) < 2 or "registry" in _mapping(sections.get("defaults")):
         return
-    for name, target in _mapping(sections.get("targets")).items():
-        if isinstance(target, dict) and not target.get("registry"):
-            hint = f"add `defaults: {{registry: {next(iter(registries))}}}`"
-            yield error(
-                f"targets.{name}: which of {len(registries)} registries?", tree.where("targets", name), hint
-            )
+    targets = _mapping(sections.get("targets"))
+    open_ones = [name for name, target in targets.items() if not _mapping(target).get("registry")]
+    if open_ones:
+        hint = f"add defaults: {{registry: {next(iter(registries))}}}"
+        summary = f"which of {len(registries)} registries does target {open_ones[0]} use?"
+        yield error(summary, tree.where("registries"), hint)
 
 
 def _collisions(sections: Mapping[str, Json], tree: Tree) -> Iterator[Diagnostic]:

@@ -20,7 +20,6 @@ LATER = (
     Later(("moved",), (), "renaming without replacing"),
     Later(("max_deletes",), (), "a limit on deletes"),
     Later(("inventory", "backend"), ("git", "kubernetes", "s3"), "an inventory outside this folder"),
-    Later(("inventory", "*"), (), "settings of an inventory"),
     Later(("secrets", "*", "kubernetes"), (), "secrets of a cluster"),
     Later(("hardware", "*", "usd_per_hour"), (), "prices"),
     Later(("hardware", "*", "nodes"), (), "replicas on several nodes"),

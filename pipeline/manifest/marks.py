@@ -243,7 +243,7 @@ class _Builder:
             trap = Trap(f'key "{name}" is already on line {first.line + 1}', "keep one of the two")
         frame.skip = trap is not None
         if trap:
-            self._refuse((*frame.path, name), trap, mark)
+            self._report(trap, mark)
 
     def _place(self, value: Json, mark: Any) -> Path:
         """Put a value where it belongs and write down where it stands."""
@@ -267,9 +267,13 @@ class _Builder:
         return path
 
     def _refuse(self, path: Path, trap: Trap, mark: Any) -> None:
+        """A value that is not taken as it stands: nothing more shall be said of it."""
         self.reported.add(path)
+        self._report(trap, mark)
+
+    def _report(self, trap: Trap, mark: Any) -> None:
         self.problems.append(error(trap.summary, Where(self.file, mark.line + 1, mark.column + 1), trap.hint))
 
     def _give_up(self, summary: str, mark: Any, hint: str | None = None) -> NoReturn:
-        self._refuse((), Trap(summary, hint or "write the values out"), mark)
+        self._report(Trap(summary, hint or "write the values out"), mark)
         raise _TooMuch

@@ -4,13 +4,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from pipeline.manifest.scalars import BASE_IMAGE, REGISTRY_URL, EnvName, Name, Size, Spec, Text, mistake
+from pipeline.manifest.scalars import (
+    BASE_IMAGE,
+    REGISTRY_URL,
+    EnvName,
+    Name,
+    Size,
+    Spec,
+    Template,
+    Text,
+    mistake,
+)
 
 
 class DefaultsSpec(Spec):
     """What a model has when it does not say otherwise."""
 
-    template: Name | None = Field(default=None, description="How models are served: `vllm` or `transformers`")
+    template: Template | None = Field(default=None, description="How models are served")
     hardware: Name | None = Field(default=None, description="A key of `hardware:`")
     registry: Name | None = Field(
         default=None, description="A key of `registries:`; not needed when there is only one"

@@ -4,7 +4,7 @@ import gc
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pipeline.core.digest import Json
 from pipeline.manifest.check import check
 from pipeline.manifest.marks import Tree, parse
 from pipeline.manifest.spec import Manifest
-from pipeline.manifest.wording import Loc, Schema, describe_all
+from pipeline.manifest.wording import Loc, Schema, describe_all, written
 from pipeline.targets import ENTRIES
 
 LARGEST_BYTES = 32 * 2**20
@@ -30,7 +30,7 @@ class Document:
     text: str
     manifest: Manifest | None  # None when there is an error
     diagnostics: tuple[Diagnostic, ...]  # in the order of the file
-    tree: Tree
+    tree: Tree = field(repr=False)
 
     def where(self, *path: str | int) -> Where:
         """The place of a key or of a list's item: where("models", "qwen3-8b", "test", 0)."""
@@ -72,19 +72,19 @@ def _document(path: Path, name: str, text: str) -> Document:
 def _validate(sections: Mapping[str, Json], tree: Tree) -> tuple[Manifest | None, list[Diagnostic]]:
     try:
         # JSON's own rules: lists are tuples, text is never a number
-        written = json.dumps(sections)
-        return Manifest.model_validate_json(written, strict=True, context={"kinds": _kinds(sections)}), []
+        text = json.dumps(sections)
+        return Manifest.model_validate_json(text, strict=True, context={"kinds": _kinds(sections)}), []
     except ValidationError as problem:
-        found = [one for one in problem.errors(include_url=False) if one["loc"] not in tree.reported]
+        found = [one for one in problem.errors(include_url=False) if written(one["loc"]) not in tree.reported]
         return None, describe_all(found, tree, lambda loc: _schema(loc, _kinds(sections)))
 
 
-def _kinds(sections: Mapping[str, Json]) -> dict[str, Json]:
+def _kinds(sections: Mapping[str, Json]) -> dict[str, str]:
     """Which kind of target each name stands for, as far as it is written."""
     targets = sections.get("targets")
-    if not isinstance(targets, dict):
-        return {}
-    return {name: spec.get("kind") for name, spec in targets.items() if isinstance(spec, dict)}
+    specs = targets.items() if isinstance(targets, dict) else ()
+    kinds = {name: spec.get("kind") for name, spec in specs if isinstance(spec, dict)}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, str)}
 
 
 def _without_empty(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -99,10 +99,10 @@ def _without_empty(data: Mapping[str, Json]) -> dict[str, Json]:
     return kept
 
 
-def _schema(loc: Loc, kinds: Mapping[str, Json]) -> tuple[Schema, Loc]:
+def _schema(loc: Loc, kinds: Mapping[str, str]) -> tuple[Schema, Loc]:
     """The JSON schema that knows the keys of a place: a target's options have one for each kind."""
     if len(loc) > 3 and (loc[0], loc[2]) == ("models", "targets"):
-        return _schema_of(ENTRIES[str(kinds[str(loc[3])])]), loc[4:]
+        return _schema_of(ENTRIES[kinds[str(loc[3])]]), loc[4:]
     return _schema_of(Manifest), loc
 
 

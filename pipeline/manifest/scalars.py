@@ -6,6 +6,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from pipeline.templates import TEMPLATES
+
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 FLAG_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -54,6 +56,7 @@ Name = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=63)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
 FlagName = Annotated[str, StringConstraints(pattern=FLAG_NAME)]
 Text = Annotated[str, StringConstraints(min_length=1)]
+Template = Annotated[Name, WithJsonSchema({"type": "string", "enum": sorted(TEMPLATES)})]
 Size = Annotated[
     int,
     PlainValidator(parse_size),

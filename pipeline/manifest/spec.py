@@ -14,7 +14,7 @@ from pipeline.manifest.places import (
     SecretReference,
     SecretSpec,
 )
-from pipeline.manifest.scalars import EnvName, FlagName, Name, Spec, Text
+from pipeline.manifest.scalars import EnvName, FlagName, Name, Spec, Template, Text
 from pipeline.targets import TargetSpec
 
 
@@ -109,7 +109,7 @@ class ModelSpec(Spec):
         description="Branch, tag or commit, pinned in models.lock; needed for hf://, not for folders",
     )
     files: FilesSpec = Field(default=FilesSpec(), description="Which files of the source belong to the model")
-    template: Name | None = Field(default=None, description="How it is served: `vllm` or `transformers`")
+    template: Template | None = Field(default=None, description="How it is served")
     engine: ModelEngineSpec | None = Field(default=None, description="An engine version for this model alone")
     serve: ServeSpec = Field(default=ServeSpec(), description="How the engine serves it")
     chat: ChatSpec | None = Field(default=None, description="A chat template of your own")

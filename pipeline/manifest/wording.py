@@ -39,7 +39,7 @@ def describe_all(problems: Iterable[ErrorDetails], tree: Tree, known: Known) -> 
 def describe(problem: ErrorDetails, tree: Tree, known: Known) -> Diagnostic:
     """One diagnostic for one of pydantic's errors; `known` tells which keys there are, for "did you mean"."""
     kind, ctx, found = problem["type"], problem.get("ctx", {}), problem["input"]
-    path = _written(problem["loc"])
+    path = written(problem["loc"])
     if kind == "union_tag_invalid":
         path, kind, found = (*path, "kind"), "literal_error", ctx["tag"]
         ctx = {"expected": ctx["expected_tags"]}
@@ -104,7 +104,7 @@ def _subject(path: Path, summary: str, where: Where, hint: str | None) -> Diagno
     return error(f"{owner} {summary}", where, hint, _model(path))
 
 
-def _written(loc: Loc) -> Path:
+def written(loc: Loc) -> Path:
     """The place as the user wrote it: without the tags that pydantic puts into it."""
     parts = [part for part in loc if part != "[key]" and not str(part).startswith("=")]
     if loc[:1] == ("targets",) and len(parts) > 2:
