@@ -97,13 +97,11 @@ def _root(
     ] = False,
 ) -> None:
     context.obj = options_from(chdir, env, colour=not no_color)
-    if context.invoked_subcommand is None:
-        output.result(context.get_help())
 
 
 def application() -> Any:
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.callback(cls=Lazy, invoke_without_command=True, help=HELP, context_settings=_SETTINGS)(_root)
+    app.callback(cls=Lazy, help=HELP, context_settings=_SETTINGS)(_root)
     return typer.main.get_command(app)
 
 
@@ -114,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """The exit code of one command line."""
-    words = hoisted(arguments)
+    words = hoisted(arguments) or ["--help"]
     ink = output.ink(sys.stderr, os.environ, wanted="--no-color" not in words)
     try:
         return int(application().main(words, prog_name="mp", standalone_mode=False) or ExitCode.OK)

@@ -54,12 +54,12 @@ def read_project(options: Options) -> Project:
 def _origin(folder: Path, file: str) -> Origin:
     """The commit of the checkout, and whether the manifest differs from it; neither where git does not answer."""
     if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
-        return Origin(file)
+        return Origin(file, root=str(folder))
     question = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=all", "--", file]
     try:
         answer = process.run(question, cwd=folder, timeout_s=_GIT_TIMEOUT_S, system="git")
     except BackendError:
-        return Origin(file)
+        return Origin(file, root=str(folder))
     commit = None
     edited = False
     for line in answer.splitlines():
@@ -67,4 +67,6 @@ def _origin(folder: Path, file: str) -> Origin:
             commit = line.removeprefix("# branch.oid ")
         elif not line.startswith("#"):
             edited = True
-    return Origin(file, None if commit == "(initial)" else commit, edited and commit != "(initial)")
+    if commit == "(initial)":
+        return Origin(file, root=str(folder))
+    return Origin(file, commit, edited, root=str(folder))

@@ -34,6 +34,10 @@ class Session:
         names = [*self.project.manifest.models, *(o for o in owners if not o.startswith("@"))]
         return selected(patterns, dict.fromkeys(names))
 
+    def plan(self, selection: engine.Selection) -> engine.Planned:
+        with output.waiting("Reading"):
+            return engine.plan(self.world, selection)
+
     def origin(self, planned: engine.Planned) -> Origin:
         """What the plan's first lines say."""
         pins = {name: locked.artifact.pin for name, locked in self.world.lock.models.items()}

@@ -33,10 +33,10 @@ def rows(plan: Plan, manifest: Manifest, names: tuple[str, ...]) -> list[Row]:
     return found
 
 
-def details(plan: Plan, name: str) -> Details:
+def details(plan: Plan, name: str, root: str) -> Details:
     """Everything the plan's reading knows of one model, resource by resource."""
     mine = [change for change in plan.changes if owner_of(change.address) == name]
-    sections = [("", list(_of_artifact(mine)))]
+    sections = [("", list(_of_artifact(mine, root)))]
     sections += [(change.address, list(_of_change(change))) for change in mine if change.kind != "artifact"]
     for where, unread in plan.unreadable.items():
         if owner_of(where) == name:
@@ -99,11 +99,11 @@ def _artifact(change: Change[Any] | None) -> Artifact | None:
     return held if isinstance(held, Artifact) else None
 
 
-def _of_artifact(mine: list[Change[Any]]) -> Iterator[tuple[str, str]]:
+def _of_artifact(mine: list[Change[Any]], root: str) -> Iterator[tuple[str, str]]:
     for change in mine:
         if (artifact := _artifact(change)) is None:
             continue
-        yield "source", artifact.source
+        yield "source", units.source(artifact.source, root)
         if artifact.version:
             yield "version", artifact.version
         yield "pin", artifact.pin
@@ -154,4 +154,4 @@ def _files(mine: list[Change[Any]]) -> Iterator[tuple[str, str]]:
     for change in mine:
         if artifact := _artifact(change):
             for entry in artifact.files:
-                yield entry.path, f"{units.transferred(entry.size_bytes):>10}  sha256 {entry.sha256[:12]}"
+                yield entry.path, f"sha256 {entry.sha256[:12]}, {units.transferred(entry.size_bytes)}"

@@ -23,5 +23,5 @@ def run(
     """
     session = open_session(options_of(context), locked=locked)
     selection = engine.Selection(session.models(models), max_deletes=max_deletes)
-    planned = engine.plan(session.world, selection)
+    planned = session.plan(selection)
     return carry_out(session, planned, "Apply these changes?", yes=yes, as_json=as_json)

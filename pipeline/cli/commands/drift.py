@@ -16,7 +16,7 @@ def run(context: typer.Context, models: Models = None, as_json: AsJson = False) 
     Exits 2 on drift, 1 when not everything could be read.
     """
     session = open_session(options_of(context))
-    plan = engine.plan(session.world, engine.Selection(session.models(models))).plan
+    plan = session.plan(engine.Selection(session.models(models))).plan
     project = session.project
     if as_json:
         output.result(json.text(json.drift(plan)))

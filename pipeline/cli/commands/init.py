@@ -56,9 +56,11 @@ def run(
         with file.open("x", encoding="utf-8") as stream:
             stream.write(TEMPLATE.format(project=name))
     except FileExistsError:
-        raise MpError(f"{file} is there already", "edit it, or remove it first") from None
+        raise MpError(f"{file.name} is there already", "edit it, or remove it first") from None
     except OSError as problem:
-        raise MpError(f"cannot write {file}: {problem.strerror}") from problem
+        raise MpError(
+            f"{file} cannot be written: {(problem.strerror or 'unknown error').lower()}"
+        ) from problem
     ignore = folder / ".gitignore"
     lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
     if IGNORED not in lines:

@@ -15,7 +15,7 @@ def run(context: typer.Context, models: Models = None, as_json: AsJson = False) 
     """List the models at their targets: what state each is in, which version and pin, and where it answers."""
     session = open_session(options_of(context))
     names = session.models(models)
-    plan = engine.plan(session.world, engine.Selection(names)).plan
+    plan = session.plan(engine.Selection(names)).plan
     found = rows(plan, session.project.manifest, names)
     if as_json:
         output.result(json.text(json.models(found)))

@@ -28,7 +28,7 @@ def run(
     """
     session = open_session(options_of(context), locked=locked)
     selection = engine.Selection(session.models(models), max_deletes=max_deletes)
-    planned = engine.plan(session.world, selection)
+    planned = session.plan(selection)
     plan = planned.plan
     if as_json:
         output.result(json.text(json.plan(plan)))

@@ -21,8 +21,8 @@ def run(
     """Show what is known of a model: its pin, sizes and facts, and each of its resources with what is live."""
     session = open_session(options_of(context))
     names = session.models(models)
-    plan = engine.plan(session.world, engine.Selection(names)).plan
-    shown = [details(plan, name) for name in names]
+    plan = session.plan(engine.Selection(names)).plan
+    shown = [details(plan, name, session.project.origin.root) for name in names]
     if as_json:
         output.result(json.text(json.details(shown)))
     else:

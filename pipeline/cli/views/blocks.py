@@ -1,10 +1,11 @@
 """The body of a plan: a block for each model, a line for each engine and environment, texts in one column."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.cli.views import changes
+from pipeline.cli.views import changes, units
+from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, packed, pad, sides
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
@@ -55,31 +56,34 @@ class Block:
         return Action.UPDATE if one is Action.REPLACE else one
 
 
-def blocks(plan: Plan, pins: Mapping[str, str]) -> list[Block]:
-    """What changes: shared things first, each alone; then models in plan order. `pins`: those before this plan."""
+def blocks(plan: Plan, origin: Origin) -> list[Block]:
+    """What changes: shared things first, each alone; then models in plan order."""
     groups: dict[str, list[Change[Any]]] = {}
     for change in plan.active:
         owner = owner_of(change.address)
         groups.setdefault(str(change.address) if owner.startswith("@") else owner, []).append(change)
     remarks = [d for d in plan.diagnostics if d.model and d.severity is not Severity.ERROR]
     found = [
-        Block(owner, tuple(each), _headline(owner, each, pins), tuple(d for d in remarks if d.model == owner))
+        Block(
+            owner, tuple(each), _headline(owner, each, origin), tuple(d for d in remarks if d.model == owner)
+        )
         for owner, each in groups.items()
     ]
     return sorted(found, key=lambda block: not block.shared)
 
 
-def _headline(owner: str, found: Sequence[Change[Any]], pins: Mapping[str, str]) -> str:
+def _headline(owner: str, found: Sequence[Change[Any]], origin: Origin) -> str:
     if all(change.action in (Action.DELETE, Action.FORGET) for change in found):
         return clean(found[0].reason)
     for change in found:
         artifact = getattr(change.resource.desired, "artifact", None) if change.resource else None
         if artifact is None:
             continue
-        if (before := pins.get(owner)) and before != artifact.pin:
+        if (before := origin.pins.get(owner)) and before != artifact.pin:
             return f"version {_pin(before)} → {_pin(artifact.pin)}"
         if change.kind == "artifact":
-            return " ".join(clean(f"{artifact.source} {artifact.version} ({_pin(artifact.pin)})").split())
+            source = units.source(artifact.source, origin.root)
+            return " ".join(clean(f"{source} {artifact.version} ({_pin(artifact.pin)})").split())
     return ""
 
 

@@ -10,4 +10,5 @@ class Origin:
     commit: str | None = None
     edited: bool = False  # the file differs from that commit
     pins: Mapping[str, str] = field(default_factory=dict)  # model → pin in models.lock as it is now
+    root: str = ""  # folder of the manifest
     unlocked: tuple[str, ...] = ()  # what apply writes into models.lock first: "tiny: not in models.lock"

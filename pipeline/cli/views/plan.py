@@ -17,7 +17,7 @@ _MOST_UNLOCKED = 4  # named; the others are counted
 
 def plan(plan: Plan, origin: Origin, sources: Mapping[str, str], ink: Ink = plain) -> str:
     """The whole plan; its last line never changes its shape. `sources`: texts for excerpts, by file."""
-    shown = blocks(plan, origin.pins)
+    shown = blocks(plan, origin)
     top = [header(plan, origin, ink), *_unlocked(origin), *not_read(plan, ink)]
     paragraphs = [top, *body(shown, ink), drift_lines(plan, ink)]
     if remarks := _remarks(plan, shown):
@@ -108,9 +108,7 @@ def _end(plan: Plan, ink: Ink) -> list[str]:
     lines = [ink("bold red", line) for line in lines]
     if not plan.active and not lines:
         lines.append("No changes.")
-    moved = plan.transfer
-    if moved.download_bytes or moved.push_bytes:
-        most = "" if moved.exact else "at most "
-        sums = f"{units.transferred(moved.download_bytes)} in, {units.transferred(moved.push_bytes)} out"
-        lines.append(f"Transfer {most}{sums}.")
+    moved = ((plan.transfer.download_bytes, "in"), (plan.transfer.push_bytes, "out"))
+    if sums := [f"{units.transferred(size)} {way}" for size, way in moved if size]:
+        lines.append(f"Transfer {'' if plan.transfer.exact else 'at most '}{', '.join(sums)}.")
     return [*lines, ink("bold", last_line(plan))]

@@ -28,7 +28,9 @@ def memory(size_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "0.3 s", "12 s", "3 min 05 s", "2 h 10 min"."""
+    """ "40 ms", "0.3 s", "12 s", "3 min 05 s", "2 h 10 min"."""
+    if seconds < 0.095:
+        return f"{max(0, round(seconds * 1000))} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -37,6 +39,15 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def source(reference: str, root: str) -> str:
+    """A reference as its user wrote it: folders of the project relative to it."""
+    return (
+        "./" + reference.removeprefix(f"file://{root}/")
+        if reference.startswith(f"file://{root}/")
+        else reference
+    )
 
 
 def counted(number: float, noun: str) -> str:

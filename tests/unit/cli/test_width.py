@@ -70,7 +70,7 @@ def test_plans_and_drift_fit(
         refusals=remarks,
         unreadable={name: Unreadable(reason, reason) for name, reason in unread.items()},
     )
-    origin = Origin("models.yaml" * 9, "a" * 40, True, {}, ("x" * 130, "y z"))
+    origin = Origin("models.yaml" * 9, "a" * 40, True, unlocked=("x" * 130, "y z"))
 
     for view in (plan_view, drift):
         assert_fits(view(made, origin, {}, ansi))
