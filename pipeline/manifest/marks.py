@@ -6,7 +6,7 @@ keys, ambiguous words, tags, merge keys and alias bombs are refused here, each a
 
 import copy
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from yaml import YAMLError
@@ -24,7 +24,7 @@ from yaml.events import (
 from pipeline.core.diagnostic import Diagnostic, Where, error
 from pipeline.core.digest import Json
 from pipeline.manifest.plain import Trap, resolve
-from pipeline.manifest.syntax import describe_syntax, stray_tabs
+from pipeline.manifest.syntax import describe_syntax, indenting_tabs, stray_tabs, without_indenting_tabs
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -80,7 +80,16 @@ class Tree:
 
 
 def parse(text: str, file: str) -> Tree:
-    """Read one document; every problem is kept, none raised."""
+    """Read one document; every problem is kept, none raised. Tabs in indentation hide nothing else."""
+    tree = _parse(text, file)
+    if not tree.whole and (tabs := indenting_tabs(text, file)):
+        again = (_parse(spaced, file) for spaced in without_indenting_tabs(text))
+        if readable := next((each for each in again if each.whole), None):
+            return replace(readable, problems=(*tabs, *readable.problems))
+    return tree
+
+
+def _parse(text: str, file: str) -> Tree:
     builder = _Builder(file)
     whole = True
     try:
@@ -94,16 +103,8 @@ def parse(text: str, file: str) -> Tree:
         builder.problems.append(describe_syntax(problem, text, file))
     if whole and "\t" in text:
         builder.problems.extend(stray_tabs(text, file, builder.scalars))
-    return Tree(
-        file,
-        text,
-        builder.root,
-        builder.spots,
-        builder.aliased,
-        tuple(builder.problems),
-        frozenset(builder.reported),
-        whole,
-    )
+    problems, reported = tuple(builder.problems), frozenset(builder.reported)
+    return Tree(file, text, builder.root, builder.spots, builder.aliased, problems, reported, whole)
 
 
 class _TooMuch(Exception):

@@ -1,6 +1,7 @@
 """What the YAML parser says, in words a user can act on, with the place that matters. Used by marks."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from yaml import YAMLError
@@ -73,6 +74,19 @@ def stray_tabs(text: str, file: str, scalars: list[tuple[int, int]]) -> list[Dia
         if not in_scalar and "#" not in text[line_start : tab.start()]:
             found.append(tab_refused(Where(file, *position(text, tab.start()))))
     return found
+
+
+def indenting_tabs(text: str, file: str) -> list[Diagnostic]:
+    """The first tab in the indentation of each line."""
+    lines = enumerate(text.split("\n"), 1)
+    return [tab_refused(Where(file, n, tab.end())) for n, line in lines if (tab := re.match(r" *\t", line))]
+
+
+def without_indenting_tabs(text: str) -> Iterator[str]:
+    """What the text may have been meant to be, for one tab width after the other."""
+    for width in (2, 4, 8):
+        lines = (re.fullmatch(r"([ \t]*)(.*)", line, re.DOTALL) for line in text.split("\n"))
+        yield "\n".join(line[1].expandtabs(width) + line[2] for line in lines if line)
 
 
 def position(text: str, index: int) -> tuple[int, int]:

@@ -120,7 +120,6 @@ BROKEN = [  # text, what must be said
     ("a: {b: 1\n", "1:4 this mapping has no closing } | close it, or put a comma between the pairs"),
     ("a: 'x\n", "1:4 this quoted text has no closing quote | close the quote"),
     ("a:\n  b: 1\n c: 2\n", "3:2 wrong indentation | indent the keys of one mapping alike"),
-    ("a:\n\tb: 1\n", "2:1 a tab; YAML is indented with spaces | replace the tab by spaces"),
     (MODEL.replace("project: acme", "project:\tacme"), "2:9 a tab; YAML is indented with spaces | "),
     (MODEL + "    test: &x [*x]\n", "11:15 alias *x refers to itself | "),
     (MODEL + "    env: {A: *x}\n", "11:14 alias *x has no anchor before it | "),
@@ -286,6 +285,21 @@ def test_windows_line_ends_and_byte_order_mark_are_read(tmp_path: Path) -> None:
     found = document(tmp_path, b"\xef\xbb\xbf" + MODEL.replace("\n", "\r\n").encode())
     assert lines(found) == []
     assert found.where("models", "m", "source").line == 9
+
+
+def test_tabs_in_indentation_hide_nothing_else(tmp_path: Path) -> None:
+    text = MODEL.replace("    source", "\tsource").replace("    targets", "\ttargts").replace("  m:", " m:")
+    assert [line.partition(" |")[0] for line in lines(document(tmp_path, text))] == [
+        "9:1 a tab; YAML is indented with spaces",
+        "10:1 a tab; YAML is indented with spaces",
+        '10:3 m: unknown key "targts"',
+    ]
+
+
+def test_tabs_that_no_width_makes_readable_are_still_named(tmp_path: Path) -> None:
+    assert lines(document(tmp_path, "a:\n\tb: [1\n")) == [
+        "2:1 a tab; YAML is indented with spaces | replace the tab by spaces"
+    ]
 
 
 def test_tabs_inside_text_and_comments_are_kept(tmp_path: Path) -> None:
