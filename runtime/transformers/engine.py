@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 if TYPE_CHECKING:
     from runtime.transformers.asked import Asked, Rejected
@@ -127,17 +127,14 @@ class Engine:
 
 def load(folder: Path, *, dtype: str, device: str, max_model_len: int | None) -> Engine:
     """Load safetensors weights; no code of the model is run, nothing is downloaded."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    context = _context(config.get_text_config(), max_model_len)  # before the weights, which may take minutes
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True, device_map=_places(device)
     ).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     sampling = folder / "generation_config.json"
-    return Engine(
-        model,
-        tokenizer,
-        _context(model.config.get_text_config(), max_model_len),
-        json.loads(sampling.read_text()) if sampling.is_file() else {},
-    )
+    return Engine(model, tokenizer, context, json.loads(sampling.read_text()) if sampling.is_file() else {})
 
 
 def _places(device: str) -> str | dict[str, str] | None:
