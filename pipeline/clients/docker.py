@@ -74,6 +74,7 @@ class DockerHost:
                 environment=dict(wanted.environ),
                 labels=dict(wanted.labels),
                 user=wanted.user,
+                use_config_proxy=False,  # or the user's proxies end up in the container
                 ports=[wanted.container_port],
                 host_config=_host_config(api, wanted),
             )

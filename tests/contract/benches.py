@@ -1,6 +1,6 @@
 """Drivers under contract: for each kind a thing to make, another wish for it, and a way to spoil it by hand.
 
-A new driver joins the suite with one factory in BENCHES.
+A new driver joins the suite with one factory in BENCHES. Deployments run the tiny engine, tests.fakes.server.
 """
 
 import contextlib

@@ -73,15 +73,18 @@ def make_environment(engine: Engine, folder: Path, on_line: Callable[[str], None
     (folder / "bin" / "python").symlink_to(Path(sys.executable).resolve())
 
 
-def push_image(host: str, base: str, registry: str, fingerprint: str = "0" * 64) -> tuple[ImageName, Digest]:
-    """The tiny engine as an image in a registry: base plus /opt/mp/serve.py, made without a build."""
-    image = ImageName(
-        Registry("main", url=f"{registry}/tiny"), "transformers.engine", f"mp-{fingerprint[:12]}"
-    )
+def push_image(
+    host: str, base: str, registry: str, repository: str = "transformers.engine", answer: str | None = None
+) -> tuple[ImageName, Digest]:
+    """The tiny engine as an image in a registry, with weights where an answer is given; made without a build."""
+    image = ImageName(Registry("main", url=f"{registry}/tiny"), repository, f"mp-{'0' * 12}")
+    files = {"opt/mp/serve.py": SERVER.read_bytes()}
+    if answer is not None:
+        files["models/answer.txt"] = answer.encode()
     client = docker.DockerClient(base_url=host)
     try:
         made = client.containers.create(base, "true")
-        made.put_archive("/", _serve_tar())
+        made.put_archive("/", _tar(files))
         name = f"{image.registry.url}/{image.repository}"
         made.commit(name, image.tag)
         made.remove()
@@ -102,11 +105,11 @@ def ignore(event: Event) -> None:
     """An Emit for tests that look at no events."""
 
 
-def _serve_tar() -> bytes:
+def _tar(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        content = SERVER.read_bytes()
-        entry = tarfile.TarInfo("opt/mp/serve.py")
-        entry.size, entry.mode = len(content), 0o644
-        tar.addfile(entry, io.BytesIO(content))
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()

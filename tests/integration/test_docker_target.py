@@ -350,3 +350,23 @@ def test_engine_that_does_not_answer_makes_its_addresses_unreadable_and_no_other
     assert time.monotonic() - began < 10
     with pytest.raises(Unreachable):
         box.driver.apply(Change(gone, "docker", Action.CREATE, there, None, None), {}, engine.ignore)
+
+
+def test_baked_weights_are_those_of_the_image_and_nothing_is_mounted(
+    box: Box, base_image: BaseImage, registry: RealRegistry
+) -> None:
+    image, digest = engine.push_image(box.host, base_image.local, registry.host, "tiny", "baked in")
+    wanted = box.wanted(image=image, weights="baked")
+    made = replace(box, digest=digest).bring(wanted)
+    assert made.proof is not None
+    assert made.proof.answer == "baked in"
+    assert box.container().attrs["Mounts"] == []
+    assert box.diffs(wanted) == ()
+    box.container().remove(force=True)
+    engine.remove_image(box.client, image)
+
+
+def test_container_that_is_as_wanted_is_proven_and_not_made_again(box: Box) -> None:
+    first, second = box.bring(box.wanted()), box.bring(box.wanted())
+    assert second.remote_id == first.remote_id
+    assert second.proof is not None

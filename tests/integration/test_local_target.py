@@ -20,18 +20,23 @@ import pytest
 
 from pipeline.clients import daemon
 from pipeline.core.change import Action, Change
-from pipeline.core.errors import Corrupt, Missing, StartFailed
-from pipeline.core.model import Model, Secret
+from pipeline.core.errors import Corrupt, Denied, Missing, StartFailed
+from pipeline.core.model import Model, Question, Secret
+from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event, Line
 from pipeline.core.resource import Absent, Address, Entry, Observed, Resource, fields_of
 from pipeline.resources.cache import Cache
 from pipeline.resources.environment import environment_path
+from pipeline.sources.local import LocalSource
 from pipeline.targets.local.driver import LocalDriver
 from pipeline.targets.local.spec import LocalState, state_of
+from pipeline.templates import TEMPLATES
 from tests.contract.benches import OWNER, no_secret
 from tests.fakes import engine
+from tests.parts.engines import CPU, locked_engine
 
 ADDRESS = Address("tiny/local:here")
+CHECKPOINT = Path(__file__).parents[2] / "examples" / "quickstart" / "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -228,6 +233,24 @@ def test_process_of_another_owner_survives_our_delete(here: Here) -> None:
     assert here.seen().state.running is True
 
 
+def test_two_models_of_one_name_do_not_take_each_others_process(here: Here) -> None:
+    here.bring(here.wanted())
+    other = replace(here.wanted(), address=Address("other/local:here"))
+    change = Change(other.address, "local", Action.CREATE, other, None, None)
+    with pytest.raises(Denied, match='the name "tiny" is taken by tiny/local:here'):
+        here.driver.apply(change, {}, engine.ignore)
+    assert here.seen().state.running is True
+
+
+def test_process_that_was_never_proven_is_not_running_and_is_proven_without_a_restart(here: Here) -> None:
+    first = here.bring(here.wanted())
+    record = json.loads((here.place / "process.json").read_text())
+    (here.place / "process.json").write_text(json.dumps({**record, "proof": None}))
+    assert here.seen().state.running is False
+    second = here.bring(here.wanted())
+    assert (second.state.running, second.remote_id) == (True, first.remote_id)
+
+
 def test_lines_of_the_log_are_shown_while_it_starts(here: Here) -> None:
     events: list[Event] = []
     change = Change(ADDRESS, "local", Action.CREATE, here.wanted("--slow", "1"), None, None)
@@ -263,3 +286,31 @@ def test_damaged_record_is_unreadable_and_not_absent(here: Here) -> None:
     assert "is damaged" in getattr(answer, "reason", "")
     with contextlib.suppress(ProcessLookupError):
         os.killpg(here.daemon().supervisor.pid, signal.SIGKILL)
+
+
+@pytest.mark.transformers
+def test_quickstart_checkpoint_is_served_by_the_real_transformers_runtime(
+    transformers_python: Path, tmp_path: Path
+) -> None:
+    cache, locked = Cache(tmp_path / "cache"), locked_engine("transformers")
+    environment = environment_path(cache.root, locked)
+    environment.parent.mkdir(parents=True)
+    environment.symlink_to(transformers_python.parents[1])
+    source = LocalSource(tmp_path / "hashes")
+    artifact = source.resolve(SourceSpec(f"file://{CHECKPOINT}", ""), None)
+    cache.add(artifact, source, engine.ignore, Address("tiny/artifact"))
+    questions = (Question("What is mp?", "models.yaml"),)
+    model = Model("tiny", artifact, CPU, "transformers", locked, questions=questions)
+    template = TEMPLATES["transformers"]
+    launch = template.launch(model, template.variant(None, CPU))
+    state = state_of(model, launch, None, template.build(locked))
+    wanted = Resource(ADDRESS, "local", {"name": "tiny"}, state)
+    here = Here(tmp_path, cache, LocalDriver(tmp_path / "local", cache, OWNER, no_secret, os.environ))
+    try:
+        made = here.bring(wanted)
+        assert made.proof is not None
+        assert "models.yaml" in made.proof.answer
+        assert made.proof.url.endswith("/v1/chat/completions")
+        assert fields_of(here.seen().state) == fields_of(state)
+    finally:
+        daemon.stop(here.place)

@@ -94,7 +94,7 @@ class DockerDriver:
                 f'container "{name}" is not ours',
                 "remove it by hand, or give this entry another name",
             )
-        if before is not None and _can_stay(change, resource.desired):
+        if before is not None and _can_stay(before, resource.desired):
             return self._adjust(host, before, resource, emit)
         return self._replace(host, before, resource, inputs, emit)
 
@@ -131,7 +131,7 @@ class DockerDriver:
     def _adjust(
         self, host: DockerHost, container: Container, resource: Resource[DockerState], emit: Emit
     ) -> Observed[DockerState]:
-        """Limits, restart policy, running or not: the container stays."""
+        """Limits, restart policy, running or not, or nothing at all: the container stays and is proven."""
         desired = resource.desired
         host.limit(container.id, desired.memory_bytes, desired.cpus)
         host.restart_policy(container.id, desired.restart)
@@ -306,11 +306,12 @@ def _seen(url: str, container: Container | None) -> Observed[DockerState] | Abse
     )
 
 
-def _can_stay(change: Change[DockerState], desired: DockerState) -> bool:
-    """All that differs can be changed in place; an engine can move a limit and cannot lift one."""
-    fields = {diff.path.partition("/")[0] for diff in change.diffs}
-    lifted = {name for name in ("memory_bytes", "cpus") if getattr(desired, name) is None}
-    return bool(fields) and fields <= _IN_PLACE - lifted
+def _can_stay(container: Container, desired: DockerState) -> bool:
+    """All that differs now can be changed in place; an engine can move a limit and cannot lift one."""
+    live, wanted = fields_of(state_in(container)), fields_of(desired)
+    differing = {name for name in wanted if live[name] != wanted[name]}
+    lifted = {name for name in ("memory_bytes", "cpus") if wanted[name] is None}
+    return differing <= _IN_PLACE - lifted
 
 
 def _ended(container: Container | None) -> str | None:

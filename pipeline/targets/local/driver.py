@@ -13,7 +13,7 @@ from pipeline.clients import daemon
 from pipeline.clients.openai import Server, wait_until_answering
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Json
-from pipeline.core.errors import BackendError, Missing, StartFailed
+from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.model import Secret
 from pipeline.core.report import Emit, Line, Progress
 from pipeline.core.resource import (
@@ -97,29 +97,46 @@ class LocalDriver:
 
     def _delete(self, folder: Path, address: Address) -> None:
         process = _read(folder)
-        if process is not None and process.mark.address == address.partition("~")[0]:
+        if process is not None and process.mark == self._mark(Address(address.partition("~")[0])):
             daemon.stop(folder)
             shutil.rmtree(folder)
 
     def _bring(self, resource: Resource[LocalState], emit: Emit) -> Observed[LocalState]:
         state, folder = resource.desired, self._folder / resource.locator["name"]
-        recipe = state.recipe
-        assert recipe is not None, "a desired process knows how it is made"
+        before = self._own(folder, resource.address)
+        if before is not None and _still_runs(folder, before, state):  # a run was cut off before the proof
+            return self._proven(resource, before, folder, emit)
+        recipe = _recipe(state)
         emit(Progress(resource.address, "verify"))
         weights = self._cache.view(recipe.artifact, recipe.overlays)
         argv = [str(self._python(recipe)), recipe.serve, str(folder / "launch.json")]
         secrets = {variable: self._secret(secret) for variable, secret in recipe.secrets.items()}
-        before = _read(folder)
         daemon.stop(folder)
-        port = _port(resource, state, before)
-        process = _Process(replace(self._owner, address=resource.address), state, port, None)
+        process = _Process(self._mark(resource.address), state, _port(resource, before), None)
         files = _hand_over(folder, secrets)
-        launch = document(recipe.launch, model=str(weights), host=HOST, port=port, secrets=files)
+        launch = document(recipe.launch, model=str(weights), host=HOST, port=process.port, secrets=files)
         daemon.write(folder / "launch.json", launch)
         _write(folder, process)
         emit(Progress(resource.address, "start"))
+        daemon.start(folder, argv, daemon.environ_for(self._environ))
+        return self._proven(resource, process, folder, emit)
+
+    def _own(self, folder: Path, address: Address) -> _Process | None:
+        """What the folder remembers. Raises Denied when it is another's."""
+        process = _read(folder)
+        if process is not None and process.mark != self._mark(address):
+            raise Denied(
+                str(address),
+                f'the name "{folder.name}" is taken by {process.mark.address}',
+                "choose another name",
+            )
+        return process
+
+    def _proven(
+        self, resource: Resource[LocalState], process: _Process, folder: Path, emit: Emit
+    ) -> Observed[LocalState]:
+        """Wait for the answer and remember it; what does not answer is ended."""
         try:
-            daemon.start(folder, argv, daemon.environ_for(self._environ))
             proof = self._prove(resource, process, folder, emit)
         except BaseException:
             daemon.stop(folder)
@@ -129,8 +146,7 @@ class LocalDriver:
         return replace(_seen(folder, process), proof=proof)
 
     def _prove(self, resource: Resource[LocalState], process: _Process, folder: Path, emit: Emit) -> Proof:
-        recipe = resource.desired.recipe
-        assert recipe is not None
+        recipe = _recipe(resource.desired)
         server = Server(
             system=resource.address,
             endpoint=process.endpoint,
@@ -149,6 +165,9 @@ class LocalDriver:
         except StartFailed as problem:
             problem.hint = f"the whole log: {folder / 'log'}"
             raise
+
+    def _mark(self, address: Address) -> Mark:
+        return replace(self._owner, address=address)
 
     def _python(self, recipe: LocalRecipe) -> Path:
         python = environment_path(self._cache.root, recipe.engine) / "bin" / "python"
@@ -169,8 +188,21 @@ def _seen(folder: Path, process: _Process) -> Observed[LocalState]:
     )
 
 
-def _port(resource: Resource[LocalState], state: LocalState, before: _Process | None) -> int:
+def _still_runs(folder: Path, before: _Process, state: LocalState) -> bool:
+    """It was started as it is wanted now and has not ended since."""
+    found = daemon.find(folder)
+    same = fields_of(before.state) == fields_of(state)
+    return same and found is not None and found.running and daemon.ended(folder) is None
+
+
+def _recipe(state: LocalState) -> LocalRecipe:
+    assert state.recipe is not None, "a desired process knows how it is made"
+    return state.recipe
+
+
+def _port(resource: Resource[LocalState], before: _Process | None) -> int:
     """The declared port, or the one that it had, or a free one. Another's server must not be taken for ours."""
+    state = resource.desired
     if isinstance(state.port, int):
         if not _is_free(state.port):
             raise StartFailed(
