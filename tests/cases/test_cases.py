@@ -46,9 +46,9 @@ CASES = sorted(folder.name for folder in HERE.iterdir() if (folder / "models.yam
 def test_case(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     shutil.copytree(HERE / name, folder)
-    drivers = _before(folder)
+    drivers = before(folder)
     world = yaml.safe_load((folder / "world.yaml").read_text()) if (folder / "world.yaml").exists() else {}
-    _disturb(drivers, world)
+    disturb(drivers, world)
     try:
         planned = _plan(folder, drivers, world)
     except MpError as problem:
@@ -62,7 +62,7 @@ def test_case(name: str, tmp_path: Path) -> None:
         _invariants(folder, drivers, planned)
 
 
-def _before(folder: Path) -> dict[str, MemoryDriver]:
+def before(folder: Path) -> dict[str, MemoryDriver]:
     """Apply before.yaml, when there is one, into a new memory world."""
     drivers = memory_drivers(yaml.safe_load((folder / "models.yaml").read_text()).get("project", "p"))
     if (folder / "before.yaml").exists():
@@ -75,7 +75,7 @@ def _before(folder: Path) -> dict[str, MemoryDriver]:
     return drivers
 
 
-def _disturb(drivers: dict[str, MemoryDriver], world: dict[str, Any]) -> None:
+def disturb(drivers: dict[str, MemoryDriver], world: dict[str, Any]) -> None:
     for address, fields in world.get("edit", {}).items():
         _change(drivers, address, lambda thing, f=fields: replace(thing, state=replace(thing.state, **f)))
     for address in world.get("unmarked", []):
@@ -108,7 +108,7 @@ def _change(drivers: dict[str, MemoryDriver], address: str, change: Any) -> None
 def _plan(folder: Path, drivers: dict[str, MemoryDriver], world: dict[str, Any]) -> Planned:
     opened = open_memory_world(folder, drivers, locked=world.get("locked", False))
     planned = engine.plan(opened, Selection(max_deletes=world.get("max_deletes")))
-    return replace(planned, plan=replace(planned.plan, read_seconds=0.0))
+    return replace(planned, plan=replace(planned.plan, read_seconds=1.2))
 
 
 def _invariants(folder: Path, drivers: dict[str, MemoryDriver], planned: Planned) -> None:
