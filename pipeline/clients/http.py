@@ -20,6 +20,7 @@ TRIES = 4
 HOPS = 8
 LONGEST_WAIT_S = 60.0
 SKIP_BYTES = 1 << 20
+DRAIN_BYTES = 64 << 10
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 MOVED = frozenset({301, 302, 303, 307, 308})
 SECRET_HEADERS = frozenset({"authorization", "cookie"})
@@ -234,5 +235,10 @@ def _unreachable(system: str, problem: Exception) -> Unreachable:
 
 
 def _give_back(response: "urllib3.BaseHTTPResponse") -> None:
-    """A read answer's connection is used again; one with bytes still to come is closed."""
-    response.close() if response.length_remaining else response.release_conn()
+    """Use the connection again when little is left to read; http.client wants every answer read to its end."""
+    left_bytes = response.length_remaining
+    if left_bytes is None or left_bytes > DRAIN_BYTES:
+        response.close()
+    else:
+        response.drain_conn()
+        response.release_conn()

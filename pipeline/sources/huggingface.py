@@ -1,6 +1,5 @@
 """Models on the Hugging Face Hub or a mirror: `hf://org/name`, pinned by commit."""
 
-import re
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import BinaryIO
@@ -8,10 +7,8 @@ from typing import BinaryIO
 from pipeline.clients.hub import Hub, HubFile, Revision
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
-from pipeline.sources.choice import chosen, matches
+from pipeline.sources.choice import chosen
 from pipeline.sources.facts import facts, refuse_code, telling
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HuggingFaceSource:
@@ -23,10 +20,8 @@ class HuggingFaceSource:
     def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
         """Pin a branch, tag or commit. Small files that git holds are read: the Hub does not tell their sha256.
 
-        `known` must come from the same source and filter: a commit that is pinned already asks nothing.
+        A `known` artifact of the same commit and the same choice of files spares that: one request in all.
         """
-        if known is not None and _is_pinned(spec, known):
-            return known
         repository = _repository(spec.reference)
         revision = self._hub.revision(repository, spec.version)
         by_path = {file.path: file for file in revision.files}
@@ -51,15 +46,6 @@ class HuggingFaceSource:
 
 def _repository(reference: str) -> str:
     return reference.removeprefix("hf://")
-
-
-def _is_pinned(spec: SourceSpec, known: Artifact) -> bool:
-    return (
-        known.source == spec.reference
-        and _COMMIT.fullmatch(spec.version) is not None
-        and spec.version == known.pin
-        and all(matches(spec, entry.path) for entry in known.files)
-    )
 
 
 def _same(known: Artifact, revision: Revision, files: list[HubFile]) -> bool:

@@ -90,12 +90,10 @@ def test_moved_branch_is_a_new_pin(hub: FakeHub) -> None:
     assert source(hub).resolve(SPEC, known).pin == moved
 
 
-def test_pinned_commit_that_is_known_asks_nothing(hub: FakeHub) -> None:
+def test_wider_filter_is_noticed_although_the_commit_is_known(hub: FakeHub) -> None:
     pinned = replace(SPEC, version=hub.repositories["acme/tiny"].branches["main"])
-    known = source(hub).resolve(pinned, None)
-    hub.log.clear()
-    assert source(hub).resolve(pinned, known) == known
-    assert hub.log == []
+    known = source(hub).resolve(replace(pinned, include=("*.safetensors",)), None)
+    assert len(source(hub).resolve(pinned, known).files) == 3
 
 
 def test_branch_that_did_not_move_costs_one_request(hub: FakeHub) -> None:
