@@ -96,7 +96,7 @@ def body(found: Sequence[Block], ink: Ink) -> list[list[str]]:
     shared = [block for block in found if block.shared]
     models = [block for block in found if not block.shared]
     return [
-        [line for block in group for line in _lines(block, _column(group), ink)]
+        [line for block in group for line in _lines(block, _column(group), _sigil_width(group), ink)]
         for group in (shared, models)
         if group
     ]
@@ -104,11 +104,19 @@ def body(found: Sequence[Block], ink: Ink) -> list[list[str]]:
 
 def _column(group: Sequence[Block]) -> int:
     widths = [2 + columns(clean(block.owner)) for block in group]
-    widths += [4 + columns(name) for block in group if not block.shared for name in _names(block).values()]
+    before = _sigil_width(group) + 1
+    widths += [
+        before + columns(name) for block in group if not block.shared for name in _names(block).values()
+    ]
     return min(_FURTHEST, max(widths, default=0) + 2)
 
 
-def _lines(block: Block, begin: int, ink: Ink) -> Iterator[str]:
+def _sigil_width(group: Sequence[Block]) -> int:
+    """Sigils end in one column, two behind the model's; "-/+" needs room."""
+    return 5 if any(c.action is Action.REPLACE for block in group for c in block.changes) else 3
+
+
+def _lines(block: Block, begin: int, sigil_width: int, ink: Ink) -> Iterator[str]:
     if block.shared:
         change = block.changes[0]
         style = STYLES[change.action]
@@ -117,11 +125,11 @@ def _lines(block: Block, begin: int, ink: Ink) -> Iterator[str]:
     yield _title(block, begin, ink)
     names = _names(block)
     for change in block.changes:
-        sigil = f"{SIGILS[change.action]:>3}"
+        sigil = SIGILS[change.action].rjust(sigil_width)
         parts = [part for part in changes.parts(change) if part != block.headline]
         yield from _row(sigil, names[change.address], parts, STYLES[change.action], begin, ink)
     for remark in block.remarks:
-        yield from _row("  !", "", [_remark(remark)], "yellow", begin, ink)
+        yield from _row("!".rjust(sigil_width), "", [_remark(remark)], "yellow", begin, ink)
 
 
 def _title(block: Block, begin: int, ink: Ink) -> str:

@@ -12,6 +12,7 @@ from pipeline.core.resource import State, fields_of
 
 _MOST = 6  # fields of one change; the others are counted
 _FLAGS = re.compile(r"(?:^|/)argv(?:/\d+)?$")
+_CALLED_BY_KIND = ("artifact", "image", "engine", "environment")
 _SAID_ANYWAY = frozenset({"", "not there", "changed"})
 
 
@@ -22,7 +23,7 @@ def parts(change: Change[Any]) -> list[str]:
         words.append(units.short(clean(change.reason)))
     match change.action:
         case Action.CREATE if change.resource is not None:
-            words.append(size(change.resource.desired))
+            words.append(", ".join(filter(None, [_deployed(change), size(change.resource.desired)])))
         case Action.UPDATE | Action.REPLACE:
             words += differences(change.diffs, _live(change), _desired(change))
         case _:
@@ -36,6 +37,11 @@ def drift(change: Change[Any]) -> str:
         return "was applied and is not there any more"
     applied = dict(change.entry.applied) if change.entry else {}
     return "; ".join(differences(change.drift, applied, _live(change)))
+
+
+def _deployed(change: Change[Any]) -> str:
+    """The kind of a new deployment; what is no deployment is called by its kind already."""
+    return "" if change.kind in _CALLED_BY_KIND else change.kind
 
 
 def size(state: State) -> str:

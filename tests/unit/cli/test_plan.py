@@ -21,7 +21,12 @@ def shown(text: str) -> str:
 
 def test_plan_reads_like_the_one_in_the_design() -> None:
     reviewed = plan(
-        change("@engine/vllm-0.32.0-cpu:main", Action.CREATE, transfer=Transfer(0, 5_120_000_000, 0, False)),
+        change(
+            "@engine/vllm-0.32.0-cpu:main",
+            Action.CREATE,
+            kind="engine",
+            transfer=Transfer(0, 5_120_000_000, 0, False),
+        ),
         change(
             "qwen3-8b/artifact",
             Action.CREATE,
@@ -77,16 +82,16 @@ def test_plan_reads_like_the_one_in_the_design() -> None:
 
         + @engine/vllm-0.32.0-cpu:main  push at most 5.12 GB
 
-        ~ qwen3-8b   hf://Qwen/Qwen3-8B main (9c0d2f7)                                        models.yaml:31
-          + weights  download 16.38 GB
-          + image    push 16.38 GB, reuse 10.10 GB
-          ~ prod     memory 48 GiB → 32 GiB
+        ~ qwen3-8b     hf://Qwen/Qwen3-8B main (9c0d2f7)                                      models.yaml:31
+            + weights  download 16.38 GB
+            + image    push 16.38 GB, reuse 10.10 GB
+            ~ prod     memory 48 GiB → 32 GiB
         ~ llama-70b                                                                           models.yaml:58
-        -/+ box      gpus 2 → 4; shm 1 GiB → 2 GiB
+          -/+ box      gpus 2 → 4; shm 1 GiB → 2 GiB
         ~ mistral                                                                             models.yaml:70
-          ~ prod     drifted; memory 32 GiB → 48 GiB
-        - gone       no longer declared
-          - prod
+            ~ prod     drifted; memory 32 GiB → 48 GiB
+        - gone         no longer declared
+            - prod
 
         Drift, put back: mistral/docker:prod memory 48 GiB → 32 GiB
 
@@ -212,7 +217,7 @@ def test_what_apply_will_lock_is_said() -> None:
 def test_deployment_says_what_it_takes() -> None:
     new = plan(change("q/docker:b", Action.CREATE, desired=Box(48 * GIB, 2, 8000), reason="not there"))
 
-    assert "+ b  2 GPUs, 48 GiB memory, port 8000" in view(new, ORIGIN, {})
+    assert "+ b  docker, 2 GPUs, 48 GiB memory, port 8000" in view(new, ORIGIN, {})
 
 
 def test_colour_is_decoration_only() -> None:
