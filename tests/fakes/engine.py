@@ -74,10 +74,15 @@ def make_environment(engine: Engine, folder: Path, on_line: Callable[[str], None
 
 
 def push_image(
-    host: str, base: str, registry: str, repository: str = "transformers.engine", answer: str | None = None
+    host: str,
+    base: str,
+    registry: str,
+    fingerprint: str = "0" * 64,
+    repository: str = "transformers.engine",
+    answer: str | None = None,
 ) -> tuple[ImageName, Digest]:
     """The tiny engine as an image in a registry, with weights where an answer is given; made without a build."""
-    image = ImageName(Registry("main", url=f"{registry}/tiny"), repository, f"mp-{'0' * 12}")
+    image = ImageName(Registry("main", url=f"{registry}/tiny"), repository, f"mp-{fingerprint[:12]}")
     files = {"opt/mp/serve.py": SERVER.read_bytes()}
     if answer is not None:
         files["models/answer.txt"] = answer.encode()

@@ -355,7 +355,9 @@ def test_engine_that_does_not_answer_makes_its_addresses_unreadable_and_no_other
 def test_baked_weights_are_those_of_the_image_and_nothing_is_mounted(
     box: Box, base_image: BaseImage, registry: RealRegistry
 ) -> None:
-    image, digest = engine.push_image(box.host, base_image.local, registry.host, "tiny", "baked in")
+    image, digest = engine.push_image(
+        box.host, base_image.local, registry.host, repository="tiny", answer="baked in"
+    )
     wanted = box.wanted(image=image, weights="baked")
     made = replace(box, digest=digest).bring(wanted)
     assert made.proof is not None
