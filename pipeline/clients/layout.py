@@ -1,4 +1,8 @@
-"""A repository as an OCI image layout in a folder: blobs by digest, tags in index.json. Opened through clients/oci."""
+"""A repository as an OCI image layout in a folder: blobs by digest, tags in index.json. Opened through clients/oci.
+
+A first apply makes thousands of these files: paths are strings and the calls are the system's own.
+"""
+# ruff: noqa: PTH102, PTH103, PTH105, PTH108, PTH110, PTH116, PTH123
 
 import contextlib
 import errno
@@ -17,6 +21,7 @@ from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missi
 
 REF_NAME = "org.opencontainers.image.ref.name"
 _MARKER = b'{"imageLayoutVersion":"1.0.0"}'
+_PARTIAL = ".partial-"
 _ABANDONED_S = 3600  # an upload that did not grow for so long has no writer any more
 
 
@@ -26,6 +31,7 @@ class LayoutRepository:
     def __init__(self, layout: str, name: str) -> None:
         self._layout = layout
         self._folder = f"{layout}/{name}"
+        self._made = False  # the folders are known to be there
 
     @property
     def location(self) -> str:
@@ -88,30 +94,29 @@ class LayoutRepository:
             yield handle
 
     def mount(self, digest: Digest, from_repository: str) -> bool:
-        self._prepare()
+        source = f"{self._layout}/{from_repository}/{_blob(digest)}"
+        if not os.path.exists(source):
+            return False
+        with _disk(self._folder):
+            self._prepare()
         try:
-            os.link(f"{self._layout}/{from_repository}/{_blob(digest)}", self._path(digest))
+            os.link(source, self._path(digest))
         except FileExistsError:
             return True
-        except OSError:  # not there, or a file system without links
+        except OSError:  # gone meanwhile, or a file system without links
             return False
         return True
 
     def push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
         with _disk(self._folder):
             self._prepare()
-            partial = f"{self._folder}/.uploads/{os.urandom(8).hex()}"
-            try:
+            with self._partial() as partial:
                 found, written = _write(partial, chunks)
                 if written != size_bytes or (digest is not None and found != digest):
                     raise Corrupt(
                         self._folder, f"{written:,} bytes with {found} came instead of {digest or size_bytes}"
                     )
-                Path(partial).replace(self._path(found))
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    Path(partial).unlink(missing_ok=True)
-                raise
+                os.replace(partial, self._path(found))
         return found
 
     def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
@@ -130,7 +135,10 @@ class LayoutRepository:
         descriptor["annotations"] = {**own, REF_NAME: reference}
         with _disk(self._folder), self._alone():
             others = [d for d in self._index() if d["annotations"].get(REF_NAME) != reference]
-            self._write_index([*others, descriptor])
+            ordered = sorted([*others, descriptor], key=canonical)
+            self._replace(
+                "index.json", canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": ordered})
+            )
             self._clean()
         return digest
 
@@ -139,7 +147,7 @@ class LayoutRepository:
 
     def _holds(self, digest: Digest, size_bytes: int | None) -> bool:
         try:
-            found = os.stat(self._path(digest)).st_size  # noqa: PTH116  # asked for every image of a plan
+            found = os.stat(self._path(digest)).st_size
         except FileNotFoundError:
             return False
         except OSError as problem:
@@ -149,7 +157,7 @@ class LayoutRepository:
     # The descriptors are JSON of a file that only this class and its like write; `annotations` is always there.
     def _index(self) -> list[dict[str, Any]]:
         try:
-            with open(f"{self._folder}/index.json", "rb", buffering=0) as handle:  # noqa: PTH123
+            with open(f"{self._folder}/index.json", "rb", buffering=0) as handle:
                 text = handle.read()
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -165,39 +173,51 @@ class LayoutRepository:
             ) from problem
         return list(descriptors)
 
-    def _write_index(self, descriptors: list[dict[str, Json]]) -> None:
-        ordered = sorted(descriptors, key=canonical)
-        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": ordered}
-        partial = Path(f"{self._folder}/.uploads/{os.urandom(8).hex()}")
-        partial.write_bytes(canonical(index))
-        partial.replace(f"{self._folder}/index.json")
+    def _replace(self, name: str, body: bytes) -> None:
+        with self._partial() as partial:
+            _write(partial, lambda: iter([body]))
+            os.replace(partial, f"{self._folder}/{name}")
+
+    @contextlib.contextmanager
+    def _partial(self) -> Iterator[str]:
+        """A name for a file that is not whole yet; nothing is left there unless this process is killed."""
+        partial = f"{self._folder}/{_PARTIAL}{os.urandom(8).hex()}"
+        try:
+            yield partial
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(partial)
+            raise
 
     def _prepare(self) -> None:
-        """The folders and the marker, which also is what writers of the index lock."""
-        marker = Path(f"{self._folder}/oci-layout")
-        if marker.exists():
+        """The folders, then the marker that says that they are there."""
+        if self._made:
             return
-        for name in ("blobs/sha256", ".uploads"):
-            Path(f"{self._folder}/{name}").mkdir(parents=True, exist_ok=True)
-        partial = Path(f"{self._folder}/.uploads/{os.urandom(8).hex()}")
-        partial.write_bytes(_MARKER)
-        # A link and not a rename: two writers that come at once must lock the same file.
-        with contextlib.suppress(FileExistsError):
-            os.link(partial, marker)
-        partial.unlink()
+        if not os.path.exists(f"{self._folder}/oci-layout"):
+            os.makedirs(self._folder, exist_ok=True)
+            for folder in (f"{self._folder}/blobs", f"{self._folder}/blobs/sha256"):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder)
+            self._replace("oci-layout", _MARKER)
+        self._made = True
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """One writer of the index at a time, on this machine."""
         self._prepare()
-        with Path(f"{self._folder}/oci-layout").open("rb") as marker:
-            fcntl.flock(marker, fcntl.LOCK_EX)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(folder)
 
     def _clean(self) -> None:
         """Remove what killed writers left behind."""
-        with os.scandir(f"{self._folder}/.uploads") as leftovers:
+        with os.scandir(self._folder) as leftovers:
             for leftover in leftovers:
+                if not leftover.name.startswith(_PARTIAL):
+                    continue
                 with contextlib.suppress(FileNotFoundError):
                     if leftover.stat().st_mtime < time.time() - _ABANDONED_S:
                         Path(leftover.path).unlink()
@@ -210,10 +230,16 @@ def _blob(digest: Digest) -> str:
 def _write(path: str, chunks: Chunks) -> tuple[Digest, int]:
     hasher = hashlib.sha256()
     written = 0
-    with open(path, "xb") as handle:  # noqa: PTH123
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
         for chunk in chunks():
             hasher.update(chunk)
-            written += handle.write(chunk)
+            done = os.write(handle, chunk)
+            while done < len(chunk):  # a full disk takes a part; the next call says why
+                done += os.write(handle, memoryview(chunk)[done:])
+            written += done
+    finally:
+        os.close(handle)
     return Digest("sha256:" + hasher.hexdigest()), written
 
 
