@@ -48,18 +48,13 @@ class _Seen:
 def unpack(archive: Iterator[bytes], repository: Repository) -> Unpacked:
     """Push the layers of a saved image; holds a block in memory, never a layer. Raises Corrupt."""
     seen = _Seen()
-    with tarfile.open(fileobj=_Reader(archive), mode="r|", bufsize=BLOCK_BYTES) as tar:
-        for member in tar:
-            if member.issym() or member.islnk():
-                seen.links[member.name] = _target(member)
-            elif member.isfile():
-                _take(tar, member, seen, repository)
     try:
+        _read(archive, seen, repository)
         image = json.loads(seen.contents)[0]
         layers = tuple(seen.stored[_resolved(name, seen)] for name in image["Layers"])
         config = seen.configs[image["Config"]]
         diff_ids = json.loads(config)["rootfs"]["diff_ids"]
-    except (ValueError, KeyError, IndexError, TypeError) as problem:
+    except (tarfile.TarError, ValueError, KeyError, IndexError, TypeError) as problem:
         raise Corrupt("docker", "the saved image is not whole", "try again") from problem
     plain = (
         (layer, diff_id)
@@ -69,6 +64,15 @@ def unpack(archive: Iterator[bytes], repository: Repository) -> Unpacked:
     if len(layers) != len(diff_ids) or any(layer.digest != diff_id for layer, diff_id in plain):
         raise Corrupt("docker", "a layer of the saved image is not what its config says", "try again")
     return Unpacked(config, layers)
+
+
+def _read(archive: Iterator[bytes], seen: _Seen, repository: Repository) -> None:
+    with tarfile.open(fileobj=_Reader(archive), mode="r|", bufsize=BLOCK_BYTES) as tar:
+        for member in tar:
+            if member.issym() or member.islnk():
+                seen.links[member.name] = _target(member)
+            elif member.isfile():
+                _take(tar, member, seen, repository)
 
 
 def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, seen: _Seen, repository: Repository) -> None:
