@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar
 
 from pipeline.core.change import Change
 from pipeline.core.diagnostic import Where
-from pipeline.core.image import Build, Engine, ImageName, Launch, Registry, Variant
+from pipeline.core.image import Build, Engine, Launch, Registry, Variant
 from pipeline.core.model import Artifact, FileEntry, Hardware, Model
 from pipeline.core.report import Emit
 from pipeline.core.resource import Absent, Address, Entry, Observed, Resource, S, Unreadable
@@ -80,7 +80,7 @@ class Target(Protocol):
     """Pure: where a model runs or is published."""
 
     def expand(
-        self, place: Place[Any], model: Model, image: ImageName, launch: Launch
+        self, place: Place[Any], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[Any]]:
         """The resources of one model at this target, deployment first. What they need is named by address."""
         ...

@@ -75,7 +75,8 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     gone, notes = _gone(world, names, selection, composition, inventory)
     answers = observe(composition.resources, gone, world.drivers)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
-    compared = diff(composition.resources, gone, answers, inventory, mark)
+    why_gone = "to be destroyed" if selection.destroy else "no longer declared"
+    compared = diff(composition.resources, gone, answers, inventory, mark, why_gone)
     made = _assemble(world, selection, composition, compared, inventory)
     diagnostics = (*pins.diagnostics, *composition.diagnostics, *notes, *compared.diagnostics)
     if not selection.destroy:

@@ -93,8 +93,7 @@ def _expand(one: Placed, targets: Mapping[str, Target], kitchen: _Kitchen) -> It
     launch = template.launch(model, template.variant(model.engine.version, model.hardware))
     found: dict[Address, Resource[Any]] = {}
     for place, kind in zip(one.places, one.kinds, strict=True):
-        name = image.image_name(model, kitchen.build(model), place.registry)
-        for resource in targets[kind].expand(place, model, name, launch):
+        for resource in targets[kind].expand(place, model, kitchen.build(model), launch):
             found.setdefault(resource.address, resource)
     ordered: dict[Address, Resource[Any]] = {}
     for resource in found.values():

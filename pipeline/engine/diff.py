@@ -63,6 +63,7 @@ def diff(
     answers: Mapping[Address, Answer],
     inventory: Inventory,
     mark: Mark,
+    why_gone: str = "no longer declared",
 ) -> Comparison:
     """Every wanted resource and every orphan, compared. `mark` is ours; its address is filled in for each."""
     findings = _Findings()
@@ -77,7 +78,8 @@ def diff(
             case Observed() as observed:
                 _compare(findings, resource, entry, observed, replace(mark, address=address))
     for entry in gone:
-        _remove(findings, entry, answers.get(entry.address, Unreadable("the driver gave no answer")), mark)
+        answer = answers.get(entry.address, Unreadable("the driver gave no answer"))
+        _remove(findings, entry, answer, mark, why_gone)
     return Comparison(
         tuple(findings.changes), findings.unreadable, tuple(findings.diagnostics), tuple(findings.refusals)
     )
@@ -162,29 +164,29 @@ def _not_ours(resource: Resource[Any], mark: Mark | None) -> Diagnostic:
     )
 
 
-def _remove(findings: _Findings, entry: Entry, answer: Answer, mark: Mark) -> None:
+def _remove(findings: _Findings, entry: Entry, answer: Answer, mark: Mark, why: str) -> None:
     """The deletion rule: only what is in the inventory, still carries our mark, and was read without error."""
     own = replace(mark, address=Address(entry.address.removesuffix(PREVIOUS)))
-    action, reason = Action.DELETE, "no longer declared"
+    action, reason = Action.DELETE, why
     seen: Observed[Any] | None = None
     match answer:
         case Unreadable():
             findings.unreadable[entry.address] = answer
             return
         case Absent():
-            action, reason = Action.FORGET, "no longer declared, and already gone"
+            action, reason = Action.FORGET, f"{why}, and already gone"
         case Observed():
             seen = answer
             if seen.mark != own:
                 action, reason = (
                     Action.FORGET,
-                    "no longer declared, and no longer carries our mark: left alone",
+                    f"{why}, and no longer carries our mark: left alone",
                 )
                 findings.diagnostics.append(
                     warning(f"{entry.address}: {reason}", model=owner_of(entry.address))
                 )
             elif entry.on_remove == "forget":
-                action, reason = Action.FORGET, "no longer declared: on_remove is forget"
+                action, reason = Action.FORGET, f"{why}: on_remove is forget"
     if action is Action.DELETE and entry.protect:
         findings.refusals.append(
             error(

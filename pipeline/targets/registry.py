@@ -5,12 +5,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.core.image import ImageName, Launch
+from pipeline.core.image import Build, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource
 from pipeline.resources.image import model_image, weights_image
-from pipeline.templates import TEMPLATES
 
 
 class RegistrySpec(BaseModel):
@@ -39,10 +38,9 @@ class RegistryTarget:
     """Expands a model into the images that are published; nothing runs."""
 
     def expand(
-        self, place: Place[RegistrySpec], model: Model, image: ImageName, launch: Launch
+        self, place: Place[RegistrySpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[Any]]:  # Any: images of two kinds share a driver
         if "model" in place.spec.publish:
-            build = TEMPLATES[model.template].build(model.engine)
             yield model_image(model, build, place.registry, place.project)
         if "weights" in place.spec.publish:
             yield weights_image(model, place.registry, place.project)

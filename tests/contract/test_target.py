@@ -16,7 +16,6 @@ from pipeline.core.model import Artifact, FileEntry, Hardware, Lifecycle, Model,
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, fields_of
 from pipeline.resources.cache import Cache
-from pipeline.resources.image import image_name
 from pipeline.targets import ENTRIES, TARGETS, TargetSpec
 from pipeline.templates import TEMPLATES
 
@@ -60,8 +59,8 @@ def expand(
     place = Place("spot", read, ENTRIES[kind].model_validate(options), registry, "acme", environment)
     template = TEMPLATES[model.template]
     launch = template.launch(model, template.variant(None, model.hardware))
-    name = image_name(model, template.build(model.engine), registry)
-    return list(TARGETS[kind].expand(place, model, name, launch))
+    build = template.build(model.engine)
+    return list(TARGETS[kind].expand(place, model, build, launch))
 
 
 @pytest.fixture(params=sorted(TARGETS))

@@ -56,12 +56,12 @@ class MemoryDriver:
         self, wanted: Sequence[Resource[Any]], known: Sequence[Entry]
     ) -> Mapping[Address, Observed[Any] | Absent | Unreadable]:
         answers: dict[Address, Observed[Any] | Absent | Unreadable] = {}
-        for thing in (*wanted, *known):
-            address = thing.address
+        asked = [(r.address, r.locator) for r in wanted] + [(e.address, e.locator) for e in known]
+        for address, locator in asked:
             if address in self.unreadable:
                 answers[address] = Unreadable(self.unreadable[address])
                 continue
-            found = self.things.get(_key(address, thing.locator))
+            found = self.things.get(_key(address, locator))
             cost = self.transfers.get(address, Transfer())
             if found is None:
                 answers[address] = Absent(cost)

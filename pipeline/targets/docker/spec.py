@@ -11,13 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
-from pipeline.core.image import ImageName, Launch
+from pipeline.core.image import Build, ImageName, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Address, Resource, State, address
-from pipeline.resources.image import engine_name
+from pipeline.resources.image import engine_name, image_name
 from pipeline.targets.deployment import Recipe, artifact_address, content_of, launch_of, recipe_of
-from pipeline.templates import TEMPLATES
 
 COMMAND = ("python3", "/opt/mp/serve.py")
 DEFAULT_SHM_BYTES = 64 * 2**20  # what Docker gives when nothing is said
@@ -108,16 +107,17 @@ class DockerTarget:
     """Expands a model into one container. Raises UserError for what a Docker engine cannot do."""
 
     def expand(
-        self, place: Place[DockerSpec], model: Model, image: ImageName, launch: Launch
+        self, place: Place[DockerSpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[DockerState]]:
         options: DockerOptions = place.options
         if problems := tuple(_problems(place, options, model)):
             raise UserError(problems)
         mounted = options.weights == "mount"
         if mounted:
-            image = engine_name(TEMPLATES[model.template].build(model.engine), place.registry)
+            image = engine_name(build, place.registry)
             image_address = address("@engine", model.engine.key, place.registry.name)
         else:
+            image = image_name(model, build, place.registry)
             image_address = address(model.name, "image", place.registry.name)
         yield Resource(
             address(model.name, "docker", place.name),

@@ -8,13 +8,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core.digest import Json, fingerprint
-from pipeline.core.image import Build, Engine, ImageName, Launch
+from pipeline.core.image import Build, Engine, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, State, address
 from pipeline.resources.environment import environment_fingerprint
 from pipeline.targets.deployment import Recipe, artifact_address, content_of, launch_of, recipe_of
-from pipeline.templates import TEMPLATES
 
 
 class LocalSpec(BaseModel):
@@ -72,7 +71,7 @@ class LocalTarget:
     """Expands a model into one process on this machine."""
 
     def expand(
-        self, place: Place[LocalSpec], model: Model, image: ImageName, launch: Launch
+        self, place: Place[LocalSpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[LocalState]]:
         options: LocalOptions = place.options
         environment = address("@environment", model.engine.key)
@@ -80,7 +79,7 @@ class LocalTarget:
             address(model.name, "local", place.name),
             "local",
             {"name": _name(place, options.name or model.name)},
-            state_of(model, launch, options.port, TEMPLATES[model.template].build(model.engine)),
+            state_of(model, launch, options.port, build),
             needs=(artifact_address(model), environment),
             lifecycle=model.lifecycle,
             where=place.where,
