@@ -175,13 +175,12 @@ def test_a_failure_that_stays_is_unreachable_after_three_tries(server: Server) -
 
 @pytest.mark.parametrize("known", [True, False])
 def test_an_upload_begins_again_when_it_was_cut(server: Server, known: bool) -> None:
-    server.script.failures = [502]
     began = []
 
     def chunks() -> Iterator[bytes]:
         began.append(1)
+        server.script.failures = [502] if len(began) == 1 else []  # of the request that carries the bytes
         yield BLOB
-        server.script.failures = [502] if len(began) == 1 else []
 
     assert repository(server).push(digest(BLOB) if known else None, len(BLOB), chunks) == digest(BLOB)
 
