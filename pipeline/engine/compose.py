@@ -1,15 +1,15 @@
 """Models become resources: each target expands, and what that leans on is supplied by address. Pure."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.core.diagnostic import Diagnostic
+from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Registry
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place, Target, Template
-from pipeline.core.resource import Address, Resource
+from pipeline.core.resource import Address, Resource, owner_of
 from pipeline.resources import artifact, engine, environment, image
 
 
@@ -50,7 +50,26 @@ def compose(
             continue
         for resource in resources:
             (shared if resource.address.startswith("@") else own).setdefault(resource.address, resource)
+    problems.extend(_collisions(own.values()))
     return Composition({**{a: shared[a] for a in sorted(shared)}, **own}, tuple(problems))
+
+
+def _collisions(resources: Iterable[Resource[Any]]) -> Iterator[Diagnostic]:
+    """Two models that would be one thing in the world: the same name at the same place."""
+    first: dict[tuple[str, tuple[tuple[str, str], ...]], Address] = {}
+    for resource in resources:
+        if not resource.locator or resource.keep:  # images of one repository differ by their tags
+            continue
+        place = (resource.kind, tuple(sorted(resource.locator.items())))
+        other = first.setdefault(place, resource.address)
+        if other != resource.address:
+            yield error(
+                f"{resource.address} and {other} are one and the same {resource.kind}: "
+                + ", ".join(f"{key} {value}" for key, value in place[1] if value),
+                resource.where,
+                "give one of them another name",
+                owner_of(resource.address),
+            )
 
 
 class _Kitchen:

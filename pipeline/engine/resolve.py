@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from pipeline.core.diagnostic import Diagnostic, Where, error, warning
-from pipeline.core.errors import MpError
+from pipeline.core.errors import Missing, MpError
 from pipeline.core.image import Engine, Registry, Variant
 from pipeline.core.model import Artifact, Hardware, Lifecycle, Model, Overlay, Question, Secret
 from pipeline.core.protocols import Place, SourceSpec
@@ -20,7 +20,7 @@ from pipeline.manifest.lock import engine_key
 from pipeline.manifest.places import HardwareSpec
 from pipeline.manifest.spec import ModelSpec
 from pipeline.resources.pin import unpinned
-from pipeline.sources import parse_source, scheme_of
+from pipeline.sources import NEAR, parse_source, scheme_of
 
 READERS = 8  # metadata requests at once
 CHAT_TEMPLATE = "chat_template.jinja"  # transformers and vLLM both prefer this file to tokenizer_config.json
@@ -41,16 +41,8 @@ class Pins:
 
 def pin_artifacts(world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset()) -> Pins:
     """The artifact of every named model: the lock's where it is fresh, else resolved from its source."""
-    fresh: dict[str, Artifact] = {}
     specs = {name: source_spec(world, name) for name in names}
-    stale: dict[str, str] = {}
-    for name, spec in specs.items():
-        reason = world.lock.stale_model(name, spec)
-        locked = world.lock.models.get(name)
-        if locked is not None and reason is None and name not in upgrade:
-            fresh[name] = locked.artifact
-        else:
-            stale[name] = reason or "upgrade was asked for"
+    fresh, stale = _sorted_out(world, specs, upgrade)
     if world.locked and stale:
         return Pins(fresh, specs, {}, tuple(f"{n}: {why}" for n, why in stale.items()), ())
 
@@ -59,9 +51,43 @@ def pin_artifacts(world: World, names: Iterable[str], upgrade: frozenset[str] = 
         source = world.sources[scheme_of(specs[name].reference)]
         return source.resolve(specs[name], locked.artifact if locked else None)
 
-    found, problems = _gather(stale, resolve, lambda name: world.document.where("models", name, "source"))
+    found, problems = _gather(stale, resolve, lambda name: _where_source(world, name))
     changed = tuple(f"{n}: {why}" for n, why in stale.items() if n in found and _differs(world, n, found[n]))
     return Pins({**fresh, **found}, specs, {}, changed, problems)
+
+
+def _sorted_out(
+    world: World, specs: Mapping[str, SourceSpec], upgrade: frozenset[str]
+) -> tuple[dict[str, Artifact], dict[str, str]]:
+    """Artifacts that the lock holds and that are still right, and why the others are not."""
+    fresh: dict[str, Artifact] = {}
+    stale: dict[str, str] = {}
+    for name, spec in specs.items():
+        locked = world.lock.models.get(name)
+        reason = "upgrade was asked for" if name in upgrade else world.lock.stale_model(name, spec)
+        if locked is not None and reason is None and _has_changed(world, spec, locked.artifact):
+            reason = "the folder has changed"
+        if locked is None or reason is not None:
+            stale[name] = reason or "not in models.lock"
+        else:
+            fresh[name] = locked.artifact
+    return fresh, stale
+
+
+def _has_changed(world: World, spec: SourceSpec, locked: Artifact) -> bool:
+    """A source on this machine has no version but its content: it is looked at every time, which needs no network.
+
+    A folder that is not on this machine is as it was locked: the cache or a registry may have it.
+    """
+    scheme = scheme_of(spec.reference)
+    if scheme not in NEAR:
+        return False
+    try:
+        return world.sources[scheme].resolve(spec, locked) != locked
+    except Missing:
+        return False
+    except MpError:
+        return True  # it is resolved again, and then the reason is said
 
 
 def locked_engines(world: World, wanted: Mapping[str, Variant]) -> Pins:
@@ -240,6 +266,10 @@ def _stale_engine(world: World, key: str, variant: Variant) -> str | None:
     if locked.python != variant.python:
         return f"python {locked.python} → {variant.python}"
     return None
+
+
+def _where_source(world: World, name: str) -> Where:
+    return world.document.where("models", name, "source")
 
 
 def _differs(world: World, name: str, artifact: Artifact) -> bool:

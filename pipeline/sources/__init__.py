@@ -13,6 +13,7 @@ from pipeline.core.settings import Settings
 from pipeline.sources.huggingface import HuggingFaceSource
 from pipeline.sources.local import LocalSource
 
+NEAR = frozenset({"file"})  # schemes that are read without a network: looked at by every plan
 LATER = ("oci", "s3", "https", "http")  # schemes that are planned
 PATHS = ("/", "./", "../", "~/", "file://")
 
