@@ -90,10 +90,18 @@ def engine_image(unpacked: Unpacked, annotations: Mapping[str, str]) -> Assemble
     return Assembled(body, ImageManifest(canonical(manifest), MANIFEST))
 
 
+def held_layers(manifest: ImageManifest) -> tuple[tuple[Digest, int], ...]:
+    """Digests and sizes; nothing for an index or an artifact that somebody else put there."""
+    found = manifest.document().get("layers")
+    layers = [layer for layer in found if isinstance(layer, dict)] if isinstance(found, list) else []
+    return tuple((Digest(str(layer["digest"])), int(str(layer["size"]))) for layer in layers)
+
+
 def known_layers(manifest: ImageManifest) -> Iterator[tuple[str, Digest, int]]:
     """Key, digest and size of every layer of ours: what the annotations tell a machine that never pushed."""
-    for layer in _layers(manifest):
-        annotations = layer.get("annotations")
+    found = manifest.document().get("layers")
+    for layer in found if isinstance(found, list) else ():
+        annotations = layer.get("annotations") if isinstance(layer, dict) else None
         listing = annotations.get(FILES) if isinstance(annotations, dict) else None
         if not isinstance(listing, str):
             continue
@@ -101,11 +109,9 @@ def known_layers(manifest: ImageManifest) -> Iterator[tuple[str, Digest, int]]:
             pairs = json.loads(listing).items()
         except (ValueError, AttributeError):  # somebody else's annotation
             continue
-        yield (
-            layer_key([(path, str(sha256)) for path, sha256 in pairs]),
-            Digest(str(layer["digest"])),
-            int(str(layer["size"])),
-        )
+        assert isinstance(layer, dict), "it has annotations"
+        key = layer_key([(path, str(sha256)) for path, sha256 in pairs])
+        yield key, Digest(str(layer["digest"])), int(str(layer["size"]))
 
 
 def labels(config: bytes) -> dict[str, str]:

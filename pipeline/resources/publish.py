@@ -15,7 +15,7 @@ from pipeline.core.image import Registry
 from pipeline.core.model import FileEntry, Overlay
 from pipeline.core.report import Emit, Progress
 from pipeline.core.resource import Address, Transfer
-from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, assemble, known_layers
+from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, assemble, held_layers, known_layers
 from pipeline.resources.cache import Cache
 from pipeline.resources.layers import DamagedFile, Layer, stream
 from pipeline.resources.recipe import Recipe
@@ -111,7 +111,7 @@ class Publisher:
         if engine is None:
             return 0
         manifest = self._open(engine.registry, engine.repository).manifest(engine.tag)
-        return sum(size for _, size in contents(manifest)[1]) if manifest else 0
+        return sum(size for _, size in held_layers(manifest)) if manifest else 0
 
     def _engine(self, shop: Shop, engine_digest: Digest) -> EngineParts:
         """The engine image, its layers brought into this repository."""
@@ -154,13 +154,14 @@ class Publisher:
         with self._guard:
             lock = self._locks.setdefault((place, layer.key), threading.Lock())
         with lock:
-            if remembered := self._cache.recall_layer(layer.key):
-                known = remembered[0]
-            found = known if known and self._is_there(shop, known) else None
+            remembered = self._cache.recall_layer(layer.key)
+            own = remembered[0] if remembered else None
+            found = next((one for one in (own, known) if one and self._is_there(shop, one)), None)
             if found is None:
                 with self._uploads:
-                    found = self._upload(shop, layer, known, meter)
-            self._cache.remember_layer(layer.key, found, layer.size_bytes)
+                    found = self._upload(shop, layer, own, meter)
+                # Only what was hashed here is remembered: what an annotation says is somebody's word.
+                self._cache.remember_layer(layer.key, found, layer.size_bytes)
         with self._guard:
             self._homes[place, found] = shop.recipe.name.repository
         return found

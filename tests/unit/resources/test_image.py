@@ -96,6 +96,12 @@ class Desk:
         manifest = ImageManifest(body, "application/vnd.docker.distribution.manifest.v2+json")
         return repository.put_manifest(engine_name(self.build, self.registry()).tag, manifest)
 
+    def forget_layers(self) -> None:
+        """From here on it is another machine with the same weights, which has published nothing yet."""
+        (self.cache.root / "layers").unlink()
+        self.cache = Cache(self.cache.root)
+        self.events.clear()
+
     def pushed_bytes(self) -> int:
         progress = [event for event in self.events if isinstance(event, Progress)]
         return progress[-1].done_bytes if progress else 0
@@ -217,7 +223,7 @@ def test_an_image_that_was_published_is_found_as_wanted(desk: Desk) -> None:
 
 def test_publishing_twice_and_elsewhere_gives_the_same_image(desk: Desk) -> None:
     first, again = desk.bring(desk.weights()), desk.bring(desk.weights())
-    (desk.cache.root / "layers").unlink()  # another machine with the same weights
+    desk.forget_layers()
     elsewhere = image.weights_image(desk.model, replace(desk.registry("there"), name="here"), "acme")
 
     assert first.digest == again.digest == desk.bring(elsewhere).digest
@@ -271,7 +277,7 @@ def test_a_changed_chat_template_pushes_one_small_layer_and_the_plan_said_so(des
 def test_another_machine_learns_the_layers_from_the_annotations(desk: Desk) -> None:
     old = desk.weights()
     entry = entry_of(old, desk.bring(old))
-    (desk.cache.root / "layers").unlink()
+    desk.forget_layers()
     changed = desk.weights(with_template(desk, "{{ messages }}"))
     (base,) = layers(desk.model.artifact.files)
 
@@ -279,6 +285,27 @@ def test_another_machine_learns_the_layers_from_the_annotations(desk: Desk) -> N
     desk.bring(changed, entry)
 
     assert desk.pushed_bytes() == 3 * 512 + 1024
+
+
+def test_a_human_tag_that_names_an_index_of_somebody_else_stands_in_nobodys_way(desk: Desk) -> None:
+    index = ImageManifest(b'{"schemaVersion":2,"manifests":[]}', "application/vnd.oci.image.index.v1+json")
+    desk.repository("tiny.weights").put_manifest("v1.2-beta", index)
+    desk.repository("transformers.engine").put_manifest(engine_name(desk.build, desk.registry()).tag, index)
+
+    assert isinstance(desk.look(desk.weights()), Absent)
+    assert isinstance(desk.look(desk.whole()), Absent)
+
+
+def test_what_an_annotation_says_of_a_layer_is_not_remembered_as_our_own(desk: Desk) -> None:
+    """Whoever may push may write annotations: only what this machine hashed goes into its memory."""
+    wanted = desk.weights()
+    entry = entry_of(wanted, desk.bring(wanted))
+    desk.forget_layers()
+
+    desk.bring(desk.weights(with_template(desk, "{{ messages }}")), entry)
+
+    (layer,) = layers(desk.model.artifact.files)
+    assert desk.cache.recall_layer(layer.key) is None
 
 
 def test_a_model_image_takes_the_weights_over_from_the_weights_image(desk: Desk) -> None:
