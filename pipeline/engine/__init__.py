@@ -73,7 +73,7 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     if world.locked and pins.stale:
         raise Stale("models.lock is stale: " + "; ".join(pins.stale), "run mp lock and commit models.lock")
     gone, notes = _gone(world, names, selection, composition, inventory)
-    answers = observe(composition.resources, gone, world.drivers)
+    answers = observe(composition.resources, (*gone, *_kept(composition, inventory)), world.drivers)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
     why_gone = "to be destroyed" if selection.destroy else "no longer declared"
     compared = diff(composition.resources, gone, answers, inventory, mark, why_gone)
@@ -216,6 +216,12 @@ def _gone(
         for e in gone
         if owner_of(e.address) not in broken and (chosen is None or owner_of(e.address) in chosen)
     ), ()
+
+
+def _kept(composition: Composition, inventory: Inventory) -> tuple[Entry, ...]:
+    """What is known of wanted images: their tags change with their content, so only the entry says which was applied."""
+    pairs = ((inventory.entries.get(r.address), r) for r in composition.resources.values())
+    return tuple(e for e, r in pairs if e and e.keep and e.applied and dict(e.locator) == dict(r.locator))
 
 
 def _assemble(

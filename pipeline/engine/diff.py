@@ -86,7 +86,8 @@ def diff(
 
 
 def _creation(resource: Resource[Any], entry: Entry | None, absent: Absent) -> Change[Any]:
-    missing = entry is not None and bool(entry.applied)
+    here = entry is not None and dict(entry.locator) == dict(resource.locator)  # not in another registry
+    missing = entry is not None and bool(entry.applied) and here
     reason = "missing: it was applied and is not there" if missing else "not there"
     return Change(
         resource.address,
