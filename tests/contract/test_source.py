@@ -16,6 +16,7 @@ from pipeline.core.protocols import Source, SourceSpec
 from pipeline.sources.huggingface import HuggingFaceSource
 from pipeline.sources.local import LocalSource
 from tests.fakes.hub import FakeHub
+from tests.fakes.memory import MemorySource
 
 CONFIG = b'{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 64}'
 FILES = {
@@ -66,10 +67,26 @@ class HubStage:
         del self.hub.repositories["acme/tiny"]
 
 
-@pytest.fixture(params=["local", "huggingface"])
+class MemoryStage:
+    def __init__(self) -> None:
+        self.repositories: dict[str, dict[str, Mapping[str, bytes]]] = {}
+        self.source: Source = MemorySource(self.repositories)
+
+    def publish(self, files: Mapping[str, bytes]) -> SourceSpec:
+        self.repositories["hf://acme/tiny"] = {"main": files}
+        return SourceSpec("hf://acme/tiny", "main")
+
+    def withdraw(self) -> None:
+        del self.repositories["hf://acme/tiny"]
+
+
+@pytest.fixture(params=["local", "huggingface", "memory"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     if request.param == "local":
         yield LocalStage(tmp_path)
+        return
+    if request.param == "memory":
+        yield MemoryStage()
         return
     with FakeHub() as hub:
         yield HubStage(hub)

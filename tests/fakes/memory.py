@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Digest, digest, fingerprint
@@ -26,6 +26,13 @@ from pipeline.core.resource import (
     Unreadable,
     fields_of,
 )
+from pipeline.sources.choice import chosen
+from pipeline.sources.facts import facts, refuse_code, telling
+
+KEPT = ("artifact", "engine", "image")  # a delete leaves them, as the real drivers do
+SHARED = ("artifact", "engine")  # several of them have one locator
+
+Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,12 @@ class Thing:
 
 @dataclass
 class MemoryDriver:
-    """One kind of resource, kept in a dict by place. `broken` and `unreadable` inject faults by address."""
+    """One kind of resource, kept in a dict by place: two addresses with one locator mean one thing. `broken` and `unreadable` inject faults by address."""
 
     kind: str
     project: str
     environment: str = "default"
-    things: dict[tuple[str, tuple[tuple[str, str], ...]], Thing] = field(default_factory=dict)
+    things: dict[Key, Thing] = field(default_factory=dict)
     broken: dict[Address, str] = field(default_factory=dict)
     unreadable: dict[Address, str] = field(default_factory=dict)
     transfers: dict[Address, Transfer] = field(default_factory=dict)
@@ -56,12 +63,16 @@ class MemoryDriver:
         self, wanted: Sequence[Resource[Any]], known: Sequence[Entry]
     ) -> Mapping[Address, Observed[Any] | Absent | Unreadable]:
         answers: dict[Address, Observed[Any] | Absent | Unreadable] = {}
-        asked = [(r.address, r.locator) for r in wanted] + [(e.address, e.locator) for e in known]
+        asked = [(r.address, r.locator) for r in wanted]
+        if self.kind == "artifact":  # no entry says where one is
+            answers |= {entry.address: Absent() for entry in known}
+        else:
+            asked += [(entry.address, entry.locator) for entry in known]
         for address, locator in asked:
             if address in self.unreadable:
                 answers[address] = Unreadable(self.unreadable[address])
                 continue
-            found = self.things.get(_key(address, locator))
+            found = self.things.get(self.key(address, locator))
             cost = self.transfers.get(address, Transfer())
             if found is None:
                 answers[address] = Absent(cost)
@@ -78,7 +89,8 @@ class MemoryDriver:
                 raise BackendError(self.kind, self.broken[change.address], "mend it")
             if change.action is Action.DELETE:
                 assert change.entry is not None
-                self.things.pop(_key(change.address, change.entry.locator), None)
+                if self.kind not in KEPT:
+                    self.things.pop(self.key(change.address, change.entry.locator), None)
                 return None
             resource = change.resource
             assert resource is not None
@@ -92,13 +104,13 @@ class MemoryDriver:
                 mark if resource.tracked else None,
                 digest(fingerprint(fields_of(resource.desired)).encode()) if resource.keep else None,
             )
-            self.things[_key(resource.address, resource.locator)] = thing
+            self.things[self.key(resource.address, resource.locator)] = thing
             return Observed(thing.state, thing.mark, digest=thing.digest, proof=_proof(resource))
 
-
-def _key(address: Address, locator: Mapping[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    # a thing that moved is asked for under its old place as "…~previous"
-    return (address.removesuffix("~previous"), tuple(sorted(locator.items())))
+    def key(self, address: Address, locator: Mapping[str, str]) -> Key:
+        # a thing that moved is asked for under its old place as "…~previous"
+        name = address.removesuffix("~previous") if self.kind in SHARED else ""
+        return (name, tuple(sorted(locator.items())))
 
 
 def _proof(resource: Resource[Any]) -> Proof | None:
@@ -117,12 +129,14 @@ class MemorySource:
 
     def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
         files = self._files(spec.reference, spec.version)
+        paths = chosen(spec, files)
         entries = tuple(
-            FileEntry(path, len(body), digest(body).removeprefix("sha256:"))
-            for path, body in sorted(files.items())
+            FileEntry(path, len(files[path]), digest(files[path]).removeprefix("sha256:")) for path in paths
         )
+        content = {path: files[path] for path in telling(paths)}
+        refuse_code(spec.reference, content)
         pin = fingerprint([[e.path, e.sha256] for e in entries])[:40]
-        return Artifact(spec.reference, spec.version, pin, entries)
+        return Artifact(spec.reference, spec.version, pin, entries, facts(content))
 
     @contextmanager
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> Iterator[BinaryIO]:
