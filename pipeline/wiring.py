@@ -61,14 +61,15 @@ def drivers(settings: Settings, project: str) -> Mapping[str, Driver[Any]]:
     store = Cache(settings.cache)
     owner = Mark(project, settings.environment, Address(""))
     sources = {scheme: make(settings) for scheme, make in SOURCES.items()}
+    repositories = oci.Repositories(settings.environ)
     return {
         "artifact": ArtifactDriver(store, sources),
         "environment": EnvironmentDriver(settings.cache),
-        "engine": EngineDriver(Builder(), settings.cache, oci.repository, owner),
-        "image": ImageDriver(store, oci.repository, owner),
+        "engine": EngineDriver(Builder(), settings.cache, repositories, owner),
+        "image": ImageDriver(store, repositories, owner),
         "local": LocalDriver(settings.state / "local", store, owner, settings.secret, settings.environ),
         "docker": DockerDriver(
-            cache(DockerHost), oci.repository, store, owner, settings.secret, settings.state / "docker"
+            cache(DockerHost), repositories, store, owner, settings.secret, settings.state / "docker"
         ),
     }
 

@@ -94,6 +94,9 @@ class Driver(Protocol[S]):
     ) -> Mapping[Address, Observed[S] | Absent | Unreadable]:
         """Answer for every wanted resource and for every known entry that is not wanted. Reads only.
 
+        Of kept kinds (images) the entries of wanted resources are among `known` too: where the wanted content is not
+        there, the answer is what was applied before, so that a change is shown as one.
+
         One list per outside system, not a request per object. What fails is Unreadable for its own addresses.
         """
         ...

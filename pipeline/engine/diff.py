@@ -57,6 +57,13 @@ def orphans(wanted: Mapping[Address, Resource[Any]], inventory: Inventory) -> tu
     return tuple(found)
 
 
+def kept(wanted: Mapping[Address, Resource[Any]], inventory: Inventory) -> tuple[Entry, ...]:
+    """What was applied before of wanted things that are named by content: their drivers show the way from old to new."""
+    return tuple(
+        inventory.entries[a] for a, resource in wanted.items() if resource.keep and a in inventory.entries
+    )
+
+
 def diff(
     wanted: Mapping[Address, Resource[Any]],
     gone: tuple[Entry, ...],
@@ -109,7 +116,8 @@ def _compare(
     diffs = tuple(differences(live, fields_of(seen.would_be or resource.desired)))
     drift: tuple[FieldDiff, ...] = ()
     if entry is not None and entry.applied:
-        drift = tuple(differences(dict(entry.applied), live))
+        if diffs:  # what is as desired has not drifted, whoever brought it there
+            drift = tuple(differences(dict(entry.applied), live))
         if entry.digest and seen.digest and entry.digest != seen.digest and not drift:
             drift = (FieldDiff("digest", entry.digest, seen.digest),)
             diffs = diffs or (FieldDiff("digest", seen.digest, entry.digest),)
