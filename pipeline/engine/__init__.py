@@ -19,7 +19,7 @@ from pipeline.core.plan import Plan
 from pipeline.core.report import Emit, Report
 from pipeline.core.resource import Address, Entry, Mark, owner_of
 from pipeline.engine.compose import Composition, compose
-from pipeline.engine.diff import Comparison, diff, guard_deletes, kept, orphans
+from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
 from pipeline.engine.execute import Crew, execute
 from pipeline.engine.observe import observe
 from pipeline.engine.resolve import (

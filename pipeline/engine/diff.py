@@ -57,13 +57,6 @@ def orphans(wanted: Mapping[Address, Resource[Any]], inventory: Inventory) -> tu
     return tuple(found)
 
 
-def kept(wanted: Mapping[Address, Resource[Any]], inventory: Inventory) -> tuple[Entry, ...]:
-    """What was applied before of wanted things that are named by content: their drivers show the way from old to new."""
-    return tuple(
-        inventory.entries[a] for a, resource in wanted.items() if resource.keep and a in inventory.entries
-    )
-
-
 def diff(
     wanted: Mapping[Address, Resource[Any]],
     gone: tuple[Entry, ...],
