@@ -95,11 +95,12 @@ def body(found: Sequence[Block], ink: Ink) -> list[list[str]]:
     """Two paragraphs at most: shared things, models. Texts begin at one column in each."""
     shared = [block for block in found if block.shared]
     models = [block for block in found if not block.shared]
-    return [
-        [line for block in group for line in _lines(block, _column(group), _sigil_width(group), ink)]
-        for group in (shared, models)
-        if group
-    ]
+    return [_paragraph(group, ink) for group in (shared, models) if group]
+
+
+def _paragraph(group: Sequence[Block], ink: Ink) -> list[str]:
+    begin, sigil_width = _column(group), _sigil_width(group)
+    return [line for block in group for line in _lines(block, begin, sigil_width, ink)]
 
 
 def _column(group: Sequence[Block]) -> int:

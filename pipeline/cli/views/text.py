@@ -35,7 +35,10 @@ def ansi(style: str, text: str) -> str:
 
 def clean(text: str) -> str:
     """Text from elsewhere on one line, without control characters: an answer or a log must not steer a terminal."""
-    return "".join(" " if unicodedata.category(c) in _STEERING else c for c in text.strip())
+    text = text.strip()
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(" " if unicodedata.category(c) in _STEERING else c for c in text)
 
 
 # control, format (bidirectional marks), surrogate, line and paragraph separators
