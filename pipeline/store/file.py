@@ -89,8 +89,8 @@ class FileStore:
             "entries": {a: entry_to_json(inventory.entries[a]) for a in sorted(inventory.entries)},
         }
         temporary = self.snapshot.with_suffix(".new")
-        with temporary.open("w") as stream:
-            json.dump(record, stream, separators=(",", ":"))
+        with temporary.open("wb") as stream:
+            stream.write(json.dumps(record, separators=(",", ":")).encode())
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(self.snapshot)
