@@ -52,7 +52,6 @@ class Desk:
                 if isinstance(item, Exception):
                     raise item
                 if isinstance(item, Finish):
-                    self.counters.generation_tokens += item.tokens
                     self.counters.duration.add(time.monotonic() - arrived)
                     yield item
                     return
@@ -65,20 +64,25 @@ class Desk:
     ) -> None:
         """In the worker thread: one job from start to end."""
         loop.call_soon_threadsafe(self._begin)
+        made = 0
+        said: Finish | Exception = Finish("stop", 0)
         try:
-            say(Finish("stop", 0) if job.cancelled.is_set() else self.engine.generate(job, say, self._alive))
+            if not job.cancelled.is_set():
+                said = self.engine.generate(job, say, self._alive)
+                made = said.tokens
         except Exception as problem:  # whatever the model's code raises is told to the client
-            say(problem)
-        finally:
-            loop.call_soon_threadsafe(self._end)
+            said = problem
+        loop.call_soon_threadsafe(self._end, made)  # first, so that who has the answer sees it counted
+        say(said)
 
     def _begin(self) -> None:
         self._began = time.monotonic()
         self.counters.waiting -= 1
         self.counters.running += 1
 
-    def _end(self) -> None:
+    def _end(self, made: int) -> None:
         self.counters.running -= 1
+        self.counters.generation_tokens += made
 
     def _alive(self) -> None:
         self._sign = time.monotonic()

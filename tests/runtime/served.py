@@ -79,9 +79,15 @@ class Served:
 
 @contextlib.contextmanager
 def served(
-    template: str, python: Path, folder: Path, api_key: str | None = None, max_model_len: int | None = None
+    template: str,
+    python: Path,
+    folder: Path,
+    *,
+    api_key: str | None = None,
+    max_model_len: int | None = None,
+    serve: Path | None = None,
 ) -> Iterator[Served]:
-    """The quickstart's checkpoint, served by a template as the product launches it."""
+    """The quickstart's checkpoint, served by a template as the product launches it; `serve` is another serve.py."""
     chosen = TEMPLATES[template]
     variant = chosen.variant(None, CPU)
     engine = Engine(template, variant.version, "cpu", "linux/amd64", "3.11", "", None, "", ())
@@ -104,7 +110,7 @@ def served(
         json.dumps(document(launch, model=str(CHECKPOINT), host="127.0.0.1", port=port, secrets=secrets))
     )
     log = folder / "log"
-    argv = [str(python), str(runtime_root() / template / "serve.py"), str(launch_json)]
+    argv = [str(python), str(serve or runtime_root() / template / "serve.py"), str(launch_json)]
     endpoint = f"http://127.0.0.1:{port}"
     kept = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "PYTHONPATH")}
     with running(argv, log, f"{endpoint}/health", kept, START_S) as process:
