@@ -46,4 +46,6 @@ schema:
 
 # write the generated parts of docs/ anew and check all of it
 docs:
+    uv run python -m pipeline.manifest.reference docs/manifest.md
+    uv run python -m tests.parts.reference
     uv run pytest tests/test_docs.py tests/test_adding_a_target.py
