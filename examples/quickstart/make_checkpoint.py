@@ -140,7 +140,10 @@ def train(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def answer(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, question: str) -> str:
     ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        [{"role": "user", "content": question}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
     )
     output = model.generate(**ids, max_new_tokens=48, do_sample=False)
     return str(tokenizer.decode(output[0][ids["input_ids"].shape[1] :], skip_special_tokens=True))
