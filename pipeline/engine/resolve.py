@@ -123,11 +123,12 @@ def place_models(
     """Models ready to compose; engines that `pins` does not hold are left open (nothing may be built from them)."""
     placed: list[Placed] = []
     problems: list[Diagnostic] = []
+    registries = registries_of(world)
     for name in names:
         if name not in pins.artifacts:
             continue
         try:
-            placed.append(_place(world, name, pins))
+            placed.append(_place(world, name, pins, registries))
         except LookupError as problem:
             problems.append(error(f"{name}: {problem}", world.document.where("models", name), model=name))
     return tuple(placed), tuple(problems)
@@ -179,7 +180,7 @@ def _hardware(name: str, spec: HardwareSpec) -> Hardware:
     return Hardware(name, spec.gpus, spec.gpu, spec.gpu_memory_gib, spec.cpu, spec.memory_bytes)
 
 
-def _place(world: World, name: str, pins: Pins) -> Placed:
+def _place(world: World, name: str, pins: Pins, registries: Mapping[str, Registry]) -> Placed:
     spec = world.manifest.models[name]
     variant = variant_of(world, name)
     engine = pins.engines.get(engine_key(variant, world.platform)) or unpinned(
@@ -194,7 +195,7 @@ def _place(world: World, name: str, pins: Pins) -> Placed:
                 target,
                 declared,
                 options,
-                _registry(world, declared),
+                _registry(world, declared, registries),
                 world.manifest.project,
                 world.settings.environment,
                 world.document.where("models", name, "targets", target),
@@ -204,9 +205,8 @@ def _place(world: World, name: str, pins: Pins) -> Placed:
     return Placed(model, tuple(places), tuple(kinds))
 
 
-def _registry(world: World, target: Any) -> Registry:  # Any: each target kind has a spec of its own
-    """The registry a target names, else the default, else the only one, else a layout in the state folder."""
-    registries = registries_of(world)
+def _registry(world: World, target: Any, registries: Mapping[str, Registry]) -> Registry:
+    """The registry a target (of any kind) names, else the default, else the only one, else a layout of our own."""
     name = getattr(target, "registry", None) or world.manifest.defaults.registry
     if name is None and len(registries) == 1:
         name = next(iter(registries))

@@ -36,6 +36,12 @@ class LocalSource:
         with _reading(spec.reference):
             paths = chosen(spec, _listed(root))
             entries = tuple(self._hashed(root, paths))
+            if known is not None and (known.source, known.version, known.files) == (
+                spec.reference,
+                spec.version,
+                entries,
+            ):
+                return known  # equal content has equal facts
             content = {path: _read(root, path) for path in telling(paths)}
         refuse_code(spec.reference, content)
         pin = fingerprint([[entry.path, entry.sha256, entry.size_bytes] for entry in entries])
@@ -53,8 +59,11 @@ class LocalSource:
         memo = self._memo / f"{fingerprint(str(root))[:16]}.json"
         remembered = _remembered(memo)
         fresh: dict[str, tuple[Seen, str]] = {}
+        folder = os.path.dirname(root) if root.is_file() else str(root)  # noqa: PTH120  # many files: no Path for each
         for path in paths:
-            file = _inside(root, path)
+            file = f"{folder}/{path}"
+            if os.path.islink(file):  # noqa: PTH114
+                _inside(root, path)
             before = _seen(file)
             seen, sha256 = remembered.get(path, (None, ""))
             if seen != before:
@@ -94,12 +103,14 @@ def _listed(root: Path) -> list[str]:
         return [root.name]
     if not root.is_dir():
         raise FileNotFoundError(None, None, str(root))
-    return [
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if (path.is_symlink() or not path.is_dir())
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    ]
+    found = []
+    for folder, folders, files in os.walk(root):
+        below = folder[len(str(root)) :].lstrip("/")
+        links = [name for name in folders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names = (name for name in (*files, *links) if not name.startswith("."))
+        found += [f"{below}/{name}" if below else name for name in names]
+    return found
 
 
 def _inside(root: Path, path: str) -> Path:
@@ -112,15 +123,15 @@ def _inside(root: Path, path: str) -> Path:
     return file
 
 
-def _seen(file: Path) -> Seen:
-    found = file.stat()
+def _seen(file: str) -> Seen:
+    found = os.stat(file)  # noqa: PTH116
     if not stat.S_ISREG(found.st_mode):
         raise Refused(f"{file} is no regular file", "exclude it: files.exclude")
     return found.st_size, found.st_mtime_ns, found.st_ino
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
+def _sha256(file: str) -> str:
+    with Path(file).open("rb") as stream:
         return file_digest(stream, "sha256").hexdigest()
 
 
