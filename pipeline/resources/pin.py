@@ -1,8 +1,10 @@
 """Pin an engine: its base image by digest, its environment by package index and hashes. Used through World.pin_engine."""
 
+from dataclasses import replace
+
 from pipeline.clients import oci, uv
 from pipeline.core.errors import BackendError
-from pipeline.core.image import Engine, Registry, Variant
+from pipeline.core.image import Engine, Variant
 
 
 def pin_engine(variant: Variant, platform: str, base: str | None) -> Engine:
@@ -11,20 +13,10 @@ def pin_engine(variant: Variant, platform: str, base: str | None) -> Engine:
     `base` overrides the variant's own, with or without "@sha256:…". Raises BackendError when the packages cannot be
     resolved.
     """
-    reference = base or variant.base
+    engine = unpinned(variant, platform, base)
     index, requirements = uv.resolve(variant, platform, lambda line: None)
-    name, _, digest = reference.partition("@")
-    return Engine(
-        variant.template,
-        variant.version,
-        variant.name,
-        platform,
-        variant.python,
-        name,
-        digest or _digest_of(name),
-        index,
-        requirements,
-    )
+    digest = engine.base_digest or _digest_of(engine.base)
+    return replace(engine, base_digest=digest, index=index, requirements=requirements)
 
 
 def unpinned(variant: Variant, platform: str, base: str | None) -> Engine:
@@ -43,13 +35,11 @@ def unpinned(variant: Variant, platform: str, base: str | None) -> Engine:
     )
 
 
-def _digest_of(reference: str) -> str | None:
-    path, _, tag = (
-        reference.rpartition(":") if ":" in reference.rsplit("/", 1)[-1] else (reference, "", "latest")
-    )
-    host, _, repository = path.partition("/")
+def _digest_of(base: str) -> str | None:
+    """What the base's tag names now. A digest is never invented: no answer is None, and the plan says so."""
+    reference = oci.parse_reference(base)
     try:
-        head = oci.repository(Registry("base", url=host), repository).head(tag)
+        head = oci.repository(*reference.registry()).head(reference.tag or "latest")
     except BackendError:
-        return None  # design: a base digest is never invented; the plan says that it is open
+        return None
     return head[0] if head else None
