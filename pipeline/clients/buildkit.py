@@ -1,4 +1,4 @@
-"""The door to BuildKit inside a Docker engine: build from a streamed context, push, export. Used by resources/engine."""
+"""The door to BuildKit inside a Docker engine: build from a streamed context, export. Used by resources/engine."""
 
 import base64
 import contextlib
@@ -67,18 +67,6 @@ class Builder:
             )
             api._raise_for_status(response)
             return self._follow(instructions.name, api._stream_helper(response, decode=True), on_line)
-
-    def push(self, repository: str, tag: str, on_bytes: OnBytes) -> None:
-        """Push by the engine, with what `docker login` left. The tag comes last."""
-        layers: dict[str, tuple[int, int]] = {}
-        with self._errors(f"{repository}:{tag}"):
-            for line in self._api().push(repository, tag=tag, stream=True, decode=True):
-                if "error" in line:
-                    raise _named(f"push {repository}:{tag}", str(line["error"]))
-                detail = line.get("progressDetail") or {}
-                if line.get("status") == "Pushing" and detail.get("total"):
-                    layers[line["id"]] = (detail["current"], detail["total"])
-                    on_bytes(sum(done for done, _ in layers.values()), sum(all for _, all in layers.values()))
 
     def export(self, name: str) -> Iterator[bytes]:
         """The image as `docker save` writes it."""

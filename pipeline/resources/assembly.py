@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.clients.archive import Unpacked
+from pipeline.clients.archive import Stored, Unpacked
 from pipeline.clients.oci import CONFIG, LAYER, MANIFEST, ImageManifest
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.digest import digest as digest_of
@@ -15,6 +15,7 @@ FINGERPRINT = "dev.mp.fingerprint"
 PROJECT = "dev.mp.project"
 ADDRESS = "dev.mp.address"
 FILES = "dev.mp.files"
+ENVIRONMENT = "COPY app /opt/app"  # the step of a Dockerfile whose layers mp makes itself
 _OF_THE_BUILD = (
     "container",
     "container_config",
@@ -71,23 +72,48 @@ def assemble(
     return Assembled(config, ImageManifest(canonical(manifest), MANIFEST))
 
 
-def engine_image(unpacked: Unpacked, annotations: Mapping[str, str]) -> Assembled:
-    """An engine image as OCI, from what a Docker engine saved."""
+def engine_image(
+    unpacked: Unpacked, environment: Sequence[tuple[str, Stored]], annotations: Mapping[str, str]
+) -> Assembled:
+    """An engine image as OCI: what a Docker engine built, with the environment's layers where its folder was copied."""
     config: Json = json.loads(unpacked.config)
-    body = canonical(
-        {k: v for k, v in config.items() if k not in _OF_THE_BUILD} if isinstance(config, dict) else {}
-    )
+    config = {k: v for k, v in config.items() if k not in _OF_THE_BUILD} if isinstance(config, dict) else {}
+    history = _list(config.get("history"))
+    rootfs = config.get("rootfs")
+    diff_ids = _list(rootfs.get("diff_ids") if isinstance(rootfs, dict) else None)
+    layers = list(unpacked.layers)
+    step, at = _behind(history, ENVIRONMENT, len(layers))
+    steps: list[Json] = [{"created_by": f"mp: {title}"} for title, _ in environment]
+    history[step:step] = steps
+    diff_ids[at:at] = [stored.digest for _, stored in environment]
+    layers[at:at] = [stored for _, stored in environment]
+    config |= {"history": history, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    body = canonical(config)
     manifest: dict[str, Json] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": {"mediaType": CONFIG, "digest": digest_of(body), "size": len(body)},
         "layers": [
             {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size_bytes}
-            for layer in unpacked.layers
+            for layer in layers
         ],
         "annotations": dict(annotations),
     }
     return Assembled(body, ImageManifest(canonical(manifest), MANIFEST))
+
+
+def _behind(history: Sequence[Json], words: str, layers: int) -> tuple[int, int]:
+    """Where layers go that belong to the step with these words: steps and layers up to it; the end where it is not told."""
+    steps = [step if isinstance(step, dict) else {} for step in history]
+    made = [not step.get("empty_layer") for step in steps]
+    for index, step in enumerate(steps):
+        if words in str(step.get("created_by", "")) and sum(made) == layers:
+            return index + 1, sum(made[: index + 1])
+    return len(history), layers
+
+
+def _list(value: Json) -> list[Json]:
+    return list(value) if isinstance(value, list) else []
 
 
 def held_layers(manifest: ImageManifest) -> tuple[tuple[Digest, int], ...]:

@@ -2,9 +2,10 @@
 
 import fcntl
 import hashlib
-import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pipeline.clients import uv
-from pipeline.clients.archive import unpack
-from pipeline.clients.buildkit import Builder, Instructions, context_tar
-from pipeline.clients.oci import ImageManifest, Repository, contents, parse_reference
+from pipeline.clients.archive import Stored, unpack
+from pipeline.clients.buildkit import Builder, Instructions, OnBytes, context_tar
+from pipeline.clients.oci import LAYER, ImageManifest, Repository, contents, parse_reference
 from pipeline.core.change import Change
 from pipeline.core.digest import Digest, digest, image_tag
 from pipeline.core.errors import BackendError, Corrupt
@@ -33,12 +34,15 @@ from pipeline.core.resource import (
     address,
 )
 from pipeline.resources.assembly import FINGERPRINT, engine_image, labels
+from pipeline.resources.bundles import Bundle, bundles
+from pipeline.resources.cache import Cache
 from pipeline.resources.environment import environment_fingerprint
-from pipeline.resources.publish import OpenRepository
+from pipeline.resources.publish import UPLOADS, OpenRepository
 from pipeline.resources.recipe import engine_name, locator, registry_of
 
 KIND = "engine"
 DOCKERFILE = "Dockerfile"
+REPORTED_BYTES = 16 * 2**20  # between two reports of a push
 
 Install: TypeAlias = Callable[[Engine, Path, Callable[[str], None]], None]
 Answer: TypeAlias = "Observed[EngineState] | Absent | Unreadable"
@@ -75,6 +79,8 @@ class EngineDriver:
     ) -> None:
         self._builder = builder
         self._folder = cache_root / "engine-environments"
+        self._cache = Cache(cache_root)  # remembers layers
+        self._homes: dict[tuple[str, Digest], str] = {}  # registry, layer → repository that has it
         self._open = repositories
         self._owner = owner  # its address is filled in for each
         self._install = install
@@ -139,6 +145,8 @@ class EngineDriver:
     def _make(
         self, where: Address, repository: Repository, build: Build, name: ImageName, emit: Emit
     ) -> Digest:
+        """What the Dockerfile makes comes from BuildKit; the gigabytes of the environment go past the Docker engine."""
+
         def say(text: str) -> None:
             emit(Line(where, text))
 
@@ -149,29 +157,49 @@ class EngineDriver:
         self._builder.pull(base, str(build.engine.base_digest), partial(_progress, emit, where, "pull"))
         emit(Progress(where, "build"))
         instructions = Instructions(
-            _local_name(name),
+            f"mp-build/{name.repository}:{name.tag}",
             build.engine.platform,
             {"BASE": f"{base}@{build.engine.base_digest}"},
             {FINGERPRINT: build.fingerprint, "dev.mp.engine": build.engine.key},
         )
-        self._builder.build(instructions, context_tar(_context(build, app)), say)
-        if image := self._standing(repository, build, name, None):  # another machine was faster
-            return image.digest
-        emit(Progress(where, "push"))
-        if name.registry.layout is not None:
-            return self._export(repository, instructions, name)
-        self._builder.push(*_split(_local_name(name)), partial(_progress, emit, where, "push"))
-        found = repository.head(name.tag)
-        if found is None:
-            raise BackendError(repository.location, f"{name.tag} was pushed and is not there", "try again")
-        return found[0]
+        self._builder.build(instructions, context_tar(_context(build)), say)
+        try:
+            if image := self._standing(repository, build, name, None):  # another machine was faster
+                return image.digest
+            unpacked = unpack(self._builder.export(instructions.name), repository)
+        finally:
+            self._builder.remove(instructions.name)
+        on_bytes = partial(_progress, emit, where, "push")
+        environment = self._push(name, repository, bundles(app), on_bytes)
+        made = engine_image(unpacked, environment, instructions.labels)
+        repository.push(digest(made.config), len(made.config), lambda: iter([made.config]))
+        return repository.put_manifest(name.tag, made.manifest)
 
-    def _export(self, repository: Repository, instructions: Instructions, name: ImageName) -> Digest:
-        """From the Docker engine into a layout, layer by layer; uncompressed, as they are stored there."""
-        unpacked = unpack(self._builder.export(instructions.name), repository)
-        image = engine_image(unpacked, instructions.labels)
-        repository.push(digest(image.config), len(image.config), lambda: iter([image.config]))
-        return repository.put_manifest(name.tag, image.manifest)
+    def _push(
+        self, name: ImageName, repository: Repository, environment: Sequence[Bundle], on_bytes: OnBytes
+    ) -> list[tuple[str, Stored]]:
+        """The environment's layers, two at a time; what the registry has from another engine is not sent again."""
+        meter = _Meter(on_bytes, sum(bundle.size_bytes for bundle in environment))
+
+        def place(bundle: Bundle) -> tuple[str, Stored]:
+            remembered = self._cache.recall_layer(bundle.key)
+            if remembered and self._is_there(name, repository, remembered[0]):
+                layer = remembered[0]
+                meter.count(bundle.size_bytes)
+            else:
+                layer = repository.push(None, bundle.size_bytes, lambda: meter.counted(bundle.blocks()))
+                self._cache.remember_layer(bundle.key, layer, bundle.size_bytes)
+            self._homes[name.registry.location, layer] = name.repository
+            return bundle.title, Stored(layer, bundle.size_bytes, LAYER)
+
+        with ThreadPoolExecutor(UPLOADS, "push") as pool:
+            return list(pool.map(place, environment))
+
+    def _is_there(self, name: ImageName, repository: Repository, layer: Digest) -> bool:
+        if repository.has(layer):
+            return True
+        home = self._homes.get((name.registry.location, layer))
+        return home is not None and repository.mount(layer, home)
 
     def _app(self, engine: Engine, say: Callable[[str], None]) -> Path:
         """The environment as a folder that is copied into the image; made once, shared by equal requirements."""
@@ -202,8 +230,8 @@ def _base(engine: Engine) -> str:
     return parse_reference(engine.base).name
 
 
-def _context(build: Build, app: Path) -> Iterator[tuple[str, Path]]:
-    """The build context: Dockerfile, mp/ (runtime files, flat), app/ (the environment)."""
+def _context(build: Build) -> Iterator[tuple[str, Path]]:
+    """The build context: Dockerfile, mp/ (runtime files, flat), app/ (empty: mp lays the environment over it)."""
     own = f"{build.engine.template}/"
     for path, sha256 in build.files:
         file = Path(build.root) / path
@@ -211,12 +239,7 @@ def _context(build: Build, app: Path) -> Iterator[tuple[str, Path]]:
             raise Corrupt(str(file), "changed after it was read", "run it again")
         name = path.removeprefix(own)
         yield (name if name == DOCKERFILE else f"mp/{name}"), file
-    yield "app/", app
-    for folder, folders, files in os.walk(app):
-        folders.sort()
-        for file_name in sorted(files):
-            path_below = Path(folder, file_name)
-            yield f"app/{path_below.relative_to(app).as_posix()}", path_below
+    yield "app/", Path(build.root)
 
 
 def _fingerprint(repository: Repository, image: ImageManifest) -> str:
@@ -230,19 +253,29 @@ def _fingerprint(repository: Repository, image: ImageManifest) -> str:
     return labels(config).get(FINGERPRINT, "") if config else ""
 
 
-def _local_name(name: ImageName) -> str:
-    """What the image is called in the Docker engine; one of a layout as the docker target loads it."""
-    place = "mp" if name.registry.layout is not None else name.registry.location
-    return f"{place}/{name.repository}:{name.tag}"
-
-
-def _split(name: str) -> tuple[str, str]:
-    repository, _, tag = name.rpartition(":")
-    return repository, tag
-
-
 def _progress(emit: Emit, where: Address, doing: str, done_bytes: int, total_bytes: int) -> None:
     emit(Progress(where, doing, done_bytes, total_bytes))
+
+
+class _Meter:
+    """Adds up what all uploads of one engine have sent."""
+
+    def __init__(self, on_bytes: OnBytes, total_bytes: int) -> None:
+        self._on_bytes = on_bytes
+        self._total_bytes = total_bytes
+        self._guard = threading.Lock()
+        self._done_bytes = 0
+
+    def counted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            yield block
+            self.count(len(block))
+
+    def count(self, sent_bytes: int) -> None:
+        with self._guard:
+            before, self._done_bytes = self._done_bytes, self._done_bytes + sent_bytes
+        if before // REPORTED_BYTES != self._done_bytes // REPORTED_BYTES:
+            self._on_bytes(min(self._done_bytes, self._total_bytes), self._total_bytes)
 
 
 @contextmanager

@@ -182,7 +182,6 @@ def test_an_engine_in_a_layout_can_be_loaded_and_run(yard: Yard) -> None:
         ["skopeo", "inspect", f"oci:{folder}:{tag}"], capture_output=True, check=True, text=True
     )
     assert json.loads(said.stdout)["Labels"]["dev.mp.fingerprint"] == wanted.desired.fingerprint
-    yard.client.images.remove(f"mp/tiny.engine:{tag}", force=True)
     name = f"mp/loaded-{yard.folder.name}:{tag}"
     DockerHost(yard.docker_host).load(docker_archive(repository, tag, name), name)
     assert yard.run(name) == "six 1.17.0 uid 10001 compiled 1 ready"
