@@ -6,7 +6,7 @@ Packages are what engines share (torch and what it needs are most of each): equa
 import os
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ OWN_LAYER_BYTES = 64 * 2**20  # a package of this size or more is a layer of its
 BLOCK_BYTES = 2**20
 _VERSION = 1  # of the bytes that `Bundle.blocks` makes
 _BYTE_CODE = ".pyc"  # it names the folder it was compiled in: no two environments share it
-_REST, _LAST = "~packages", "~~byte code"  # no package is called so; they sort behind the packages
+_LAST = "~"  # no package is called so
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,26 @@ class Bundle:
 
 
 def bundles(folder: Path, own_layer_bytes: int = OWN_LAYER_BYTES) -> tuple[Bundle, ...]:
-    """Everything below a folder, each file in one bundle; in the order in which they become layers."""
+    """Everything below a folder, each file in one bundle; in the order in which they become layers.
+
+    The largest come first: a Docker engine shares layers only up to the first that differs.
+    """
     packages: defaultdict[str, list[Member]] = defaultdict(list)
     for member in _members(folder):
         packages[_LAST if member.path.endswith(_BYTE_CODE) else member.path.split("/")[0]].append(member)
-    groups: defaultdict[str, list[Member]] = defaultdict(list)
-    for name, members in packages.items():
-        large = sum(m.size_bytes for m in members) >= own_layer_bytes
-        groups[name if large or name == _LAST else _REST] += members
+    last = packages.pop(_LAST, [])
+    large = {name: members for name, members in packages.items() if _bytes(members) >= own_layer_bytes}
+    rest = [member for name, members in packages.items() if name not in large for member in members]
+    ordered = sorted(large.items(), key=lambda item: (-_bytes(item[1]), item[0]))
     return tuple(
-        Bundle(name.lstrip("~"), folder, tuple(sorted(groups[name], key=lambda m: m.path)))
-        for name in sorted(groups)
+        Bundle(title, folder, tuple(sorted(members, key=lambda member: member.path)))
+        for title, members in (*ordered, ("other packages", rest), ("byte code", last))
+        if members
     )
+
+
+def _bytes(members: Iterable[Member]) -> int:
+    return sum(member.size_bytes for member in members)
 
 
 def _members(folder: Path) -> Iterator[Member]:

@@ -48,7 +48,7 @@ def read(bundle: Bundle) -> tarfile.TarFile:
 
 def test_large_packages_are_alone_and_byte_code_is_last(tmp_path: Path) -> None:
     made = bundles(environment(tmp_path, "six"))
-    assert [bundle.title for bundle in made] == ["torch", "packages", "byte code"]
+    assert [bundle.title for bundle in made] == ["torch", "other packages", "byte code"]
     assert [m.path for m in made[2].members] == ["six/__pycache__/six.pyc"]
     assert [m.path for m in made[1].members] == ["bin/tool", "six/six.py"]
 
@@ -72,6 +72,13 @@ def test_equal_packages_of_two_environments_are_equal_layers(tmp_path: Path) -> 
     other = bundles(sharing(tmp_path / "other", tmp_path / "one"))
     assert [a.key == b.key for a, b in zip(one, other, strict=True)] == [True, False, False]
     assert b"".join(one[0].blocks()) == b"".join(other[0].blocks())
+
+
+def test_the_largest_come_first(tmp_path: Path) -> None:
+    for name, size_bytes in (("a", 1), ("b", 2), ("c", 3)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "library.so").write_bytes(bytes(size_bytes * LARGE_BYTES))
+    assert [bundle.title for bundle in bundles(tmp_path)] == ["c", "b", "a"]
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> None:
