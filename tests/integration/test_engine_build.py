@@ -1,5 +1,6 @@
 """Engine images on a real Docker engine and a real registry: a tiny template, one tiny package, seconds."""
 
+import contextlib
 import hashlib
 import json
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import docker.errors
 import pytest
 
 from pipeline.clients.buildkit import Builder
@@ -103,15 +105,21 @@ class Yard:
 @pytest.fixture
 def yard(tmp_path: Path, base_image: BaseImage, docker_host: str) -> Iterator[Yard]:
     client = docker.DockerClient(base_url=docker_host)
-    before = {tag for image in client.images.list() for tag in image.tags}
+    before = set(names(client))
     try:
         yield Yard(tmp_path, base_image, docker_host, client, [])
     finally:
-        for image in client.images.list():
-            for tag in set(image.tags) - before:
-                if ".engine:" in tag or "/loaded" in tag:
-                    client.images.remove(tag, force=True)
+        for name in names(client):
+            if name not in before and (".engine" in name or "/loaded" in name):
+                with contextlib.suppress(docker.errors.ImageNotFound):  # it went with another of its names
+                    client.images.remove(name, force=True)
         client.close()
+
+
+def names(client: docker.DockerClient) -> list[str]:
+    """Every image by all of its names, digests too: what was pulled by digest has no other."""
+    images = client.images.list()
+    return [name for image in images for name in (*image.tags, *(image.attrs.get("RepoDigests") or ()))]
 
 
 @pytest.fixture
