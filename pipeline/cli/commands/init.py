@@ -1,15 +1,20 @@
-"""`mp init`: a first models.yaml, commented, and the line of .gitignore that keeps mp's own folder out of git."""
+"""`mp init`: a first models.yaml, commented, the schema that lets editors complete it, and mp's own folder in .gitignore."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.cli.options import options_of
-from pipeline.cli.views import output
+from pipeline.cli.views import json, output
 from pipeline.core.errors import ExitCode, MpError
+from pipeline.manifest.schema import models_schema
 
+MANIFEST = "models.yaml"
+SCHEMA = "models.schema.json"
 TEMPLATE = """\
+# yaml-language-server: $schema=./models.schema.json
 # What `mp apply` brings about. `mp plan` says first what that would be.
 version: 1
 project: {project:<29}# owner mark on everything mp makes
@@ -46,27 +51,41 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Project; the folder's name when left out")
     ] = None,
 ) -> ExitCode:
-    """Write a commented models.yaml for one small model on this machine, and add .mp/ to .gitignore."""
+    """Write a commented models.yaml for one small model on this machine, beside it the schema that lets editors complete it, and add .mp/ to .gitignore.
+
+    Nothing is overwritten. After an update of mp, mp schema models --out . renews the schema.
+    """
     folder = options_of(context).folder
     name = project or _dns_label(folder.name)
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
         raise MpError(f'"{name}" cannot be a project name', "use lower-case letters, digits and dashes")
-    file = folder / "models.yaml"
+    if not _written(folder / MANIFEST, TEMPLATE.format(project=name)):
+        raise MpError(f"{MANIFEST} is there already", "edit it, or remove it first")
+    new_schema = _written(folder / SCHEMA, json.text(models_schema()) + "\n")
+    _ignore(folder / ".gitignore")
+    files = f"{MANIFEST} and {SCHEMA}" if new_schema else f"{MANIFEST}; {SCHEMA} was there already"
+    output.result(f"Wrote {files}; .gitignore leaves out {IGNORED}.\nNext: mp plan")
+    return ExitCode.OK
+
+
+def _written(file: Path, text: str) -> bool:
+    """Write a new file; False where there is one."""
     try:
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(TEMPLATE.format(project=name))
+            stream.write(text)
     except FileExistsError:
-        raise MpError(f"{file.name} is there already", "edit it, or remove it first") from None
+        return False
     except OSError as problem:
         raise MpError(
             f"{file} cannot be written: {(problem.strerror or 'unknown error').lower()}"
         ) from problem
-    ignore = folder / ".gitignore"
-    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.exists() else []
+    return True
+
+
+def _ignore(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     if IGNORED not in lines:
-        ignore.write_text("\n".join([*lines, IGNORED]) + "\n", encoding="utf-8")
-    output.result("Wrote models.yaml; .gitignore leaves out .mp/.\nNext: mp plan")
-    return ExitCode.OK
+        file.write_text("\n".join([*lines, IGNORED]) + "\n", encoding="utf-8")
 
 
 def _dns_label(text: str) -> str:

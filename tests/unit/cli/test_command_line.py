@@ -171,20 +171,6 @@ def test_missing_manifest_names_the_next_step(tmp_path: Path, capsys: pytest.Cap
     assert "mp init" in capsys.readouterr().err
 
 
-def test_init_writes_a_valid_manifest_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "My Models"
-    folder.mkdir()
-    (folder / ".gitignore").write_text("*.log\n")
-
-    assert run(["init", "-C", str(folder)]) == 0
-    assert run(["validate", "-C", str(folder)]) == 0
-    assert run(["init", "-C", str(folder)]) == 1
-
-    assert "project: my-models" in (folder / "models.yaml").read_text()
-    assert (folder / ".gitignore").read_text() == "*.log\n.mp/\n"
-    assert "is there already" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     "words", [["plan", "--nonsense"], ["show"], ["plan", "--max-deletes", "x"], ["--env"]]
 )
