@@ -13,7 +13,7 @@ from pipeline.core.model import Question
 from pipeline.core.resource import Proof
 
 DEFAULT_QUESTION = Question("Hello")
-MAX_TOKENS = 16
+MAX_TOKENS = 40
 _HEALTH_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 120.0  # the first answer of an engine compiles
 _FIRST_POLL_S, _LAST_POLL_S = 0.1, 1.0

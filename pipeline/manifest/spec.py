@@ -80,7 +80,7 @@ class TestSpec(Spec):
 
     __test__ = False  # pytest: not a test class
 
-    prompt: Text = Field(description="What is asked; up to 16 tokens are answered, without sampling")
+    prompt: Text = Field(description="What is asked; up to 40 tokens are answered, without sampling")
     expect: ExpectSpec | None = Field(
         default=None, description="What the answer must hold; any answer when left out"
     )
