@@ -18,6 +18,7 @@ BLOCK_BYTES = 2**20
 _VERTEX, _LOG = 1, 3  # fields of BuildKit's StatusResponse: moby/buildkit api/services/control/control.proto
 _VERTEX_NAME, _VERTEX_CACHED, _VERTEX_STARTED, _VERTEX_COMPLETED = 3, 4, 5, 6
 _LOG_TEXT = 4
+_CONTEXT_LOST = "context not found"
 
 OnLine = Callable[[str], None]
 OnBytes = Callable[[int, int], None]
@@ -46,8 +47,19 @@ class Builder:
         if not self.host.has_image(f"{repository}@{digest}"):
             self.host.pull(repository, digest, on_bytes)
 
-    def build(self, instructions: Instructions, context: Iterable[bytes], on_line: OnLine) -> str:
+    def build(
+        self, instructions: Instructions, context: Callable[[], Iterable[bytes]], on_line: OnLine
+    ) -> str:
         """Build an image and give it its name in the engine; its id. The context is a tar, sent as it is made."""
+        try:
+            return self._build(instructions, context(), on_line)
+        except BackendError as problem:
+            # BuildKit's garbage collection may take a context that it has just received; it cannot ask for it again
+            if _CONTEXT_LOST not in problem.message:
+                raise
+            return self._build(instructions, context(), on_line)
+
+    def _build(self, instructions: Instructions, context: Iterable[bytes], on_line: OnLine) -> str:
         parameters = {
             "version": "2",  # BuildKit
             "t": instructions.name,

@@ -162,7 +162,7 @@ class EngineDriver:
             {"BASE": f"{base}@{build.engine.base_digest}"},
             {FINGERPRINT: build.fingerprint, "dev.mp.engine": build.engine.key},
         )
-        self._builder.build(instructions, context_tar(_context(build)), say)
+        self._builder.build(instructions, lambda: context_tar(_context(build)), say)
         try:
             if image := self._standing(repository, build, name, None):  # another machine was faster
                 return image.digest
