@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,7 @@ class LayoutRepository:
         return True
 
     def push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
-        with _disk(self._folder):
+        with _disk(self._folder, size_bytes):
             self._prepare()
             with self._partial() as partial:
                 found, written = _write(partial, chunks)
@@ -121,7 +122,7 @@ class LayoutRepository:
 
     def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
         digest = manifest.digest
-        if not self._holds(digest, len(manifest.body)):
+        if not self._holds(digest, len(manifest.body)) or not self._is_sound(digest):
             self.push(digest, len(manifest.body), lambda: iter([manifest.body]))
         descriptor: dict[str, Json] = {
             "mediaType": manifest.media_type,
@@ -153,6 +154,12 @@ class LayoutRepository:
         except OSError as problem:
             raise _named(problem, self._folder) from problem
         return found == size_bytes or (size_bytes is None and found > 0)
+
+    def _is_sound(self, digest: Digest) -> bool:
+        try:
+            return self.blob(digest) is not None
+        except Corrupt:
+            return False
 
     # The descriptors are JSON of a file that only this class and its like write; `annotations` is always there.
     def _index(self) -> list[dict[str, Any]]:
@@ -244,17 +251,20 @@ def _write(path: str, chunks: Chunks) -> tuple[Digest, int]:
 
 
 @contextlib.contextmanager
-def _disk(folder: str) -> Iterator[None]:
+def _disk(folder: str, needed_bytes: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise _named(problem, folder) from problem
+        raise _named(problem, folder, needed_bytes) from problem
 
 
-def _named(problem: OSError, folder: str) -> BackendError:
+def _named(problem: OSError, folder: str, needed_bytes: int = 0) -> BackendError:
     match problem.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return Exhausted(folder, "no space left on this disk", "free some, then run it again")
+            wants = f"{needed_bytes:,} bytes are needed and " if needed_bytes else ""
+            there = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
+            text = f"the disk is full: {wants}{shutil.disk_usage(there).free:,} are free"
+            return Exhausted(folder, text, "free some space, then run it again")
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return Denied(folder, problem.strerror or "denied", "let this user write there")
         case _:

@@ -68,7 +68,7 @@ class Publisher:
 
     def standing(self, shop: Shop, reference: str) -> ImageManifest | None:
         """The image behind a reference when it is the wanted one and whole."""
-        manifest = shop.repository.manifest(reference)
+        manifest = _sound(shop.repository, reference)
         if manifest is None or manifest.annotations().get(FINGERPRINT) != shop.recipe.fingerprint:
             return None
         config, held = contents(manifest)
@@ -101,7 +101,7 @@ class Publisher:
             for reference in previous:
                 if all(layer.key in found for layer in shop.recipe.layers):
                     return found
-                if manifest := repository.manifest(reference):
+                if manifest := _sound(repository, reference):
                     found = {key: known for key, known, _ in known_layers(manifest)} | found
         return found
 
@@ -209,6 +209,14 @@ class _Meter:
             self._sent[key] = sent_bytes
             done_bytes = sum(self._sent.values())
         self._emit(Progress(self._address, "push", done_bytes, self._total_bytes))
+
+
+def _sound(repository: Repository, reference: str) -> ImageManifest | None:
+    """A damaged image manifest is as good as none: what it named is published anew."""
+    try:
+        return repository.manifest(reference)
+    except Corrupt:
+        return None
 
 
 def _blocks(source: Repository, layer: Digest) -> Iterator[bytes]:
