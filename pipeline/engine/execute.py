@@ -11,15 +11,15 @@ import traceback
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.core.change import Action, Change
-from pipeline.core.errors import LockHeld, MpError, Stale
+from pipeline.core.errors import Corrupt, LockHeld, MpError, Stale
 from pipeline.core.plan import Plan
 from pipeline.core.protocols import Driver
-from pipeline.core.report import Emit, Finished, Outcome, Report, Started, Status
-from pipeline.core.resource import Address, Entry, Observed, fields_of
+from pipeline.core.report import Emit, Event, Finished, Outcome, Report, Started, Status
+from pipeline.core.resource import Absent, Address, Entry, Observed, Resource, fields_of
 from pipeline.engine.diff import PREVIOUS
 from pipeline.store.inventory import Run
 
@@ -37,6 +37,9 @@ class Crew:
     run: Run
     emit: Emit
     commit: str | None = None  # of the checkout
+    local: Mapping[Address, tuple[Resource[Any], ...]] = field(
+        default_factory=dict
+    )  # what changes need of this machine
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def execute(plan: Plan, crew: Crew, stop: threading.Event) -> Report:
     began = time.monotonic()
     active = {change.address: change for change in plan.active}
     progress = _prepare(plan, active)
+    crew = replace(crew, local=_local(plan))
     done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
     with ThreadPoolExecutor(max_workers=sum(PARALLEL.values()), thread_name_prefix="apply") as pool:
         while True:
@@ -162,9 +166,37 @@ def _step(change: Change[Any], inputs: Mapping[Address, Observed[Any]], crew: Cr
 
 
 def _apply(change: Change[Any], inputs: Mapping[Address, Observed[Any]], crew: Crew) -> Observed[Any] | None:
-    return (
-        None if change.action is Action.FORGET else crew.drivers[change.kind].apply(change, inputs, crew.emit)
-    )
+    if change.action is Action.FORGET:
+        return None
+    driver = crew.drivers[change.kind]
+    try:
+        return driver.apply(change, inputs, crew.emit)
+    except Corrupt:
+        if not crew.local.get(change.address):
+            raise
+        _mend(change, crew)
+        return driver.apply(change, inputs, crew.emit)
+
+
+def _mend(change: Change[Any], crew: Crew) -> None:
+    """Bring again what this machine lost of what a change needs: a file was damaged on its disk, and is gone from the cache."""
+
+    def emit(event: Event) -> None:
+        crew.emit(event if isinstance(event, Finished) else replace(event, address=change.address))
+
+    for need in crew.local[change.address]:
+        driver = crew.drivers[need.kind]
+        if isinstance(driver.observe([need], [])[need.address], Absent):
+            driver.apply(Change(need.address, need.kind, Action.CREATE, need, None, None), {}, emit)
+
+
+def _local(plan: Plan) -> dict[Address, tuple[Resource[Any], ...]]:
+    """For every change the resources it needs that are this machine's own: caches, which can be filled again."""
+    own = {c.address: c.resource for c in plan.changes if c.resource is not None and not c.resource.tracked}
+    return {
+        change.address: tuple(own[need] for need in plan.needs.get(change.address, ()) if need in own)
+        for change in plan.active
+    }
 
 
 def _failed(change: Change[Any], message: str, hint: str | None, began: float) -> Outcome:
