@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a real server that counts what clients send through it."""
+"""A TCP proxy in front of a real server: it counts what clients send through it, and holds it back when asked to."""
 
 import contextlib
 import socket
@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 
 class CountingProxy:
-    """Forwards both ways; `sent_bytes` is what went to the server, headers included."""
+    """Forwards both ways; `sent_bytes` is what went to the server, headers included.
+
+    A connection that sent `hold_after_bytes` sends nothing more until `release`; `held` says that one came so far.
+    """
 
     def __init__(self, host: str) -> None:
         name, _, port = host.rpartition(":")
@@ -15,6 +18,9 @@ class CountingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._guard = threading.Lock()
         self.sent_bytes = 0
+        self.hold_after_bytes: int | None = None
+        self.held = threading.Event()
+        self._released = threading.Event()
 
     @property
     def host(self) -> str:
@@ -26,21 +32,35 @@ class CountingProxy:
                 client, _ = self._listener.accept()
             except OSError:  # closed
                 return
-            server = socket.create_connection(self._target)
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:  # nobody is there: what a client sees is a connection that ends
+                client.close()
+                continue
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(
                     target=self._pump, args=(source, sink, source is client), daemon=True
                 ).start()
 
+    def release(self) -> None:
+        """Let everything through again."""
+        self.hold_after_bytes = None
+        self._released.set()
+
     def close(self) -> None:
+        self.release()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
         with contextlib.suppress(OSError):
+            passed_bytes = 0
             while block := source.recv(2**18):
+                if up:
+                    self._hold(passed_bytes)
                 sink.sendall(block)
+                passed_bytes += len(block)
                 if up:
                     with self._guard:
                         self.sent_bytes += len(block)
@@ -48,6 +68,11 @@ class CountingProxy:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+    def _hold(self, passed_bytes: int) -> None:
+        if self.hold_after_bytes is not None and passed_bytes >= self.hold_after_bytes:
+            self.held.set()
+            self._released.wait()
 
 
 @contextlib.contextmanager

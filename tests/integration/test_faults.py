@@ -1,0 +1,425 @@
+"""Faults while `mp` works, by its own command line: whatever happened, the next apply finishes and nothing wrong is left."""
+
+import random
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.image import Registry
+from tests.fakes.hub import FakeHub
+from tests.parts.faults import (
+    MIB,
+    flip_a_byte,
+    hashed_as_named,
+    manifest_of,
+    project_of,
+    small_disk,
+    started,
+    weights,
+    whole_images,
+    write_model,
+)
+from tests.parts.project import Project
+from tests.parts.proxy import CountingProxy, counting
+from tests.parts.registry import RealRegistry, running_registry
+
+LAYOUT = {"here": {"layout": "registry"}}
+SHARD_BYTES = 70 * MIB
+OVERHEAD_BYTES = 60_000  # headers, configs and image manifests of one apply
+KILLS, SEED = 10, 20261121
+CHANGES, PARTLY, LOCKED, INTERRUPTED = 2, 5, 6, 130
+
+
+def layout(project: Project, name: str = "registry") -> Registry:
+    return Registry("here", layout=str(project.folder / name))
+
+
+def flat(text: str) -> str:
+    """Without the line breaks that long paths get."""
+    return "".join(text.split())
+
+
+def nothing_is_left_to_do(project: Project) -> None:
+    planned = project.mp("plan", "--detailed-exitcode")
+    assert planned.code == 0, planned.text
+    assert project.mp("drift").code == 0
+
+
+def one_image_each(registry: Registry, models: Sequence[str]) -> None:
+    """Each repository has our tag, beside the version's where there is one, and both name one whole image."""
+    found = whole_images(registry)
+    assert sorted(found) == [f"{model}.weights" for model in sorted(models)]
+    for tags in found.values():
+        assert len([tag for tag in tags if tag.startswith("mp-")]) == 1
+        assert {tag for tag in tags if not tag.startswith("mp-")} <= {"main"}
+        assert len(set(tags.values())) == 1
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with FakeHub() as started_hub:
+        yield started_hub
+
+
+@pytest.fixture
+def slow(registry: RealRegistry) -> Iterator[CountingProxy]:
+    """The registry behind a proxy that can hold back what is sent to it."""
+    with counting(registry.host) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def prefix() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+@dataclass(frozen=True)
+class Twenty:
+    """Twenty models, half of them from the Hub, published into three layouts."""
+
+    project: Project
+    names: tuple[str, ...]
+
+    def is_whole(self) -> None:
+        nothing_is_left_to_do(self.project)
+        for name in "abc":
+            one_image_each(layout(self.project, f"registries/{name}"), self.names)
+            assert hashed_as_named(self.project.folder / "registries" / name) >= 3 * len(self.names)
+        assert hashed_as_named(self.project.cache / "blobs") == len(self.names) + 1  # one config for all
+        assert list((self.project.cache / "partial").iterdir()) == []
+
+    def begin_anew(self) -> None:
+        for folder in (self.project.cache, self.project.folder / "registries", self.project.folder / ".mp"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def twenty(tmp_path: Path, hub: FakeHub) -> Twenty:
+    registries = {name: {"layout": f"registries/{name}"} for name in "abc"}
+    project = project_of(tmp_path, {}, registries, HF_ENDPOINT=hub.endpoint)
+    sources = {}
+    names = tuple(f"model-{number:02}" for number in range(20))
+    for name in names[:10]:
+        sources[name] = write_model(project, name, model__safetensors=weights(name, MIB))
+    for name in names[10:]:
+        hub.commit(f"acme/{name}", {"config.json": b"{}", "model.safetensors": weights(name, MIB)})
+        sources[name] = f"hf://acme/{name}"
+    project.write(manifest_of(sources, registries))
+    assert project.mp("lock").code == 0
+    return Twenty(project, names)
+
+
+def test_kill_9_at_any_moment_costs_nothing_but_time(twenty: Twenty) -> None:
+    project = twenty.project
+    began = time.monotonic()
+    project.applied()
+    whole_s = time.monotonic() - began
+    twenty.is_whole()
+    twenty.begin_anew()
+    chance, cut_off = random.Random(SEED), 0
+
+    for _ in range(KILLS):
+        with started(project, "apply", "--yes") as run:
+            time.sleep(chance.uniform(0.2, 1.0) * whole_s)
+            cut_off += run.process.poll() is None
+            run.kill()
+        planned = project.mp("plan", "--detailed-exitcode")
+        assert planned.code in (0, CHANGES), planned.text
+        assert project.mp("list", "--json").code == 0
+        if planned.code == 0:
+            twenty.is_whole()
+            twenty.begin_anew()
+    project.applied()
+
+    twenty.is_whole()
+    assert cut_off > KILLS // 2
+
+
+# A disk that loses a bit
+
+
+@pytest.mark.parametrize("quietly", [True, False], ids=["the time stamp is as before", "it shows"])
+def test_a_damaged_file_of_the_cache_is_fetched_again_before_it_is_pushed(
+    tmp_path: Path, quietly: bool
+) -> None:
+    project = project_of(tmp_path, {}, LAYOUT)
+    content = weights("one", 2 * MIB)
+    source = write_model(project, "tiny", config__json=b"{}", model__safetensors=content)
+    project.write(manifest_of({"tiny": source}, LAYOUT))
+    project.applied()
+    right = whole_images(layout(project))
+    (blob,) = (b for b in (project.cache / "blobs").rglob("*") if b.is_file() and b.stat().st_size > MIB)
+    flip_a_byte(blob, quietly=quietly)
+    shutil.rmtree(project.folder / "registry")
+
+    project.applied()
+
+    assert whole_images(layout(project)) == right
+    assert blob.read_bytes() == content
+    nothing_is_left_to_do(project)
+
+
+def test_a_damaged_image_of_a_layout_is_put_right_when_its_size_tells(tmp_path: Path) -> None:
+    project = project_of(tmp_path, {}, LAYOUT)
+    source = write_model(project, "tiny", model__safetensors=weights("one", MIB))
+    project.write(manifest_of({"tiny": source}, LAYOUT))
+    project.applied()
+    (digest,) = set(whole_images(layout(project))["tiny.weights"].values())
+    blob = project.folder / "registry" / "tiny.weights" / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    blob.write_bytes(blob.read_bytes()[:-1])
+
+    assert project.mp("drift").code == CHANGES
+    project.applied()
+
+    assert set(whole_images(layout(project))["tiny.weights"].values()) == {digest}
+    nothing_is_left_to_do(project)
+
+
+# A full disk
+
+
+def test_a_full_disk_of_the_cache_is_said_before_anything_is_fetched(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 8 * MIB) as disk:
+        project = project_of(tmp_path, {}, LAYOUT, cache=disk / "cache")
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(6 * MIB))
+        source = write_model(project, "tiny", model__safetensors=weights("one", 4 * MIB))
+        project.write(manifest_of({"tiny": source}, LAYOUT))
+
+        failed = project.mp("apply", "--yes")
+
+        assert failed.code == 1, failed.text
+        text = f"the disk of {disk / 'cache'} is full: {4 * MIB:,} bytes are needed and 2,"
+        assert flat(text) in flat(failed.out), failed.text
+        assert "Traceback" not in failed.text
+        assert whole_images(layout(project)) == {}
+        ballast.unlink()
+        project.applied()
+        one_image_each(layout(project), ["tiny"])
+        nothing_is_left_to_do(project)
+
+
+def test_a_full_disk_of_a_layout_leaves_no_tag_and_is_finished_later(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 8 * MIB) as disk:
+        place = {"here": {"layout": str(disk / "registry")}}
+        project = project_of(tmp_path, {}, place)
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(6 * MIB))
+        source = write_model(project, "tiny", model__safetensors=weights("one", 4 * MIB))
+        project.write(manifest_of({"tiny": source}, place))
+
+        failed = project.mp("apply", "--yes")
+
+        assert failed.code == PARTLY, failed.text  # the weights are in the cache
+        folder = disk / "registry" / "tiny.weights"
+        text = f"{folder}: the disk is full: {4 * MIB + 2048:,} bytes are needed and 2,"
+        assert flat(text) in flat(failed.out), failed.text
+        assert "Traceback" not in failed.text
+        assert whole_images(Registry("here", layout=str(disk / "registry"))) == {}
+        ballast.unlink()
+        project.applied()
+        one_image_each(Registry("here", layout=str(disk / "registry")), ["tiny"])
+        assert hashed_as_named(folder) == 3  # nothing of the first try is left
+        nothing_is_left_to_do(project)
+
+
+# A registry that goes away
+
+
+@pytest.mark.registry
+def test_a_registry_that_stops_half_way_through_a_push_is_finished_later(tmp_path: Path) -> None:
+    (tmp_path / "registry").mkdir()
+    with running_registry(tmp_path / "registry") as real, counting(real.host) as proxy:
+        place = Registry("main", url=f"{real.host}/acme")
+        project = project_of(tmp_path, {}, {})
+        source = write_model(project, "large", model__safetensors=weights("large", SHARD_BYTES))
+        project.write(manifest_of({"large": source}, {"main": {"url": f"{proxy.host}/acme"}}))
+        proxy.hold_after_bytes = 10 * MIB
+        with started(project, "apply", "--yes") as run:
+            assert proxy.held.wait(60)
+            assert whole_images(place) == {}
+            real.stop()
+            proxy.release()
+            failed = run.result()
+        assert failed.code == PARTLY, failed.text
+        assert f"registry {proxy.host}" in failed.out or proxy.host in failed.out
+        assert "Traceback" not in failed.text
+        away = project.mp("plan")
+        assert away.code == 1, away.text
+        assert proxy.host in away.text
+        real.start()
+        assert whole_images(place) == {}
+
+        project.applied()
+
+        one_image_each(place, ["large"])
+        nothing_is_left_to_do(project)
+
+
+# What does not travel
+
+
+def test_a_plan_without_changes_asks_the_hub_nothing(tmp_path: Path, hub: FakeHub) -> None:
+    files = {"config.json": b"{}", "model.safetensors": weights("one", MIB)}
+    hub.commit("acme/tiny", files)
+    project = project_of(tmp_path, {"tiny": "hf://acme/tiny"}, LAYOUT, HF_ENDPOINT=hub.endpoint)
+    project.applied()
+    assert hub.log
+    hub.log.clear()
+    hub.commit("acme/tiny", files | {"config.json": b'{"a": 1}'})  # main moves; the lock stays
+
+    nothing_is_left_to_do(project)
+
+    assert hub.log == []
+
+
+@pytest.mark.registry
+def test_one_of_two_shards_changed_is_one_layer_pushed_as_the_plan_said(
+    tmp_path: Path, slow: CountingProxy, prefix: str
+) -> None:
+    project = project_of(tmp_path, {}, {})
+    one, two = "model-00001-of-00002__safetensors", "model-00002-of-00002__safetensors"
+    files = {"config__json": b"{}", one: weights("one", SHARD_BYTES), two: weights("two", SHARD_BYTES)}
+    source = write_model(project, "large", **files)
+    project.write(manifest_of({"large": source}, {"main": {"url": f"{slow.host}/{prefix}"}}))
+    project.applied()
+    write_model(project, "large", **{two: weights("another", SHARD_BYTES)})
+    before_bytes = slow.sent_bytes
+
+    planned = project.mp("plan", "--detailed-exitcode")
+    report = project.mp("plan", "--json").json()
+
+    assert planned.code == CHANGES, planned.text
+    assert "download 73.40 MB, reuse 73.40 MB" in planned.out, planned.text
+    assert "push at most 73.40 MB, reuse 73.40 MB" in planned.out, planned.text
+    assert slow.sent_bytes - before_bytes < OVERHEAD_BYTES
+    transfer = report["transfer"]
+    before_bytes = slow.sent_bytes
+    project.applied()
+    assert 0 <= slow.sent_bytes - before_bytes - transfer["push_bytes"] < OVERHEAD_BYTES
+    nothing_is_left_to_do(project)
+
+
+# Interrupted, and not alone
+
+
+@pytest.fixture
+def four(tmp_path: Path, slow: CountingProxy, prefix: str) -> Project:
+    """Four models whose pushes wait: two run at once, and are held after the first of their bytes."""
+    project = project_of(tmp_path, {}, {})
+    names = [f"model-{number}" for number in range(4)]
+    sources = {name: write_model(project, name, model__safetensors=weights(name, 4 * MIB)) for name in names}
+    project.write(manifest_of(sources, {"main": {"url": f"{slow.host}/{prefix}"}}))
+    slow.hold_after_bytes = MIB
+    return project
+
+
+MODELS = [f"model-{number}" for number in range(4)]
+
+
+@pytest.mark.registry
+def test_ctrl_c_finishes_what_has_begun_and_the_next_apply_the_rest(
+    four: Project, slow: CountingProxy, registry: RealRegistry, prefix: str
+) -> None:
+    place = Registry("main", url=f"{registry.host}/{prefix}")
+    with started(four, "apply", "--yes") as run:
+        assert slow.held.wait(60)
+        run.interrupt()
+        run.wait_until_it_says("press Ctrl-C again to kill")
+        slow.release()
+        stopped = run.result()
+
+    assert stopped.code == INTERRUPTED, stopped.text
+    rows = {
+        line.split()[0]: line.split()[2]
+        for line in stopped.out.splitlines()
+        if "/weights:main" in line and "create" in line
+    }
+    assert sorted(rows.values()) == ["applied", "applied", "skipped", "skipped"], stopped.text
+    assert "interrupted" in stopped.out
+    assert len(whole_images(place)) == 2
+    assert "Traceback" not in stopped.text
+    four.applied()
+    one_image_each(place, MODELS)
+    nothing_is_left_to_do(four)
+
+
+@pytest.mark.registry
+def test_ctrl_c_twice_ends_at_once_and_the_next_apply_finishes(
+    four: Project, slow: CountingProxy, registry: RealRegistry, prefix: str
+) -> None:
+    with started(four, "apply", "--yes") as run:
+        assert slow.held.wait(60)
+        run.interrupt()
+        run.wait_until_it_says("press Ctrl-C again to kill")
+        began = time.monotonic()
+        run.interrupt()
+        killed = run.result()
+        assert time.monotonic() - began < 2
+
+    assert killed.code == INTERRUPTED, killed.text
+    assert "Traceback" not in killed.text
+    slow.release()
+    four.applied()
+    one_image_each(Registry("main", url=f"{registry.host}/{prefix}"), MODELS)
+    nothing_is_left_to_do(four)
+
+
+@pytest.mark.registry
+def test_of_two_applies_at_once_one_is_told_to_wait(
+    four: Project, slow: CountingProxy, registry: RealRegistry, prefix: str
+) -> None:
+    with started(four, "apply", "--yes") as first:
+        assert slow.held.wait(60)
+        second = four.mp("apply", "--yes")
+        slow.release()
+        done = first.result()
+
+    assert second.code == LOCKED, second.text
+    assert "another apply is running" in second.err
+    assert done.code == 0, done.text
+    one_image_each(Registry("main", url=f"{registry.host}/{prefix}"), MODELS)
+    nothing_is_left_to_do(four)
+
+
+# A models.yaml that is wrong
+
+BROKEN = """\
+version: 1
+project: acme
+defaults: {template: transformer, hardware: cpu}
+hardware:
+  cpu: {gpus: 0, memory: lots}
+targets:
+  shelf: {kind: registri}
+models:
+  tiny:
+    source: ftp://acme/tiny
+    version: 1.10
+    verison: main
+    targets: {shelf: {}, box: {}}
+  tiny:
+    source: ./tiny
+"""
+MISTAKES = ("3:22", "5:26", "7:17", "10:13", "11:14", "12:5", "13:26", "14:3")
+
+
+def test_a_broken_manifest_shows_every_mistake_with_its_place_and_changes_nothing(tmp_path: Path) -> None:
+    project = project_of(tmp_path, {}, {})
+    (project.folder / "models.yaml").write_text(BROKEN)
+    before = sorted(tmp_path.rglob("*"))
+
+    for words in (["validate"], ["lock"], ["plan"], ["apply", "--yes"]):
+        said = project.mp(*words)
+
+        assert said.code == 1, said.text
+        assert "Traceback" not in said.text
+        places = [line.split(": ")[0] for line in said.err.splitlines() if line.startswith("models.yaml:")]
+        assert places == [f"models.yaml:{place}" for place in MISTAKES], said.text
+        assert said.err.splitlines()[-1] == "8 errors"
+    assert sorted(tmp_path.rglob("*")) == before
