@@ -183,6 +183,17 @@ def test_a_damaged_blob_and_a_foreign_index_are_errors_and_not_absent(tmp_path: 
         repository.head("v1")
 
 
+def test_a_damaged_image_manifest_is_written_again(tmp_path: Path) -> None:
+    repository = LayoutRepository(str(tmp_path), "x")
+    manifest = put_image(repository, "v1", b"layer")
+    blob = tmp_path / "x" / "blobs" / manifest.digest.replace(":", "/")
+    blob.write_bytes(blob.read_bytes()[::-1])
+
+    repository.put_manifest("v1", manifest)
+
+    assert repository.manifest("v1") == manifest
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_is_denied(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

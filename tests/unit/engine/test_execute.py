@@ -1,18 +1,20 @@
 """How a plan is carried out: order, independence of failures, interruption, what the inventory remembers."""
 
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.core.change import Action
-from pipeline.core.errors import LockHeld
+from pipeline.core.change import Action, Change
+from pipeline.core.errors import Corrupt, LockHeld
 from pipeline.core.model import Lifecycle
 from pipeline.core.plan import Plan
-from pipeline.core.report import Event, Finished, Report, Status
-from pipeline.core.resource import Address, Mark, Resource, State
+from pipeline.core.protocols import Answer
+from pipeline.core.report import Emit, Event, Finished, Report, Status
+from pipeline.core.resource import Address, Entry, Mark, Observed, Resource, State
 from pipeline.engine.diff import diff, orphans
 from pipeline.engine.execute import Crew, execute
 from pipeline.engine.observe import observe
@@ -98,6 +100,46 @@ def test_one_failure_stops_only_what_needs_it(project: Project) -> None:
     }
     assert results(report)["b/image"] is Status.FAILED
     assert [o.error for o in report.outcomes if o.address == "b/run"] == ["needs b/image"]
+
+
+@dataclass
+class Rotting:
+    """Things that lean on weights: `rots` times they find them damaged, and take them out of the cache."""
+
+    whole: MemoryDriver
+    weights: MemoryDriver
+    rots: int
+
+    def observe(self, wanted: Sequence[Resource[Any]], known: Sequence[Entry]) -> Mapping[Address, Answer]:
+        return self.whole.observe(wanted, known)
+
+    def apply(
+        self, change: Change[Any], inputs: Mapping[Address, Observed[Any]], emit: Emit
+    ) -> Observed[Any] | None:
+        if self.rots:
+            self.rots -= 1
+            self.weights.things.clear()
+            raise Corrupt("cache", "a file is not what its sha256 says")
+        assert self.weights.things, "the weights are there again"
+        return self.whole.apply(change, inputs, emit)
+
+
+@pytest.mark.parametrize(("rots", "status"), [(1, Status.APPLIED), (2, Status.FAILED)])
+def test_what_a_change_found_damaged_on_this_machine_is_brought_again_once(
+    project: Project, rots: int, status: Status
+) -> None:
+    chain = [thing("m/artifact", kind="artifact"), thing("m/run", "m/artifact")]
+    project.apply(chain[0])
+    docker, weights = project.drivers["docker"], project.drivers["artifact"]
+    crew = Crew(
+        {"docker": Rotting(docker, weights, rots), "artifact": weights},
+        project.store.run(project.store.load()),
+        project.events.append,
+    )
+
+    report = execute(project.plan(*chain), crew, threading.Event())
+
+    assert results(report) == {"m/run": status}
 
 
 def test_a_failed_creation_is_remembered_as_maybe_there(project: Project) -> None:

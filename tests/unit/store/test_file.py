@@ -1,6 +1,7 @@
 """The inventory on disk: what a killed run leaves, who may write, what is replayed."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pipeline.core.resource import Address, Entry
 from pipeline.store.file import FileStore
 from pipeline.store.inventory import Inventory, entry_from_json, entry_to_json
 
-A, B = Address("a/docker:box"), Address("b/docker:box")
+A, B, C = Address("a/docker:box"), Address("b/docker:box"), Address("c/docker:box")
 
 
 def entry(address: Address = A, memory: int = 1) -> Entry:
@@ -51,6 +52,51 @@ def test_a_torn_last_line_is_dropped_and_not_written_behind(tmp_path: Path) -> N
     second = store(tmp_path).run(store(tmp_path).load())
     second.begin(B, Action.CREATE, entry(B))
     assert store(tmp_path).load().entries == {A: entry(), B: entry(B)}
+
+
+def a_busy_run(folder: Path) -> Inventory:
+    """Creations, an update, a deletion, a failure; its journal is back beside the snapshot: killed in between."""
+    run = store(folder).run(Inventory())
+    for address, memories in ((A, (1, 2)), (B, (1,))):
+        for memory in memories:
+            run.begin(address, Action.UPDATE, entry(address, memory))
+            run.end(address, entry(address, memory + 10))
+    run.begin(B, Action.DELETE, entry(B))
+    run.end(B, None)
+    run.begin(C, Action.CREATE, entry(C))
+    kept = folder / "journal"
+    os.link(store(folder).journal, kept)
+    run.close("abc")
+    closed = store(folder).load()
+    kept.rename(store(folder).journal)
+    return closed
+
+
+def test_a_kill_between_snapshot_and_journal_is_replayed_to_the_same(tmp_path: Path) -> None:
+    closed = a_busy_run(tmp_path)
+    assert closed.entries == {A: entry(memory=12), C: entry(C)}
+    assert store(tmp_path).load() == closed
+
+    run = store(tmp_path).run(store(tmp_path).load())
+    run.begin(C, Action.CREATE, entry(C))
+    run.end(C, entry(C, 5))
+    run.close("def")
+
+    assert store(tmp_path).load().entries == {A: entry(memory=12), C: entry(C, 5)}
+    assert not store(tmp_path).journal.exists()
+
+
+def test_a_journal_that_ends_at_any_byte_is_read(tmp_path: Path) -> None:
+    a_busy_run(tmp_path)
+    store(tmp_path).snapshot.unlink()
+    whole = store(tmp_path).journal.read_bytes()
+    sizes = set()
+    for end in range(0, len(whole) + 1, 29):
+        store(tmp_path).journal.write_bytes(whole[:end])
+        found = store(tmp_path).load().entries
+        assert set(found) <= {A, B, C}
+        sizes.add(len(found))
+    assert sizes == {0, 1, 2}
 
 
 def test_only_one_run_writes_at_a_time(tmp_path: Path) -> None:
