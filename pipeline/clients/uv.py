@@ -1,6 +1,7 @@
 """uv: requirements resolved with hashes, environments made from them. Used by engine/resolve, environments and images."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from pipeline.core.image import Engine, Variant
 
 PYPI = "https://pypi.org/simple"
 PYTORCH = "https://download.pytorch.org/whl/"  # + torch backend: "cpu", "cu130"
+COMPILING = "compiling byte code"  # the line that begins what uv does for up to a minute without a word
 
 _RESOLVE_TIMEOUT_S = 300
 _INSTALL_TIMEOUT_S = 3600
@@ -20,6 +22,7 @@ _INSTALL_TIMEOUT_S = 3600
 _PLATFORMS = {"linux/amd64": "x86_64-manylinux_2_35", "linux/arm64": "aarch64-manylinux_2_35"}
 _NO_ANSWER = ("dns error", "error sending request", "client error (Connect)", "operation timed out")
 _WRONG_HASH = "Hash mismatch"
+_INSTALLED = re.compile(r"Installed \d+ packages? ")
 _DISK_FULL = ("No space left on device", "os error 28")
 
 OnLine = Callable[[str], None]
@@ -81,7 +84,14 @@ def _install(engine: Engine, where: Sequence[str], on_line: OnLine) -> None:
     with _folder({"requirements.txt": engine.requirements}) as lists:
         argv = ["pip", "install", *where, "--no-deps", "--require-hashes", "--compile-bytecode"]
         argv += [*_backend(_backend_of(engine.index)), "-r", str(lists / "requirements.txt")]
-        _uv(argv, on_line, _INSTALL_TIMEOUT_S)
+        _uv(argv, lambda text: _tell(text, on_line), _INSTALL_TIMEOUT_S)
+
+
+def _tell(text: str, on_line: OnLine) -> None:
+    """uv's lines, and the one that it leaves out: what it does after installing."""
+    on_line(text)
+    if _INSTALLED.match(text):
+        on_line(COMPILING)
 
 
 def _compile(variant: Variant, platform: str, backend: str | None, on_line: OnLine) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ class Progress:
     """Bytes or a phase of work under way; sent often, shown seldom."""
 
     address: Address
-    doing: str  # "download", "push", "build", "install", "start", "prove"
+    doing: str  # "download", "push", "build", "install", "compile", "start", "prove"
     done_bytes: int = 0
     total_bytes: int = 0  # 0: not known
 

@@ -52,6 +52,11 @@ def resource(engine: Engine) -> Resource[EnvironmentState]:
     )
 
 
+def installing(where: Address, text: str) -> Line | Progress:
+    """What uv's line means to a view: byte code is a phase of its own, as long as all downloads."""
+    return Progress(where, "compile") if text == uv.COMPILING else Line(where, text)
+
+
 class EnvironmentDriver:
     """Makes environments with uv, in place: a virtual environment cannot be moved."""
 
@@ -88,7 +93,7 @@ class EnvironmentDriver:
         emit(Progress(resource.address, "install"))
         if folder.exists():
             shutil.rmtree(folder)
-        self._create(engine, folder, lambda text: emit(Line(resource.address, text)))
+        self._create(engine, folder, lambda text: emit(installing(resource.address, text)))
         _mark(folder, engine)
 
     def _look(self, name: str) -> Observed[EnvironmentState] | Absent:

@@ -14,6 +14,7 @@ from pipeline.core.report import Event, Finished, Line, Outcome, Progress, Start
 from pipeline.core.resource import Address
 
 EVERY_S = 10.0
+TICK_S = 1.0  # between two looks at the clock while nothing happens
 
 
 class Watch(AbstractContextManager["Watch"], Protocol):
@@ -37,28 +38,44 @@ class _Running:
 class Lines:
     """One line when something begins or ends, and one for each running action every ten seconds."""
 
-    def __init__(self, stream: TextIO, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO, now: Callable[[], float] = time.monotonic, tick_s: float = TICK_S
+    ) -> None:
         self._stream = stream
         self._now = now
+        self._tick_s = tick_s
+        self._ended = threading.Event()
         self._guard = threading.Lock()
         self._running: dict[Address, _Running] = {}
         self._told_s = now()
 
     def __enter__(self) -> "Lines":
+        threading.Thread(target=self._watch, name="progress", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        with self._guard:
+            self._ended.set()
 
     def emit(self, event: Event) -> None:
         with self._guard:
             self._take(event)
-            if self._now() - self._told_s >= EVERY_S:
-                self._told_s = self._now()
-                for address, running in self._running.items():
-                    self._write(f"{address}: {under_way(running, self._now())}")
+            self._tell()
+
+    def _watch(self) -> None:
+        """What takes minutes without an event is told of all the same."""
+        while not self._ended.wait(self._tick_s):
+            with self._guard:
+                if not self._ended.is_set():
+                    self._tell()
+
+    def _tell(self) -> None:
+        if self._now() - self._told_s >= EVERY_S:
+            self._told_s = self._now()
+            for address, running in self._running.items():
+                self._write(f"{address}: {under_way(running, self._now())}")
 
     def _take(self, event: Event) -> None:
         match event:

@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 
 from pipeline.cli.views.bars import Bars
 from pipeline.cli.views.progress import Lines
@@ -44,6 +45,20 @@ def test_build_shows_its_last_line() -> None:
     lines.emit(Line(WEIGHTS, "#5 exporting \x1b[1mlayers"))
 
     assert stream.getvalue().splitlines()[-1] == "qwen/artifact: build, 12 s: #5 exporting  [1mlayers"
+
+
+def test_phase_without_events_is_told_of_every_ten_seconds() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Lines(stream, clock, tick_s=0.001) as lines:
+        lines.emit(Started(WEIGHTS, Action.CREATE))
+        lines.emit(Progress(WEIGHTS, "compile"))
+        clock.seconds = 11.0
+        for _ in range(2000):
+            if stream.getvalue().count("\n") == 2:
+                break
+            time.sleep(0.001)
+
+    assert stream.getvalue().splitlines() == ["qwen/artifact: create", "qwen/artifact: compile, 11 s"]
 
 
 def test_end_of_an_action_is_told_at_once() -> None:

@@ -183,6 +183,9 @@ def test_environment_has_exactly_the_locked_requirements_compiled(with_index: In
     assert said == "1.0 1.5\n"
     assert list(folder.glob("lib/python3.11/site-packages/__pycache__/apple.*.pyc"))
     assert any("apple" in line for line in lines)
+    compiling = lines.index(uv.COMPILING)
+    assert lines[compiling - 1].startswith("Installed 2 packages")
+    assert lines[compiling + 1].startswith("Bytecode compiled")
 
 
 def test_environment_is_made_anew_over_a_broken_one(with_index: Index, tmp_path: Path) -> None:

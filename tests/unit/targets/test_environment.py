@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.clients import uv
 from pipeline.core.change import Action, Change
 from pipeline.core.errors import BackendError
 from pipeline.core.image import Engine
+from pipeline.core.report import Event, Line, Progress
 from pipeline.core.resource import Absent, Observed
 from pipeline.resources.environment import (
     EnvironmentDriver,
@@ -60,6 +62,24 @@ def test_two_runs_at_once_make_one_environment(tmp_path: Path) -> None:
     for each in runs:
         each.join()
     assert made == [engine.ENGINE.key]
+
+
+def test_byte_code_is_a_phase_of_its_own_and_uvs_lines_are_forwarded(tmp_path: Path) -> None:
+    def create(made: Engine, folder: Path, on_line: Callable[[str], None]) -> None:
+        engine.make_environment(made, folder, on_line)
+        for text in ("Installed 2 packages in 7ms", uv.COMPILING, "Bytecode compiled 9 files in 38.1s"):
+            on_line(text)
+
+    wanted, events = resource(engine.ENGINE), list[Event]()
+    change = Change(wanted.address, wanted.kind, Action.CREATE, wanted, None, None)
+    EnvironmentDriver(tmp_path, create).apply(change, {}, events.append)
+
+    assert events[0] == Progress(wanted.address, "install")
+    assert events[-3:] == [
+        Line(wanted.address, "Installed 2 packages in 7ms"),
+        Progress(wanted.address, "compile"),
+        Line(wanted.address, "Bytecode compiled 9 files in 38.1s"),
+    ]
 
 
 def test_environment_without_a_python_is_not_marked_as_whole(tmp_path: Path) -> None:
