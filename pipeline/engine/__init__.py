@@ -47,6 +47,7 @@ class Planned:
     plan: Plan
     lock: Lock
     lock_changed: tuple[str, ...]  # what apply writes into models.lock first, in words
+    inventory: Inventory  # as it was read: apply refuses when another run has written since
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
         models=len(names),
         read_seconds=time.monotonic() - began,
     )
-    return Planned(made, _locked(world, pins, names), pins.stale)
+    return Planned(made, _locked(world, pins, names), pins.stale, inventory)
 
 
 def apply(world: World, planned: Planned, emit: Emit, stop: threading.Event) -> Report:
@@ -100,7 +101,7 @@ def apply(world: World, planned: Planned, emit: Emit, stop: threading.Event) -> 
         raise Refused("; ".join(refusal.summary for refusal in made.refusals), made.refusals[0].hint)
     if planned.lock_changed:
         write_lock(world.settings.root / "models.lock", planned.lock)
-    crew = Crew(world.drivers, world.store.run(world.store.load()), emit, world.settings.commit)
+    crew = Crew(world.drivers, world.store.run(planned.inventory), emit, world.settings.commit)
     return execute(made, crew, stop)
 
 

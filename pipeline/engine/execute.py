@@ -73,6 +73,7 @@ def execute(plan: Plan, crew: Crew, stop: threading.Event) -> Report:
     active = {change.address: change for change in plan.active}
     progress = _prepare(plan, active)
     crew = replace(crew, local=_local(plan))
+    _widen(active, crew.run, stop)
     done: queue.SimpleQueue[_Done] = queue.SimpleQueue()
     with ThreadPoolExecutor(max_workers=sum(PARALLEL.values()), thread_name_prefix="apply") as pool:
         while True:
@@ -92,6 +93,15 @@ def execute(plan: Plan, crew: Crew, stop: threading.Event) -> Report:
     if progress.fatal is not None:
         raise progress.fatal
     return _report(plan, progress, interrupted=stop.is_set(), seconds=time.monotonic() - began)
+
+
+def _widen(active: Mapping[Address, Change[Any]], run: Run, stop: threading.Event) -> None:
+    """Remember the old places of things that move before their entries name the new ones: a kill leaks nothing."""
+    if stop.is_set():
+        return
+    for address, change in active.items():
+        if address.endswith(PREVIOUS):
+            run.begin(address, change.action, change.entry)
 
 
 def _prepare(plan: Plan, active: Mapping[Address, Change[Any]]) -> _Progress:

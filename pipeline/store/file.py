@@ -166,8 +166,8 @@ class FileRun:
     def _write(self, step: dict[str, Any], *, durable: bool) -> None:
         assert self._journal is not None
         self._journal.write(json.dumps(step, separators=(",", ":")).encode() + b"\n")
+        self._journal.flush()  # a killed process loses nothing; a power cut may lose the end of a step, never its begin
         if durable:
-            self._journal.flush()
             os.fsync(self._journal.fileno())
 
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +217,16 @@ def test_a_thousand_changes_keep_their_order_and_their_count(project: Project) -
     report = project.apply(*resources)
     assert [o.address for o in report.outcomes] == [r.address for r in resources]
     assert project.plan(*resources).active == ()
+
+
+def test_a_thing_that_moves_is_known_at_both_places_from_the_first_step(project: Project) -> None:
+    project.apply(thing("a/run"))
+    moved = replace(thing("a/run"), locator={"name": "elsewhere"})
+    project.drivers["docker"].broken[Address("a/run")] = "exploded"
+    project.apply(moved)
+    locators = {a: dict(e.locator) for a, e in project.store.load().entries.items()}
+    assert locators == {"a/run": {"name": "elsewhere"}, "a/run~previous": {"name": "a/run"}}
+    project.drivers["docker"].broken.clear()
+    project.apply(moved)
+    assert {key[1] for key in project.drivers["docker"].things} == {(("name", "elsewhere"),)}
+    assert set(project.store.load().entries) == {"a/run"}
