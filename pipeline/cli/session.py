@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from pipeline import engine, wiring
 from pipeline.cli.options import Options
 from pipeline.cli.project import Project, read_project
+from pipeline.cli.resolving import telling
 from pipeline.cli.select import selected
 from pipeline.cli.views import output
 from pipeline.cli.views.diagnostics import diagnostics
 from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.plan import not_read
+from pipeline.cli.views.waiting import Waiting
 from pipeline.core.errors import ExitCode
 from pipeline.core.plan import Plan
 from pipeline.core.report import Report, Status
@@ -22,6 +24,7 @@ from pipeline.engine.world import World
 class Session:
     project: Project
     world: World
+    waiting: Waiting
 
     def models(self, patterns: Sequence[str] | None) -> tuple[str, ...]:
         """Declared models by name or glob; () is all."""
@@ -35,7 +38,7 @@ class Session:
         return selected(patterns, dict.fromkeys(names))
 
     def plan(self, selection: engine.Selection) -> engine.Planned:
-        with output.waiting("Reading"):
+        with self.waiting.word("Reading"):
             return engine.plan(self.world, selection)
 
     def origin(self, planned: engine.Planned) -> Origin:
@@ -54,7 +57,9 @@ class Session:
 
 def open_session(options: Options, *, locked: bool = False) -> Session:
     project = read_project(options)
-    return Session(project, wiring.open_world(project.settings, project.document, locked=locked))
+    world = wiring.open_world(project.settings, project.document, locked=locked)
+    waiting = Waiting()
+    return Session(project, telling(world, waiting.named), waiting)
 
 
 def verdict(plan: Plan) -> ExitCode:

@@ -32,7 +32,7 @@ def run(
     session = open_session(options_of(context), locked=check)
     names = session.models(models)
     anew = frozenset(names or session.project.manifest.models) if upgrade else frozenset()
-    with output.waiting("Resolving"):
+    with session.waiting.word("Resolving"):
         locked = engine.lock(session.world, names, anew)
     _remark(session, locked)
     if check:

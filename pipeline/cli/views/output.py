@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TextIO
 
 from pipeline.cli.views.text import Ink, ansi, plain
@@ -38,19 +37,6 @@ def result(text: str) -> None:
 def message(text: str) -> None:
     """To stderr: what is under way, what went wrong."""
     print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def waiting(doing: str) -> Iterator[None]:
-    """A word on a terminal while nothing else can be shown; gone afterwards."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    print(f"{doing} …", end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def ask(question: str) -> bool:
