@@ -10,6 +10,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pipeline.clients.enginelog import first_error
+
 
 def answers(url: str) -> bool:
     """Something speaks HTTP there; which status does not matter."""
@@ -25,11 +27,12 @@ def answers(url: str) -> bool:
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not answers(url):
-        if process.poll() is not None or time.monotonic() > deadline:
-            state = (
-                f"exit {process.returncode}" if process.poll() is not None else f"silent for {timeout_s} s"
-            )
-            raise RuntimeError(f"{process.args!r}: {state}\n{log.read_text(errors='replace')[-2000:]}")
+        ended = process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            state = f"exit {process.returncode}" if ended else f"silent for {timeout_s} s"
+            text = log.read_text(errors="replace")
+            # the cause of an engine's end stands far above the last lines
+            raise RuntimeError(f"{process.args!r}: {state}: {first_error(text)}\n{text[-2000:]}")
         time.sleep(0.05)
 
 
