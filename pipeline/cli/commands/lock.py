@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from pipeline import engine
-from pipeline.cli.options import Models, options_of
+from pipeline.cli.options import AsJson, Models, options_of
 from pipeline.cli.session import Session, open_session
-from pipeline.cli.views import output, units
+from pipeline.cli.views import json, output, units
 from pipeline.cli.views.diagnostics import diagnostics
 from pipeline.core.diagnostic import Severity
 from pipeline.core.errors import ExitCode, MpError, Stale, UserError
@@ -25,6 +25,7 @@ def run(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing, use no network; exit 3 when stale")
     ] = False,
+    as_json: AsJson = False,
 ) -> ExitCode:
     """Resolve every version that models.lock does not hold to a commit or a hash, and write models.lock."""
     if upgrade and check:
@@ -34,25 +35,32 @@ def run(
     anew = frozenset(names or session.project.manifest.models) if upgrade else frozenset()
     with session.waiting.word("Resolving"):
         locked = engine.lock(session.world, names, anew)
-    _remark(session, locked)
-    if check:
-        if locked.changed:
-            raise Stale(f"{FILE} is stale: {'; '.join(locked.changed)}", f"run mp lock and commit {FILE}")
-        output.result(f"{FILE} is fresh.")
-    elif locked.changed:
+    broken = any(item.severity is Severity.ERROR for item in locked.diagnostics)
+    write = bool(locked.changed) and not check and not broken
+    if write:
         write_lock(session.project.settings.root / FILE, locked.lock)
-        output.result("\n".join([*locked.changed, f"Wrote {FILE}."]))
+    if as_json:
+        output.result(json.text(json.locked(locked.changed, locked.diagnostics, written=write)))
     else:
-        output.result(
-            f"{FILE} is fresh: {units.counted(len(locked.lock.models), 'model')}. Nothing was written."
-        )
-    return ExitCode.OK
+        _tell(session, locked, check=check)
+    if broken:
+        return ExitCode.ERROR
+    return ExitCode.STALE if check and locked.changed else ExitCode.OK
 
 
-def _remark(session: Session, locked: engine.Locked) -> None:
-    """Errors end the command before anything is written; other remarks are said."""
+def _tell(session: Session, locked: engine.Locked, *, check: bool) -> None:
+    """In words: remarks, then what changed. Raises UserError when there are errors, Stale for `check`."""
     if any(item.severity is Severity.ERROR for item in locked.diagnostics):
         raise UserError(locked.diagnostics)
     if locked.diagnostics:
         project = session.project
         output.message(diagnostics(locked.diagnostics, project.texts, project.options.message_ink))
+    if check and locked.changed:
+        raise Stale(f"{FILE} is stale: {'; '.join(locked.changed)}", f"run mp lock and commit {FILE}")
+    if locked.changed:
+        output.result("\n".join([*locked.changed, f"Wrote {FILE}."]))
+    elif check:
+        output.result(f"{FILE} is fresh.")
+    else:
+        models = units.counted(len(locked.lock.models), "model")
+        output.result(f"{FILE} is fresh: {models}. Nothing was written.")

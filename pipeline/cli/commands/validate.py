@@ -2,18 +2,31 @@
 
 import typer
 
-from pipeline.cli.options import options_of
-from pipeline.cli.project import read_project
-from pipeline.cli.views import output, units
+from pipeline.cli.options import AsJson, Options, options_of
+from pipeline.cli.project import FILE, read_project
+from pipeline.cli.views import json, output, units
 from pipeline.cli.views.diagnostics import diagnostics
 from pipeline.core.errors import ExitCode
+from pipeline.manifest.read import read
 
 
-def run(context: typer.Context) -> ExitCode:
+def run(context: typer.Context, as_json: AsJson = False) -> ExitCode:
     """Check models.yaml without touching a network: all mistakes at once, each with its line and a hint."""
-    project = read_project(options_of(context))
+    options = options_of(context)
+    return _as_json(options) if as_json else _as_text(options)
+
+
+def _as_json(options: Options) -> ExitCode:
+    """Mistakes are the result here, so they are on stdout."""
+    document = read(options.folder / FILE)
+    output.result(json.text(json.validation(document.name, document.diagnostics)))
+    return ExitCode.ERROR if document.manifest is None else ExitCode.OK
+
+
+def _as_text(options: Options) -> ExitCode:
+    project = read_project(options)
     if remarks := project.document.diagnostics:
-        output.message(diagnostics(remarks, project.texts, project.options.message_ink))
+        output.message(diagnostics(remarks, project.texts, options.message_ink))
     manifest = project.manifest
     models = units.counted(len(manifest.models), "model")
     output.result(

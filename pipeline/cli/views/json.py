@@ -1,4 +1,4 @@
-"""Machine JSON of plans, reports, drift and lists, each with a format_version, and the schemas they keep to."""
+"""Machine JSON of what commands say (plans, reports, drift, lists, pins, mistakes), each with a format_version, and the schemas they keep to."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.cli.views.tables import Details, Row
 from pipeline.core.change import Action, Change, FieldDiff
-from pipeline.core.diagnostic import Diagnostic
+from pipeline.core.diagnostic import Diagnostic, Severity
 from pipeline.core.digest import Json
 from pipeline.core.plan import Plan
 from pipeline.core.report import Outcome, Report, Status
@@ -78,6 +78,25 @@ def models(rows: Sequence[Row]) -> dict[str, Json]:
             }
             for row in rows
         ],
+    }
+
+
+def validation(file: str, diagnostics: Sequence[Diagnostic]) -> dict[str, Json]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "file": file,
+        "valid": not any(item.severity is Severity.ERROR for item in diagnostics),
+        "diagnostics": [_diagnostic(d) for d in diagnostics],
+    }
+
+
+def locked(changed: Sequence[str], diagnostics: Sequence[Diagnostic], *, written: bool) -> dict[str, Json]:
+    """Why models.lock is not what it was; `written`: now it holds that."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "changed": list(changed),
+        "written": written,
+        "diagnostics": [_diagnostic(d) for d in diagnostics],
     }
 
 

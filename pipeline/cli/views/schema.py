@@ -148,10 +148,28 @@ def details() -> dict[str, Json]:
     )
 
 
+def validation() -> dict[str, Json]:
+    return _document(
+        "mp validate",
+        "Output of `mp validate --json`: every remark about models.yaml; `valid` when none is an error.",
+        _record(format_version=_FORMAT, file=_TEXT, valid=_WHETHER, diagnostics=_DIAGNOSTICS),
+    )
+
+
+def locked() -> dict[str, Json]:
+    return _document(
+        "mp lock",
+        "Output of `mp lock --json`: why models.lock changes (empty when it is fresh), and whether it was written.",
+        _record(format_version=_FORMAT, changed=_list(_TEXT), written=_WHETHER, diagnostics=_DIAGNOSTICS),
+    )
+
+
 SCHEMAS: Mapping[str, Callable[[], dict[str, Json]]] = {
     "plan": plan,
     "report": report,
     "drift": drift,
     "list": models,
     "show": details,
+    "validate": validation,
+    "locked": locked,
 }

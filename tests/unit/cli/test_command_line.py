@@ -166,6 +166,44 @@ def test_validate_says_what_it_read(mp: Mp, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "models.yaml is valid: 2 models, 1 target.\n"
 
 
+def test_validate_as_json_has_every_mistake_on_stdout(
+    mp: Mp, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mp("validate", "--json") == 0
+    right = json.loads(capsys.readouterr().out)
+    (project / "models.yaml").write_text(MANIFEST.replace("targets: {shelf: {}}", "target: {shelf: {}}"))
+    assert mp("validate", "--json") == 1
+    out, err = capsys.readouterr()
+    wrong = json.loads(out)
+
+    assert right == {"format_version": 1, "file": "models.yaml", "valid": True, "diagnostics": []}
+    assert (wrong["valid"], err) == (False, "")
+    places = [item["where"] for item in wrong["diagnostics"] if "unknown key" in item["summary"]]
+    assert [where.split(":")[1] for where in places] == ["8", "9"]
+
+
+def test_lock_as_json_says_what_changed(mp: Mp, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for words in (["--check"], [], ["--check"]):
+        code = mp("lock", "--json", *words)
+        said.append((code, json.loads(capsys.readouterr().out)))
+    (project / "weights" / "model.safetensors").unlink()
+    (project / "weights" / "config.json").unlink()
+    (project / "models.lock").unlink()
+    code = mp("lock", "--json")
+    failed = json.loads(capsys.readouterr().out)
+
+    reasons = ["tiny: not in models.lock", "small: not in models.lock"]
+    assert [(code, each["changed"], each["written"]) for code, each in said] == [
+        (3, reasons, False),
+        (0, reasons, True),
+        (0, [], False),
+    ]
+    assert (code, failed["written"]) == (1, False)
+    assert {item["severity"] for item in failed["diagnostics"]} == {"error"}
+    assert not (project / "models.lock").exists()
+
+
 def test_missing_manifest_names_the_next_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["-C", str(tmp_path), "plan"]) == 1
     assert "mp init" in capsys.readouterr().err
@@ -220,4 +258,15 @@ def test_schema_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(["schema", "--out", str(tmp_path / "schema")]) == 0
 
     written = sorted(file.name.partition(".")[0] for file in (tmp_path / "schema").iterdir())
-    assert written == ["drift", "launch", "list", "lock", "models", "plan", "report", "show"]
+    assert written == [
+        "drift",
+        "launch",
+        "list",
+        "lock",
+        "locked",
+        "models",
+        "plan",
+        "report",
+        "show",
+        "validate",
+    ]

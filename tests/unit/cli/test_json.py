@@ -11,7 +11,7 @@ from pipeline.cli.views import json
 from pipeline.cli.views.schema import SCHEMAS
 from pipeline.cli.views.tables import Details, Row
 from pipeline.core.change import Action, FieldDiff
-from pipeline.core.diagnostic import Where, error
+from pipeline.core.diagnostic import Where, error, warning
 from pipeline.core.digest import Json
 from pipeline.core.report import Report
 from pipeline.core.resource import Unreadable
@@ -38,6 +38,8 @@ MADE: dict[str, dict[str, Json]] = {
     "report": json.report(RUN),
     "drift": json.drift(PLAN),
     "list": json.models([Row("qwen", "box", "running", "main", "9c0d2f7", None)]),
+    "validate": json.validation("models.yaml", [error("wrong", Where("models.yaml", 1, 2), "do this")]),
+    "locked": json.locked(["tiny: not in models.lock"], [warning("open")], written=True),
     "show": json.details([Details("qwen", (("", (("pin", "9c0d2f7"),)),))]),
 }
 
