@@ -5,8 +5,10 @@ uses that one and leaves it as it was. MP_TEST_REGISTRY names a folder in which 
 the next run builds nothing; without it they go with the run (gigabytes).
 """
 
+import contextlib
 import copy
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -107,13 +109,13 @@ class Acme:
         return chat(self.project.url(model, target), model, PROMPT, api_key)
 
     def image(self, model: str) -> tuple[str, dict[str, Any]]:
-        """Tag and image manifest of what a baked container runs."""
+        """Tag and image manifest of what a container runs."""
         reference = self.container(model).attrs["Config"]["Image"]
-        tag = reference.partition("@")[0].rpartition(":")[2]
-        return tag, self.manifest(model, tag)
+        repository, _, tag = reference.partition("@")[0].rpartition(":")
+        return tag, self.manifest(repository.rpartition("/")[2], tag)
 
-    def manifest(self, model: str, tag: str) -> dict[str, Any]:
-        url = f"http://{self.registry.host}/v2/acme/{model}/manifests/{tag}"
+    def manifest(self, repository: str, tag: str) -> dict[str, Any]:
+        url = f"http://{self.registry.host}/v2/acme/{repository}/manifests/{tag}"
         with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": OCI}), timeout=10) as got:
             found: dict[str, Any] = json.load(got)
         return found
@@ -197,6 +199,14 @@ def test_first_apply_builds_pushes_starts_and_proves(acme: Acme) -> None:
     assert "failed 0, skipped 0, unknown 0" in acme.first.out.splitlines()[-1]
     assert {c.status for c in acme.containers()} == {"running"}
     assert len(acme.containers()) == 2
+
+
+def test_engines_share_the_layers_of_what_both_hold(acme: Acme) -> None:
+    one, other = (acme.image(model)[1]["layers"] for model in ("tiny-tf", "tiny-vllm"))
+
+    shared = list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+    assert sum(layer["size"] for layer, _ in shared) > 3 * GIB, "torch and what it needs, pulled once"
 
 
 def test_greedy_text_is_the_same_everywhere(acme: Acme) -> None:
@@ -413,12 +423,25 @@ def test_api_key_is_asked_for_and_written_nowhere_else(restored: Acme) -> None:
 
         said.append(json.dumps(restored.container("tiny-tf").attrs))
         said.append(restored.container("tiny-tf").logs().decode())
+        said += seen_in_proc(str(restored.project.folder))
         assert not [text for text in said if KEY in text]
         holding = files_with(restored.project.folder, KEY)
         assert {stat.S_IMODE(file.stat().st_mode) for file in holding} <= {0o400}
         assert {file.parent.name for file in holding} <= {"secrets"}
     restored.project.applied()
     assert files_with(restored.project.folder, KEY) == []
+
+
+def seen_in_proc(folder: str) -> list[str]:
+    """Arguments and environments, as anybody with `ps` reads them, of the processes that serve from a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            arguments = (process / "cmdline").read_text(errors="replace")
+            if folder in arguments:
+                found += [arguments, (process / "environ").read_text(errors="replace")]
+    assert found, "a local process serves from here"
+    return found
 
 
 def files_with(folder: Path, text: str) -> list[Path]:
