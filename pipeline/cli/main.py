@@ -41,7 +41,7 @@ COMMANDS: Mapping[str, Command] = {
     "plan": Command("plan", "Say what apply would do, before a byte moves"),
     "apply": Command("apply", "Bring the world to what models.yaml declares"),
     "drift": Command("drift", "Say where the world moved away from what was applied"),
-    "list": Command("list", "List the models at their targets: state, version, URL"),
+    "list": Command("list", "List the models at their targets: state, version, URL or image"),
     "show": Command("show", "Show everything that is known of a model"),
     "destroy": Command("destroy", "Take deployments down"),
     "forget": Command("forget", "Drop entries of the inventory and leave the world alone"),

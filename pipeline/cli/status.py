@@ -6,13 +6,16 @@ from typing import Any
 from pipeline.cli.views import changes, units
 from pipeline.cli.views.tables import Details, Row
 from pipeline.core.change import Action, Change
-from pipeline.core.digest import Json
+from pipeline.core.digest import Json, image_tag
 from pipeline.core.model import Artifact
 from pipeline.core.plan import Plan
 from pipeline.core.resource import Address, address, fields_of, owner_of, place_of
+from pipeline.engine.diff import PREVIOUS
+from pipeline.engine.resolve import registry_name
 from pipeline.manifest.spec import Manifest
+from pipeline.targets.registry import RegistrySpec
 
-_IMAGES = ("image", "weights")
+_PUBLISHED = {"model": "image", "weights": "weights"}  # what a registry target publishes → in an address
 
 
 def rows(plan: Plan, manifest: Manifest, names: tuple[str, ...]) -> list[Row]:
@@ -22,15 +25,25 @@ def rows(plan: Plan, manifest: Manifest, names: tuple[str, ...]) -> list[Row]:
     for name in names or tuple(manifest.models):
         artifact = _artifact(by_address.get(address(name, "artifact")))
         for target in manifest.models[name].targets:
-            kind = manifest.targets[target].kind
-            at = _published(plan, name) if kind == "registry" else [address(name, kind, target)]
+            spec = manifest.targets[target]
+            kind = spec.kind
+            at = [address(name, kind, target)]
+            if isinstance(spec, RegistrySpec):
+                registry = registry_name(manifest, spec)
+                at = [address(name, _PUBLISHED[what], registry) for what in spec.publish]
             found.append(_row(plan, by_address, name, target, at, artifact))
-    gone = [c for c in plan.changes if c.action in (Action.DELETE, Action.FORGET)]
-    for change in gone:
-        endpoint = change.observed.endpoint if change.observed else None
-        place = place_of(change.address) or change.kind
-        found.append(Row(owner_of(change.address), place, "no longer declared", "", "", endpoint))
-    return found
+    return [*found, *_gone(plan, {(row.model, row.target) for row in found})]
+
+
+def _gone(plan: Plan, declared: set[tuple[str, str]]) -> Iterator[Row]:
+    """What is to go, once a target; what another takes the place of has its row already."""
+    for change in plan.changes:
+        if change.action not in (Action.DELETE, Action.FORGET):
+            continue
+        place = (place_of(change.address) or change.kind).removesuffix(PREVIOUS)
+        if (owner_of(change.address), place) not in declared:
+            endpoint = change.observed.endpoint if change.observed else None
+            yield Row(owner_of(change.address), place, "no longer declared", "", "", endpoint)
 
 
 def details(plan: Plan, name: str, root: str) -> Details:
@@ -77,21 +90,25 @@ def _row(
     word = next(
         (s for s in states if s not in ("running", "published")), states[0] if states else "not planned"
     )
-    seen = next((c.observed for where in at if (c := by_address.get(where)) and c.observed), None)
+    found = [c for where in at if (c := by_address.get(where)) and c.observed]
     return Row(
         name,
         target,
         word,
         artifact.version if artifact else "",
         artifact.pin.removeprefix("sha256-") if artifact else "",
-        seen.endpoint if seen else None,
+        next((c.observed.endpoint for c in found if c.observed), None),
+        tuple(reference for c in found if (reference := _reference(c))),
     )
 
 
-def _published(plan: Plan, name: str) -> list[Address]:
-    """Images of the model, read or not."""
-    every = [*(change.address for change in plan.changes), *plan.unreadable]
-    return [a for a in every if owner_of(a) == name and a.split("/", 1)[-1].partition(":")[0] in _IMAGES]
+def _reference(change: Change[Any]) -> str | None:
+    """The image that is there: "ghcr.io/acme/models/qwen3-8b:mp-<12 hex>@sha256:…"; None for what is no image."""
+    if change.kind != "image" or not change.resource or not change.observed or not change.observed.digest:
+        return None
+    where, live = change.resource.locator, change.observed.state.fingerprint
+    tag = f":{image_tag(live)}" if live else ""  # somebody else's image: only its digest is sure
+    return f"{where['registry']}/{where['repository']}{tag}@{change.observed.digest}"
 
 
 def _artifact(change: Change[Any] | None) -> Artifact | None:

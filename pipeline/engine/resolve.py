@@ -18,12 +18,13 @@ from pipeline.engine.compose import Placed
 from pipeline.engine.world import World
 from pipeline.manifest.lock import engine_key
 from pipeline.manifest.places import HardwareSpec
-from pipeline.manifest.spec import ModelSpec
+from pipeline.manifest.spec import Manifest, ModelSpec
 from pipeline.resources.pin import unpinned
 from pipeline.sources import NEAR, parse_source, scheme_of
 
 READERS = 8  # metadata requests at once
 CHAT_TEMPLATE = "chat_template.jinja"  # transformers and vLLM both prefer this file to tokenizer_config.json
+OWN_REGISTRY = "here"  # a layout below .mp, where none is declared
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -207,12 +208,18 @@ def _place(world: World, name: str, pins: Pins, registries: Mapping[str, Registr
 
 def _registry(world: World, target: Any, registries: Mapping[str, Registry]) -> Registry:
     """The registry a target (of any kind) names, else the default, else the only one, else a layout of our own."""
-    name = getattr(target, "registry", None) or world.manifest.defaults.registry
-    if name is None and len(registries) == 1:
-        name = next(iter(registries))
-    if name is None:
-        return Registry("here", layout=str(world.settings.state / "registry"))
+    name = registry_name(world.manifest, target)
+    if name == OWN_REGISTRY and name not in registries:
+        return Registry(name, layout=str(world.settings.state / "registry"))
     return registries[name]
+
+
+def registry_name(manifest: Manifest, target: Any) -> str:
+    """The name of the registry that a target's images are in; it is part of their addresses."""
+    named: str | None = getattr(target, "registry", None) or manifest.defaults.registry
+    if named is None and len(manifest.registries) == 1:
+        return next(iter(manifest.registries))
+    return named or OWN_REGISTRY
 
 
 def _model(world: World, name: str, spec: ModelSpec, artifact: Artifact, engine: Engine) -> Model:

@@ -75,6 +75,7 @@ def models(rows: Sequence[Row]) -> dict[str, Json]:
                 "version": row.version,
                 "pin": row.pin,
                 "url": row.url,
+                "images": list(row.images),
             }
             for row in rows
         ],

@@ -131,7 +131,15 @@ def drift() -> dict[str, Json]:
 
 
 def models() -> dict[str, Json]:
-    row = _record(model=_TEXT, target=_TEXT, state=_TEXT, version=_TEXT, pin=_TEXT, url=_TEXT_OR_NULL)
+    row = _record(
+        model=_TEXT,
+        target=_TEXT,
+        state=_TEXT,
+        version=_TEXT,
+        pin=_TEXT,
+        url=_TEXT_OR_NULL,
+        images=_list(_TEXT),
+    )
     return _document(
         "mp list",
         "Output of `mp list --json`: one row for each model at each target.",

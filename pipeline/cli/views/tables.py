@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pipeline.cli.views import units
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, pad, plain
 
 _STATE_STYLES = {
@@ -27,6 +28,7 @@ class Row:
     version: str
     pin: str
     url: str | None = None
+    images: tuple[str, ...] = ()  # what is published: "ghcr.io/acme/models/qwen3-8b:mp-…@sha256:…"
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,20 @@ def models(rows: Sequence[Row], ink: Ink = plain) -> str:
     """The table of `mp list`."""
     if not rows:
         return "No models at any target."
-    heads = ("MODEL", "TARGET", "STATE", "VERSION", "PIN", "URL")
-    cells = [(r.model, r.target, r.state, r.version or "-", r.pin[:12] or "-", r.url or "") for r in rows]
+    heads = ("MODEL", "TARGET", "STATE", "VERSION", "PIN", "URL OR IMAGE")
+    cells = [(r.model, r.target, r.state, r.version or "-", r.pin[:12] or "-", _place(r)) for r in rows]
     head, *lines = table(heads, cells, (26, 16, 18, 14, 12), ink)
     return "\n".join(
         [head, *(_coloured(line, row.state, ink) for line, row in zip(lines, rows, strict=True))]
     )
+
+
+def _place(row: Row) -> str:
+    """Where it answers, or what was published; the target says in which registry, so that it fits."""
+    if row.url or not row.images:
+        return row.url or ""
+    images = [units.short(image.rpartition("/")[2]) for image in row.images]
+    return ", ".join(images)
 
 
 def _coloured(line: str, state: str, ink: Ink) -> str:

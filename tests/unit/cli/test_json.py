@@ -37,7 +37,9 @@ MADE: dict[str, dict[str, Json]] = {
     "plan": json.plan(PLAN),
     "report": json.report(RUN),
     "drift": json.drift(PLAN),
-    "list": json.models([Row("qwen", "box", "running", "main", "9c0d2f7", None)]),
+    "list": json.models(
+        [Row("qwen", "box", "running", "main", "9c0d2f7", None, ("here/qwen:mp-1@sha256:ab",))]
+    ),
     "validate": json.validation("models.yaml", [error("wrong", Where("models.yaml", 1, 2), "do this")]),
     "locked": json.locked(["tiny: not in models.lock"], [warning("open")], written=True),
     "show": json.details([Details("qwen", (("", (("pin", "9c0d2f7"),)),))]),

@@ -91,7 +91,15 @@ def test_reports_and_tables_fit(name: str, status: Status, text: str, other: str
     outcome = Outcome(Address(name), Action.CREATE, status, seconds, text, other, proof, other)
 
     assert_fits(report_view(Report((outcome,), True), ansi))
-    assert_fits(models([Row(name, name, text, other, text, other)], ansi))
+    assert_fits(
+        models(
+            [
+                Row(name, name, text, other, text, other),
+                Row(name, name, text, other, text, None, (f"{other}/{text}:{name}",)),
+            ],
+            ansi,
+        )
+    )
     assert_fits(details(Details(name, ((text[:40].strip(), ((name, other),)),)), ansi))
 
 
