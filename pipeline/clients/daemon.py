@@ -66,7 +66,8 @@ def start(folder: Path, argv: Sequence[str], environ: Mapping[str, str]) -> None
     run_file = folder / "run.json"
     run_file.write_text(json.dumps({"argv": list(argv), "env": dict(environ), "folder": str(folder)}))
     program = [sys.executable, "-I", "-S", str(Path(supervisor.__file__)), str(run_file)]
-    run(program, cwd=folder, timeout_s=30, system=f"supervisor of {folder.name}")
+    # it outlives this run: what the user's environment holds besides (keys, tokens) is not its to keep
+    run(program, cwd=folder, env=environ, timeout_s=30, system=f"supervisor of {folder.name}")
 
 
 def find(folder: Path) -> Daemon | None:
