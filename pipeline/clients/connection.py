@@ -170,7 +170,7 @@ class Connection:
             raise self._denied(scope)
         try:
             found = json.loads(answer.body)
-            return str(found.get("token") or found["access_token"])
+            return _header_word(str(found.get("token") or found["access_token"]))
         except (ValueError, KeyError, AttributeError) as problem:
             raise Unreachable(self.host, f"gave no token ({answer.status})", "try again later") from problem
 
@@ -235,6 +235,12 @@ def is_loopback(host: str) -> bool:
 
 def _authorization(value: str | None) -> dict[str, str]:
     return {"Authorization": value} if value else {}
+
+
+def _header_word(token: str) -> str:
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError("a header cannot hold it")  # http.client would, repeating it
+    return token
 
 
 def _lower(response: urllib3.BaseHTTPResponse) -> dict[str, str]:

@@ -135,6 +135,10 @@ class Http:
             )
         except urllib3.exceptions.HTTPError as problem:
             raise _unreachable(host_of(url), problem) from problem
+        except ValueError:  # http.client repeats a header that it refuses: the token
+            raise Denied(
+                host_of(url), "the token does not fit into a header", "set it anew, as one line"
+            ) from None
 
     def _pool(self, url: str) -> "urllib3.PoolManager":
         """Connections of our own, or through the proxy that the environment names."""

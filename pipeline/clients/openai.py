@@ -181,5 +181,11 @@ def _request(
         raise Unreachable(
             endpoint, f"{path} does not answer: {problem or type(problem).__name__}"
         ) from problem
+    except ValueError:  # http.client repeats a header that it refuses: the key
+        raise BackendError(
+            endpoint,
+            f"{path} cannot be asked: the key does not fit into a header",
+            "set the api_key secret anew",
+        ) from None
     finally:
         connection.close()

@@ -20,7 +20,12 @@ class Settings:
 
     def secret(self, secret: Secret) -> str:
         """The value of a secret on this machine; never to be logged, stored or put into a State."""
-        value = self.environ.get(secret.env or "")
+        value = self.environ.get(secret.env or "", "").removesuffix("\n").removesuffix("\r")
+        if any(ord(character) < 32 or ord(character) == 127 for character in value):
+            raise MpError(
+                f'secret "{secret.name}" holds a control character',
+                f"a key is one line: export {secret.env} again without it",
+            )
         if not value:
             raise MpError(
                 f'secret "{secret.name}" is not set', f"export {secret.env or 'the variable it names'}"

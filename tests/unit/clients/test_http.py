@@ -1,8 +1,11 @@
 """Manners of HTTP reads that need no server: where secrets go, how long is waited, what a status means."""
 
+import socket
+import traceback
+
 import pytest
 
-from pipeline.clients.http import Busy, _next_hop, _problem, patiently, plain, seconds
+from pipeline.clients.http import Busy, Http, _next_hop, _problem, patiently, plain, seconds
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Unreachable
 
 SECRET = {"Authorization": "Bearer hf_secret", "Range": "bytes=5-"}
@@ -77,3 +80,14 @@ def test_retry_after_in_seconds_is_understood(header: str | None, wait_s: float 
 
 def test_urls_are_shown_without_query_and_user() -> None:
     assert plain("https://user:word@h.example:8443/a/b?X-Amz-Signature=s#f") == "https://h.example:8443/a/b"
+
+
+BROKEN = {"Authorization": "Bearer s3cret\n"}
+
+
+def test_token_that_no_header_can_hold_is_not_in_the_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/a"
+        with pytest.raises(Denied) as failed, Http().get(url, BROKEN):
+            pass
+    assert "s3cret" not in "".join(traceback.format_exception(failed.value))
