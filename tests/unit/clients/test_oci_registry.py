@@ -61,6 +61,11 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_GET
 
+    def do_DELETE(self) -> None:
+        """The rights of a token that was given to push do not reach this far."""
+        self.server.script.asked.append((self.command, self.path, self.headers["Authorization"]))
+        self.answer(403, b"")
+
     def route(self, script: Script) -> None:
         if self.command == "POST":
             self.answer(202, b"", Location="/upload/1?state=x")
@@ -155,6 +160,14 @@ def test_a_forbidden_repository_is_denied(server: Server) -> None:
 
     with pytest.raises(Denied, match="acme/qwen3"):
         repository(server).head("v1")
+
+
+def test_a_layer_that_cannot_be_mounted_is_no_error_where_cancelling_its_upload_is_denied(
+    server: Server,
+) -> None:
+    assert repository(server).mount(digest(BLOB), "other") is False
+
+    assert [method for method, _, _ in server.script.asked] == ["POST", "DELETE"]
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
