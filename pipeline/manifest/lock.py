@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pipeline.core.diagnostic import Diagnostic, Where, error
 from pipeline.core.digest import Json
-from pipeline.core.errors import UserError
+from pipeline.core.errors import BackendError, UserError
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import Artifact, Facts, FileEntry
 from pipeline.core.protocols import SourceSpec
@@ -109,8 +109,18 @@ def dump(lock: Lock, root: Path) -> str:
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Replace the file in one step: a kill leaves the old one or the new one."""
+    """Replace the file in one step: a kill leaves the old one or the new one. Raises BackendError."""
     text = dump(lock, path.parent)
+    try:
+        _replace(path, text)
+    except OSError as problem:
+        hint = "free some space there, or make the folder writable, then run it again"
+        raise BackendError(
+            path.name, f"cannot be written in {path.parent}: {problem.strerror}", hint
+        ) from problem
+
+
+def _replace(path: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -5,16 +5,18 @@ appends; its end writes a new snapshot and starts the journal anew. A killed run
 load replays them: a step that began and did not end is kept as an entry whose state is not known.
 """
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline.core.change import Action
-from pipeline.core.errors import BackendError, LockHeld, Stale
+from pipeline.core.errors import BackendError, Exhausted, LockHeld, Stale
 from pipeline.core.resource import Address, Entry
 from pipeline.store.inventory import Inventory, entry_from_json, entry_to_json
 
@@ -54,10 +56,17 @@ class FileStore:
     def _snapshot(self) -> Inventory:
         try:
             record = json.loads(self.snapshot.read_bytes())
+            return self._inventory(record)
         except FileNotFoundError:
             return Inventory()
-        except (OSError, ValueError) as problem:
-            raise BackendError("inventory", f"cannot read {self.snapshot}: {problem}") from problem
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise BackendError(
+                "inventory",
+                f"cannot read {self.snapshot}: {problem}",
+                "put back a copy, or remove the file: what still carries our marks is found again",
+            ) from problem
+
+    def _inventory(self, record: Mapping[str, Any]) -> Inventory:
         if record.get("format_version") != FORMAT_VERSION or record.get("project") != self._project:
             raise BackendError(
                 "inventory",
@@ -72,11 +81,19 @@ class FileStore:
             lines = self.journal.read_bytes().splitlines()
         except FileNotFoundError:
             return
-        for line in lines:
+        except OSError as problem:
+            raise BackendError("inventory", f"cannot read {self.journal}: {problem.strerror}") from problem
+        for number, line in enumerate(lines, 1):
             try:
                 yield json.loads(line)
-            except ValueError:
-                return  # the torn last line of a killed run: its step had no effect yet
+            except ValueError as problem:
+                if number == len(lines):
+                    return  # the torn last line of a killed run: its step had no effect yet
+                raise BackendError(
+                    "inventory",
+                    f"line {number} of {self.journal} is damaged",
+                    "remove that line: what its step made still carries our marks and is found again",
+                ) from problem
 
     def save(self, inventory: Inventory) -> None:
         """Replace the snapshot in one step, then start the journal anew."""
@@ -89,13 +106,18 @@ class FileStore:
             "entries": {a: entry_to_json(inventory.entries[a]) for a in sorted(inventory.entries)},
         }
         temporary = self.snapshot.with_suffix(".new")
-        with temporary.open("wb") as stream:
-            stream.write(json.dumps(record, separators=(",", ":")).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self.snapshot)
-        self.journal.unlink(missing_ok=True)
-        _fsync_folder(self._folder)
+        with _disk(self._folder):
+            try:
+                with temporary.open("wb") as stream:
+                    stream.write(json.dumps(record, separators=(",", ":")).encode())
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                temporary.replace(self.snapshot)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+            self.journal.unlink(missing_ok=True)
+            _fsync_folder(self._folder)
 
 
 class FileRun:
@@ -133,42 +155,67 @@ class FileRun:
                 return
             if self._journal is not None:
                 self._journal.close()
-            self._store.save(Inventory(self._entries, self._read.generation + 1, commit or self._read.commit))
-            self._lease.close()  # the flock goes with it
-            self._lease = None
+            made = Inventory(self._entries, self._read.generation + 1, commit or self._read.commit)
+            try:
+                self._store.save(made)  # when it fails, the journal has all of it
+            finally:
+                self._lease.close()  # the flock goes with it
+                self._lease = None
 
     def _open(self) -> None:
         if self._lease is not None:
             return
-        self._store.folder.mkdir(parents=True, exist_ok=True)
-        lease = (self._store.folder / "lease").open("a+b")
-        try:
-            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lease.seek(0)
-            holder = lease.read().decode(errors="replace").strip() or "another process"
-            lease.close()
-            raise LockHeld(f"another apply is running ({holder})", "wait for it, then run again") from None
-        now = self._store.load()
-        if now.generation != self._read.generation or now.entries != self._read.entries:
-            lease.close()
-            raise Stale("another apply finished since this plan was made", "plan again")
-        if (
-            self._store.journal.exists()
-        ):  # a killed run's: fold it in, so that a torn last line is not written behind
-            self._store.save(now)
-        lease.truncate(0)
-        lease.write(f"process {os.getpid()}".encode())
-        lease.flush()
-        self._lease = lease
-        self._journal = self._store.journal.open("ab")
+        with _disk(self._store.folder), contextlib.ExitStack() as undo:
+            self._store.folder.mkdir(parents=True, exist_ok=True)
+            lease = undo.enter_context((self._store.folder / "lease").open("a+b", buffering=0))
+            _take(lease)
+            now = self._store.load()
+            if now.generation != self._read.generation or now.entries != self._read.entries:
+                raise Stale("another apply finished since this plan was made", "plan again")
+            if self._store.journal.exists():  # a killed run's: fold it in
+                self._store.save(now)
+            lease.truncate(0)
+            lease.write(f"process {os.getpid()}".encode())
+            self._journal = self._store.journal.open("ab", buffering=0)
+            self._lease = lease
+            undo.pop_all()
 
     def _write(self, step: dict[str, Any], *, durable: bool) -> None:
+        """A whole line or nothing; a killed process loses nothing, a power cut may lose the end of a step, never its begin."""
         assert self._journal is not None
-        self._journal.write(json.dumps(step, separators=(",", ":")).encode() + b"\n")
-        self._journal.flush()  # a killed process loses nothing; a power cut may lose the end of a step, never its begin
-        if durable:
-            os.fsync(self._journal.fileno())
+        line = json.dumps(step, separators=(",", ":")).encode() + b"\n"
+        with _disk(self._store.folder):
+            start = self._journal.seek(0, os.SEEK_END)
+            try:
+                written = self._journal.write(line)
+                while written < len(line):  # a full disk takes a part; the next call says why
+                    written += self._journal.write(line[written:])
+            except OSError:
+                self._journal.truncate(start)  # what is written later must not stand behind half a line
+                raise
+            if durable:
+                os.fsync(self._journal.fileno())
+
+
+def _take(lease: IO[bytes]) -> None:
+    try:
+        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lease.seek(0)
+        holder = lease.read().decode(errors="replace").strip() or "another process"
+        raise LockHeld(f"another apply is running ({holder})", "wait for it, then run again") from None
+
+
+@contextlib.contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    """Turn the operating system's errors while writing the inventory into ours."""
+    try:
+        yield
+    except OSError as problem:
+        text = f"cannot write below {folder}: {problem.strerror}"
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Exhausted("inventory", text, "free some space on this disk, then run it again") from problem
+        raise BackendError("inventory", text, "look at the folder's permissions and its disk") from problem
 
 
 def _json_or_none(entry: Entry | None) -> dict[str, Any] | None:

@@ -228,6 +228,35 @@ def test_a_full_disk_of_a_layout_leaves_no_tag_and_is_finished_later(tmp_path: P
         nothing_is_left_to_do(project)
 
 
+@pytest.mark.parametrize(
+    ("left_bytes", "said"), [(0, "models.lock: cannot be written"), (8192, "inventory: cannot write")]
+)
+def test_a_full_disk_of_the_project_is_an_error_with_a_next_step(
+    tmp_path: Path, left_bytes: int, said: str
+) -> None:
+    place = {"here": {"layout": str(tmp_path / "registry")}}
+    with small_disk(tmp_path / "small", MIB) as disk:
+        project = project_of(disk, {}, place, cache=tmp_path / "cache")
+        names = [f"model-{number:02}" for number in range(20)]
+        sources = {name: write_model(project, name, model__safetensors=name.encode() * 50) for name in names}
+        project.write(manifest_of(sources, place))
+        if left_bytes:  # the lock is there: it is the journal that has no room
+            assert project.mp("lock").code == 0
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(shutil.disk_usage(disk).free - left_bytes))
+
+        with started(project, "apply", "--yes", logs=tmp_path) as run:
+            failed = run.result()
+
+        assert failed.code in (1, PARTLY), failed.text
+        assert flat(said) in flat(failed.text), failed.text
+        assert "Traceback" not in failed.text
+        ballast.unlink()
+        project.applied()
+        one_image_each(Registry("here", layout=str(tmp_path / "registry")), names)
+        nothing_is_left_to_do(project)
+
+
 # A registry that goes away
 
 

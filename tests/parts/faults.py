@@ -105,9 +105,10 @@ class Started:
 
 
 @contextlib.contextmanager
-def started(project: Project, *words: str) -> Iterator[Started]:
-    """`mp` with these words; whatever is left of it at the end is killed."""
-    out, err = project.folder / f".{words[0]}.out", project.folder / f".{words[0]}.err"
+def started(project: Project, *words: str, logs: Path | None = None) -> Iterator[Started]:
+    """`mp` with these words; whatever is left of it at the end is killed. `logs`: where what it says is kept."""
+    folder = logs or project.folder
+    out, err = folder / f".{words[0]}.out", folder / f".{words[0]}.err"
     with out.open("wb") as out_file, err.open("wb") as err_file:
         process = subprocess.Popen(
             [str(MP), *words],
