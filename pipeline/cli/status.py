@@ -9,8 +9,7 @@ from pipeline.core.change import Action, Change
 from pipeline.core.digest import Json, image_tag
 from pipeline.core.model import Artifact
 from pipeline.core.plan import Plan
-from pipeline.core.resource import Address, address, fields_of, owner_of, place_of
-from pipeline.engine.diff import PREVIOUS
+from pipeline.core.resource import Address, address, current_of, fields_of, owner_of, place_of
 from pipeline.engine.resolve import registry_name
 from pipeline.manifest.spec import Manifest
 from pipeline.targets.registry import RegistrySpec
@@ -40,7 +39,7 @@ def _gone(plan: Plan, declared: set[tuple[str, str]]) -> Iterator[Row]:
     for change in plan.changes:
         if change.action not in (Action.DELETE, Action.FORGET):
             continue
-        place = (place_of(change.address) or change.kind).removesuffix(PREVIOUS)
+        place = place_of(current_of(change.address)) or change.kind
         if (owner_of(change.address), place) not in declared:
             endpoint = change.observed.endpoint if change.observed else None
             yield Row(owner_of(change.address), place, "no longer declared", "", "", endpoint)

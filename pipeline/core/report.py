@@ -15,7 +15,7 @@ class Status(enum.StrEnum):
     APPLIED = "applied"
     FAILED = "failed"
     SKIPPED = "skipped"  # something it needs failed, or the run was interrupted
-    UNKNOWN = "unknown"  # begun and cut off: read it again
+    UNKNOWN = "unknown"  # begun, and no answer came: the next plan reads it again
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Report:
     outcomes: tuple[Outcome, ...]
     interrupted: bool = False
     seconds: float = 0.0
+    unsaved: str | None = None  # why the inventory could not be written whole; the journal has it
 
     def count(self, status: Status) -> int:
         return sum(1 for outcome in self.outcomes if outcome.status is status)

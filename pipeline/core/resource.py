@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NewType, TypeVar, cast
 
 from pipeline.core.diagnostic import Where
-from pipeline.core.digest import Digest, Json
+from pipeline.core.digest import Digest, Json, fingerprint
 from pipeline.core.model import Lifecycle
 
 # "@engine/vllm-0.32.0-cpu:main", "qwen3-8b/artifact", "qwen3-8b/image:main", "qwen3-8b/docker:box"
@@ -27,6 +27,16 @@ def place_of(where: Address) -> str | None:
     """The registry or target of an address."""
     _, _, place = where.partition(":")
     return place or None
+
+
+def current_of(where: Address) -> Address:
+    """The address that was declared, and that marks bear, also of a thing at a place it has left."""
+    return Address(where.partition("~")[0])
+
+
+def previous_of(where: Address, locator: Mapping[str, str]) -> Address:
+    """What a thing is called at a place it has left and is still to be removed from: "m/docker:box~1a2b3c4d"."""
+    return Address(f"{current_of(where)}~{fingerprint(dict(locator))[:8]}")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pipeline.core.report import Emit, Report
 from pipeline.core.resource import Address, Entry, Mark, owner_of
 from pipeline.engine.compose import Composition, compose
 from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
-from pipeline.engine.execute import Crew, execute
+from pipeline.engine.execute import execute
 from pipeline.engine.observe import observe
 from pipeline.engine.resolve import (
     Pins,
@@ -33,6 +33,7 @@ from pipeline.engine.resolve import (
     registries_of,
     variant_of,
 )
+from pipeline.engine.step import Crew
 from pipeline.engine.world import World
 from pipeline.manifest.lock import Lock, engine_key, write_lock
 from pipeline.store.inventory import Inventory
@@ -101,7 +102,8 @@ def apply(world: World, planned: Planned, emit: Emit, stop: threading.Event) -> 
         raise Refused("; ".join(refusal.summary for refusal in made.refusals), made.refusals[0].hint)
     if planned.lock_changed:
         write_lock(world.settings.root / "models.lock", planned.lock)
-    crew = Crew(world.drivers, world.store.run(planned.inventory), emit, world.settings.commit)
+    inventory = planned.inventory
+    crew = Crew(world.drivers, world.store.run(inventory), emit, world.settings.commit, inventory.entries)
     return execute(made, crew, stop)
 
 

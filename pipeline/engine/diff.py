@@ -12,19 +12,18 @@ from pipeline.core.resource import (
     Absent,
     Address,
     Entry,
+    Locator,
     Mark,
     Observed,
     Resource,
     State,
     Unreadable,
+    current_of,
     fields_of,
     owner_of,
+    previous_of,
 )
 from pipeline.store.inventory import Inventory
-
-PREVIOUS = (
-    "~previous"  # suffix of an entry whose thing moved to another place: the old one is still to be deleted
-)
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,44 @@ class _Findings:
     refusals: list[Diagnostic] = field(default_factory=list)
 
 
+def remembered(wanted: Mapping[Address, Resource[Any]], inventory: Inventory) -> dict[Address, Entry]:
+    """The entry of each wanted thing: what was applied at the place where it is wanted now."""
+    places = {_place(current_of(a), entry.locator): entry for a, entry in sorted(inventory.entries.items())}
+    found = {a: places.get(_place(a, resource.locator)) for a, resource in wanted.items()}
+    return {a: replace(entry, address=a) for a, entry in found.items() if entry is not None}
+
+
 def orphans(wanted: Mapping[Address, Resource[Any]], inventory: Inventory) -> tuple[Entry, ...]:
-    """Entries of the inventory that nothing desired stands for, kept kinds (images) aside."""
+    """Entries of the inventory that nothing desired stands for, kept kinds (images) aside.
+
+    What is wanted at another place than it was is an orphan under an address of its own, one for each place.
+    """
     found = []
     for address, entry in sorted(inventory.entries.items()):
-        resource = wanted.get(address)
-        if resource is None and not entry.keep:
-            found.append(entry)
-        elif resource is not None and not entry.keep and dict(entry.locator) != dict(resource.locator):
-            found.append(replace(entry, address=Address(address + PREVIOUS)))
+        resource = wanted.get(current_of(address))
+        if entry.keep or (resource is not None and dict(resource.locator) == dict(entry.locator)):
+            continue
+        found.append(
+            entry if resource is None else replace(entry, address=previous_of(address, entry.locator))
+        )
     return tuple(found)
+
+
+def _returned(wanted: Mapping[Address, Resource[Any]], inventory: Inventory) -> Iterator[Change[Any]]:
+    """Places that were left and are wanted again: their second entries go, the things stay."""
+    for address, entry in sorted(inventory.entries.items()):
+        resource = wanted.get(current_of(address))
+        if (
+            current_of(address) != address
+            and resource is not None
+            and dict(resource.locator) == dict(entry.locator)
+        ):
+            reason = "wanted again where it was"
+            yield Change(address, entry.kind, Action.FORGET, None, None, entry, reason=reason)
+
+
+def _place(address: Address, locator: Locator) -> tuple[Address, tuple[tuple[str, str], ...]]:
+    return address, tuple(sorted(locator.items()))
 
 
 def diff(
@@ -67,9 +94,9 @@ def diff(
 ) -> Comparison:
     """Every wanted resource and every orphan, compared. `mark` is ours; its address is filled in for each."""
     findings = _Findings()
-    moved = {entry.address.removesuffix(PREVIOUS) for entry in gone if entry.address.endswith(PREVIOUS)}
+    entries = remembered(wanted, inventory)
     for address, resource in wanted.items():
-        entry = None if address in moved else inventory.entries.get(address)
+        entry = entries.get(address)
         match answers.get(address, Unreadable("the driver gave no answer")):
             case Unreadable() as unreadable:
                 findings.unreadable[address] = unreadable
@@ -80,6 +107,7 @@ def diff(
     for entry in gone:
         answer = answers.get(entry.address, Unreadable("the driver gave no answer"))
         _remove(findings, entry, answer, mark, why_gone)
+    findings.changes.extend(_returned(wanted, inventory))
     return Comparison(
         tuple(findings.changes), findings.unreadable, tuple(findings.diagnostics), tuple(findings.refusals)
     )
@@ -111,7 +139,7 @@ def _compare(
     if entry is not None and entry.applied:
         if diffs:  # what is as desired has not drifted, whoever brought it there
             drift = tuple(differences(dict(entry.applied), live))
-        if entry.digest and seen.digest and entry.digest != seen.digest and not drift:
+        if entry.digest and seen.digest and entry.digest != seen.digest and dict(entry.applied) == live:
             drift = (FieldDiff("digest", entry.digest, seen.digest),)
             diffs = diffs or (FieldDiff("digest", seen.digest, entry.digest),)
     if resource.tracked and seen.mark != mark:
@@ -168,7 +196,7 @@ def _not_ours(resource: Resource[Any], mark: Mark | None) -> Diagnostic:
 
 def _remove(findings: _Findings, entry: Entry, answer: Answer, mark: Mark, why: str) -> None:
     """The deletion rule: only what is in the inventory, still carries our mark, and was read without error."""
-    own = replace(mark, address=Address(entry.address.removesuffix(PREVIOUS)))
+    own = replace(mark, address=current_of(entry.address))
     action, reason = Action.DELETE, why
     seen: Observed[Any] | None = None
     match answer:

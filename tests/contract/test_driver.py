@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.change import Action, Change
-from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, fields_of
+from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, fields_of, previous_of
 from tests.contract.benches import OWNER, Bench, Factory, parameters
 from tests.fakes.engine import ignore
 
@@ -99,7 +99,7 @@ def test_delete_removes_it_and_deleting_twice_is_fine(bench: Bench) -> None:
 
 def test_a_thing_that_is_only_known_is_answered_for_under_its_own_address(bench: Bench) -> None:
     bring(bench, bench.wanted)
-    known = entry_of(bench.wanted, f"{bench.wanted.address}~previous")
+    known = entry_of(bench.wanted, previous_of(bench.wanted.address, bench.wanted.locator))
     answers = bench.driver.observe([], [known])
     assert set(answers) == {known.address}
     assert isinstance(answers[known.address], Observed if bench.findable else Absent)
@@ -107,7 +107,7 @@ def test_a_thing_that_is_only_known_is_answered_for_under_its_own_address(bench:
 
 def test_a_known_thing_that_moved_is_deleted_where_it_was(bench: Bench) -> None:
     bring(bench, bench.wanted)
-    moved = entry_of(bench.wanted, f"{bench.wanted.address}~previous")
+    moved = entry_of(bench.wanted, previous_of(bench.wanted.address, bench.wanted.locator))
     change: Change[Any] = Change(moved.address, moved.kind, Action.DELETE, None, None, moved)
     assert bench.driver.apply(change, {}, ignore) is None
     assert isinstance(look(bench), Observed if bench.kept else Absent)

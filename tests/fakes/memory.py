@@ -24,6 +24,7 @@ from pipeline.core.resource import (
     State,
     Transfer,
     Unreadable,
+    current_of,
     fields_of,
 )
 from pipeline.sources.choice import chosen
@@ -108,8 +109,7 @@ class MemoryDriver:
             return Observed(thing.state, thing.mark, digest=thing.digest, proof=_proof(resource))
 
     def key(self, address: Address, locator: Mapping[str, str]) -> Key:
-        # a thing that moved is asked for under its old place as "…~previous"
-        name = address.removesuffix("~previous") if self.kind in SHARED else ""
+        name = current_of(address) if self.kind in SHARED else ""
         return (name, tuple(sorted(locator.items())))
 
 

@@ -10,7 +10,7 @@ from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, packed, pad
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
 from pipeline.core.plan import Plan
-from pipeline.core.resource import Address, owner_of, place_of
+from pipeline.core.resource import Address, current_of, owner_of, place_of
 
 SIGILS = {
     Action.NOOP: " ",
@@ -151,7 +151,10 @@ def _names(block: Block) -> dict[Address, str]:
     all_nouns = list(nouns.values())
     names = {}
     for change in block.changes:
-        noun, place = nouns[change.address], place_of(change.address)
+        here = current_of(change.address)
+        noun, place = nouns[change.address], place_of(here)
+        if place and here != change.address:
+            place = f"{place}, before"
         name = _NOUNS.get(noun, noun)
         if change.kind not in _ALONE and place:
             name = place

@@ -19,6 +19,7 @@ from pipeline.core.resource import (
     State,
     Unreadable,
     fields_of,
+    previous_of,
 )
 from pipeline.engine.diff import Comparison, diff, differences, guard_deletes, orphans
 from pipeline.store.inventory import Inventory
@@ -167,8 +168,31 @@ def test_a_thing_that_moved_is_made_anew_and_its_old_place_emptied() -> None:
     found = diff({ADDRESS: resource}, gone, answers, inventory, MARK)
     assert [(c.address, c.action) for c in found.changes] == [
         (ADDRESS, Action.CREATE),
-        ("m/docker:box~previous", Action.DELETE),
+        (previous_of(ADDRESS, {"name": "m"}), Action.DELETE),
     ]
+
+
+def test_a_thing_that_is_wanted_again_where_it_was_is_not_deleted() -> None:
+    # it was to move, the creation at the new place failed, and the file was put back
+    old = replace(remembered(), address=previous_of(ADDRESS, {"name": "m"}))
+    failed = replace(remembered(), locator={"name": "other"}, applied={})
+    inventory = Inventory({old.address: old, ADDRESS: failed})
+    gone = orphans({ADDRESS: wanted()}, inventory)
+    answers: dict[Address, Answer] = {ADDRESS: Observed(ThingState(), MARK), gone[0].address: Absent()}
+    found = diff({ADDRESS: wanted()}, gone, answers, inventory, MARK)
+    assert [(c.address, c.action) for c in found.changes] == [
+        (ADDRESS, Action.NOOP),
+        (previous_of(ADDRESS, {"name": "other"}), Action.FORGET),
+        (old.address, Action.FORGET),
+    ]
+
+
+def test_an_image_of_another_content_than_was_applied_has_not_drifted() -> None:
+    entry = remembered(ThingState(2), digest=Digest("sha256:new"))
+    (change,) = compare(
+        wanted(ThingState(1)), Observed(ThingState(1), MARK, digest=Digest("sha256:old")), entry
+    ).changes
+    assert (change.action, change.drift) == (Action.NOOP, ())
 
 
 def test_many_deletes_are_refused_unless_a_number_is_given() -> None:

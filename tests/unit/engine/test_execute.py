@@ -14,10 +14,11 @@ from pipeline.core.model import Lifecycle
 from pipeline.core.plan import Plan
 from pipeline.core.protocols import Answer
 from pipeline.core.report import Emit, Event, Finished, Report, Status
-from pipeline.core.resource import Address, Entry, Mark, Observed, Resource, State
+from pipeline.core.resource import Address, Entry, Mark, Observed, Resource, State, previous_of
 from pipeline.engine.diff import diff, orphans
-from pipeline.engine.execute import Crew, execute
+from pipeline.engine.execute import execute
 from pipeline.engine.observe import observe
+from pipeline.engine.step import Crew
 from pipeline.store.file import FileStore
 from tests.fakes.memory import MemoryDriver
 
@@ -63,7 +64,8 @@ class Project:
 
     def apply(self, *resources: Resource[Any], stop: threading.Event | None = None) -> Report:
         plan = self.plan(*resources)
-        crew = Crew(self.drivers, self.store.run(self.store.load()), self.events.append, "abc")
+        inventory = self.store.load()
+        crew = Crew(self.drivers, self.store.run(inventory), self.events.append, "abc", inventory.entries)
         return execute(plan, crew, stop or threading.Event())
 
 
@@ -225,7 +227,10 @@ def test_a_thing_that_moves_is_known_at_both_places_from_the_first_step(project:
     project.drivers["docker"].broken[Address("a/run")] = "exploded"
     project.apply(moved)
     locators = {a: dict(e.locator) for a, e in project.store.load().entries.items()}
-    assert locators == {"a/run": {"name": "elsewhere"}, "a/run~previous": {"name": "a/run"}}
+    assert locators == {
+        "a/run": {"name": "elsewhere"},
+        previous_of(Address("a/run"), {"name": "a/run"}): {"name": "a/run"},
+    }
     project.drivers["docker"].broken.clear()
     project.apply(moved)
     assert {key[1] for key in project.drivers["docker"].things} == {(("name", "elsewhere"),)}

@@ -138,3 +138,23 @@ def test_another_projects_inventory_is_refused(tmp_path: Path) -> None:
 def test_entries_round_trip_through_json() -> None:
     one = entry(memory=3)
     assert entry_from_json(A, json.loads(json.dumps(entry_to_json(one)))) == one
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", '{"format_version":1,"project":"p"}', '{"format_version":1,"project":"p","entries":{"a":{}}}'],
+)
+def test_a_snapshot_of_another_shape_is_an_error_and_no_traceback(tmp_path: Path, text: str) -> None:
+    store(tmp_path).snapshot.parent.mkdir()
+    store(tmp_path).snapshot.write_text(text)
+    with pytest.raises(BackendError, match="cannot read"):
+        store(tmp_path).load()
+
+
+def test_damage_in_the_middle_of_the_journal_is_said(tmp_path: Path) -> None:
+    store(tmp_path).journal.parent.mkdir()
+    store(tmp_path).journal.write_text(
+        '{"end":"a/docker:box","entry":null}\n{"beg\n{"end":"b/docker:box","entry":null}\n'
+    )
+    with pytest.raises(BackendError, match="line 2"):
+        store(tmp_path).load()
