@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pipeline.clients.enginelog import first_error
 from pipeline.core.digest import Json
-from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, StartFailed, Unreachable
+from pipeline.core.errors import BackendError, Denied, Missing, StartFailed, Unreachable
 from pipeline.core.model import Question
 from pipeline.core.resource import Proof
 
@@ -37,7 +37,7 @@ def wait_until_answering(
     """Wait for /health, then ask every question (one of our own when there is none); the first one's proof.
 
     A healthy server may still fail every request, so /health alone proves nothing. Raises StartFailed with the first
-    error of the log, Corrupt when an answer is not what was expected.
+    error of the log, or with the answer when it is not what was expected.
     """
     _wait_until_healthy(server, timeout_s, on_wait)
     asked = tuple(questions) or (DEFAULT_QUESTION,)
@@ -46,7 +46,7 @@ def wait_until_answering(
             ask(server.endpoint, server.served_name, question, server.api_key, _ANSWER_TIMEOUT_S)
             for question in asked
         ]
-    except (Corrupt, Denied, Missing):
+    except (StartFailed, Denied, Missing):
         raise
     except BackendError as problem:
         time.sleep(_LAST_POLL_S)  # a dying engine writes its reason after it has dropped the request
@@ -58,16 +58,16 @@ def wait_until_answering(
 def ask(endpoint: str, served_name: str, question: Question, api_key: str | None, timeout_s: float) -> Proof:
     """One real request, greedy: chat where the model has a chat template, else a plain completion.
 
-    Raises Missing when another model is served, Corrupt when the answer is empty or lacks what it must hold,
+    Raises Missing when another model is served, StartFailed when the answer is empty or lacks what it must hold,
     Denied, Unreachable, BackendError.
     """
     began = time.monotonic()
     _check_name(endpoint, served_name, api_key, timeout_s)
     path, said = _said(endpoint, served_name, question.prompt, api_key, timeout_s)
     if not said:
-        raise Corrupt(endpoint, f'"{served_name}" gave an empty answer to "{question.prompt}"')
+        raise StartFailed(endpoint, f'"{served_name}" gave an empty answer to "{question.prompt}"')
     if question.contains is not None and question.contains not in said:
-        raise Corrupt(
+        raise StartFailed(
             endpoint,
             f'"{served_name}" answered "{said.strip()}" to "{question.prompt}", without "{question.contains}"',
             "the test of the model is wrong, or its weights, chat template or arguments are",

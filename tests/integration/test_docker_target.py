@@ -219,7 +219,7 @@ def test_engine_that_dies_at_its_first_request_is_not_applied(box: Box) -> None:
 
 
 def test_wrong_answer_is_refused_and_leaves_nothing(box: Box) -> None:
-    with pytest.raises(Corrupt, match='without "green"'):
+    with pytest.raises(StartFailed, match='without "green"'):
         box.bring(box.wanted(model=box.model(contains="green")))
     assert box.names() == set()
 

@@ -20,7 +20,7 @@ import pytest
 
 from pipeline.clients import daemon
 from pipeline.core.change import Action, Change
-from pipeline.core.errors import Corrupt, Denied, Missing, StartFailed
+from pipeline.core.errors import Denied, Missing, StartFailed
 from pipeline.core.model import Model, Question, Secret
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event, Line
@@ -180,7 +180,7 @@ def test_healthy_server_that_fails_its_first_request_is_not_applied(here: Here) 
 @pytest.mark.parametrize(
     ("argv", "error", "message"),
     [
-        (("--empty",), Corrupt, "empty answer"),
+        (("--empty",), StartFailed, "empty answer"),
         (("--name", "other"), Missing, '"tiny" is not served here, but "other"'),
     ],
 )
