@@ -10,6 +10,7 @@ from pipeline.core.model import Hardware, Model
 from pipeline.templates.files import runtime_files, runtime_root
 from pipeline.templates.flags import arguments, merged, problems
 from pipeline.templates.release import release, variant, versions
+from pipeline.templates.secrets import secrets
 
 NAME = "transformers"
 API_KEY = "MP_API_KEY"
@@ -33,15 +34,12 @@ class Transformers:
         if wrong := tuple(problems(model, known.own, known.flags, "the transformers server")):
             raise UserError(wrong)
         chosen = arguments({**_own_args(model, variant), **model.args}, known.switches)
-        secrets = {name: secret.name for name, secret in model.secret_env.items()}
-        if model.api_key is not None:
-            secrets[API_KEY] = model.api_key.name
         return Launch(
             template=NAME,
             served_name=model.name,
             argv=merged(variant.args, chosen),
             env={**variant.env, **model.env},
-            secrets=secrets,
+            secrets=secrets(model, API_KEY),
             shm_bytes=known.shm_bytes.get(variant.name, 0),
             start_timeout_s=variant.start_timeout_s,
         )

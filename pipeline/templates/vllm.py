@@ -11,6 +11,7 @@ from pipeline.core.model import Hardware, Model
 from pipeline.templates.files import runtime_files, runtime_root
 from pipeline.templates.flags import arguments, flag_name, merged, problems
 from pipeline.templates.release import release, variant, versions
+from pipeline.templates.secrets import secrets
 
 NAME = "vllm"
 API_KEY = "VLLM_API_KEY"
@@ -38,15 +39,12 @@ class Vllm:
         if wrong:
             raise UserError(wrong)
         args = {**_own_args(model, variant), **model.args}
-        secrets = {name: secret.name for name, secret in model.secret_env.items()}
-        if model.api_key is not None:
-            secrets[API_KEY] = model.api_key.name
         return Launch(
             template=NAME,
             served_name=model.name,
             argv=merged(variant.args, arguments(args, known.switches)),
             env={**variant.env, **model.env},
-            secrets=secrets,
+            secrets=secrets(model, API_KEY),
             shm_bytes=known.shm_bytes.get(variant.name, 0) * max(model.hardware.gpus, 1),
             start_timeout_s=variant.start_timeout_s,
         )

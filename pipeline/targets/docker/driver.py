@@ -27,6 +27,7 @@ from pipeline.core.resource import (
     Proof,
     Resource,
     Unreadable,
+    current_of,
     fields_of,
 )
 from pipeline.resources.cache import Cache
@@ -87,13 +88,7 @@ class DockerDriver:
             return None
         resource = change.resource
         host, name = self._host(resource.locator), resource.locator["name"]
-        before = host.inspect(name)
-        if before is not None and labels.mark_of(before.labels) != self._mark(resource.address):
-            raise Denied(
-                host.url,
-                f'container "{name}" is not ours',
-                "remove it by hand, or give this entry another name",
-            )
+        before = self._own(host, name, resource.address)
         if before is not None and _can_stay(before, resource.desired):
             return self._adjust(host, before, resource, emit)
         return self._replace(host, before, resource, inputs, emit)
@@ -124,7 +119,7 @@ class DockerDriver:
             container = host.inspect(each)
             if container is None:
                 continue
-            if labels.mark_of(container.labels) == self._mark(Address(entry.address.partition("~")[0])):
+            if labels.mark_of(container.labels) == self._mark(current_of(entry.address)):
                 host.stop(container.id)
                 host.remove(container.id)
 

@@ -26,6 +26,7 @@ from pipeline.core.resource import (
     Proof,
     Resource,
     Unreadable,
+    current_of,
     fields_of,
 )
 from pipeline.resources.cache import Cache
@@ -97,7 +98,7 @@ class LocalDriver:
 
     def _delete(self, folder: Path, address: Address) -> None:
         process = _read(folder)
-        if process is not None and process.mark == self._mark(Address(address.partition("~")[0])):
+        if process is not None and process.mark == self._mark(current_of(address)):
             daemon.stop(folder)
             shutil.rmtree(folder)
 
