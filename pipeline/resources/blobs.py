@@ -128,8 +128,20 @@ class Blobs:
             Path(self.path(sha256)).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def reserved(self, needed_bytes: int) -> Iterator[None]:
-        """Room for a download, or Exhausted before it starts; what other threads are about to write counts."""
+    def reserved(self, needed_bytes: int) -> Iterator[OnBytes]:
+        """Room for a download, or Exhausted before it starts; what other threads are about to write counts.
+
+        Yields what is to be told of bytes that were written: from then on the disk itself counts them.
+        """
+        left_bytes = needed_bytes
+
+        def landed(count: int) -> None:
+            nonlocal left_bytes
+            with self._guard:
+                count = min(count, left_bytes)
+                left_bytes -= count
+                self._reserved_bytes -= count
+
         self._prepare()
         with self._guard:
             free_bytes = shutil.disk_usage(self._root).free - self._reserved_bytes
@@ -137,10 +149,9 @@ class Blobs:
                 raise full(self._root, needed_bytes)
             self._reserved_bytes += needed_bytes
         try:
-            yield
+            yield landed
         finally:
-            with self._guard:
-                self._reserved_bytes -= needed_bytes
+            landed(left_bytes)
 
     def _prepare(self) -> None:
         with disk(self._root), self._guard:
@@ -229,11 +240,14 @@ class Blobs:
 
 def _remove_if_dead(leftover: Path) -> None:
     """Downloads are locked while they grow; the links and texts beside them live for an instant."""
-    if not _HEX.match(leftover.name) and leftover.stat().st_ctime > time.time() - 3600:
-        return
-    with contextlib.suppress(FileNotFoundError, BlockingIOError), leftover.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        leftover.unlink(missing_ok=True)
+    with contextlib.suppress(
+        FileNotFoundError, BlockingIOError
+    ):  # gone, or in use: another process works here
+        if not _HEX.match(leftover.name) and leftover.stat().st_ctime > time.time() - 3600:
+            return
+        with leftover.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink(missing_ok=True)
 
 
 def _read(stream: BinaryIO, entry: FileEntry) -> bytes:

@@ -71,15 +71,19 @@ class Cache:
         trusted = self._trusted(artifact)
         missing = self._missing(artifact, trusted)
         total_bytes = sum(entry.size_bytes for entry in missing)
-        on_bytes = _progress(emit, address, total_bytes)
+        show = _progress(emit, address, total_bytes)
 
         def bring(entry: FileEntry) -> Signature:
             def opening(start: int) -> contextlib.AbstractContextManager[BinaryIO]:
                 return source.open(artifact, entry, start)
 
+            def on_bytes(count: int) -> None:
+                landed(count)
+                show(count)
+
             return self._blobs.ensure(entry, trusted.get(entry.sha256), opening, on_bytes)
 
-        with self._blobs.reserved(total_bytes):
+        with self._blobs.reserved(total_bytes) as landed:
             distinct = list({entry.sha256: entry for entry in artifact.files}.values())
             signatures = _each(bring, distinct, parallel=len(missing) > 1)
         by_sha256 = {entry.sha256: seen for entry, seen in zip(distinct, signatures, strict=True)}
