@@ -9,7 +9,7 @@ from pipeline.clients import oci
 from pipeline.clients.buildkit import Builder
 from pipeline.clients.docker import DockerHost
 from pipeline.core.errors import UserError
-from pipeline.core.protocols import Driver
+from pipeline.core.protocols import Driver, Source
 from pipeline.core.resource import Address, Mark
 from pipeline.core.settings import Settings
 from pipeline.engine.world import World
@@ -40,6 +40,7 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         settings.state / "inventory" / settings.environment, manifest.project, settings.environment
     )
     lock = read_lock(settings.root / "models.lock")
+    sources = {scheme: make(settings) for scheme, make in SOURCES.items()}
     return World(
         settings,
         document,
@@ -47,29 +48,28 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         lock,
         locked,
         host_platform(),
-        {scheme: make(settings) for scheme, make in SOURCES.items()},
+        sources,
         TEMPLATES,
         TARGETS,
-        drivers(settings, manifest.project),
+        drivers(settings, manifest.project, sources),
         store,
         pin_engine,
     )
 
 
-def drivers(settings: Settings, project: str) -> Mapping[str, Driver[Any]]:
+def drivers(settings: Settings, project: str, sources: Mapping[str, Source]) -> Mapping[str, Driver[Any]]:
     """One driver a kind of resource. None of them reaches out before it is asked to."""
-    store = Cache(settings.cache)
+    weights = Cache(settings.cache)
     owner = Mark(project, settings.environment, Address(""))
-    sources = {scheme: make(settings) for scheme, make in SOURCES.items()}
     repositories = oci.Repositories(settings.environ)
     return {
-        "artifact": ArtifactDriver(store, sources),
+        "artifact": ArtifactDriver(weights, sources),
         "environment": EnvironmentDriver(settings.cache),
         "engine": EngineDriver(Builder(), settings.cache, repositories, owner),
-        "image": ImageDriver(store, repositories, owner),
-        "local": LocalDriver(settings.state / "local", store, owner, settings.secret, settings.environ),
+        "image": ImageDriver(weights, repositories, owner),
+        "local": LocalDriver(settings.state / "local", weights, owner, settings.secret, settings.environ),
         "docker": DockerDriver(
-            cache(DockerHost), repositories, store, owner, settings.secret, settings.state / "docker"
+            cache(DockerHost), repositories, weights, owner, settings.secret, settings.state / "docker"
         ),
     }
 

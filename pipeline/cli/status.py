@@ -10,7 +10,7 @@ from pipeline.core.digest import Json, image_tag
 from pipeline.core.model import Artifact
 from pipeline.core.plan import Plan
 from pipeline.core.resource import Address, address, current_of, fields_of, owner_of, place_of
-from pipeline.engine.resolve import registry_name
+from pipeline.engine.place import registry_name
 from pipeline.manifest.spec import Manifest
 from pipeline.targets.registry import RegistrySpec
 

@@ -16,7 +16,6 @@ class Settings:
     environ: Mapping[str, str]
     environment: str = "default"
     commit: str | None = None  # of the checkout, when it is one
-    offline: bool = False
 
     def secret(self, secret: Secret) -> str:
         """The value of a secret on this machine; never to be logged, stored or put into a State."""

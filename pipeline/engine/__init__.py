@@ -8,13 +8,12 @@ World that every function here takes; cli shows what they return.
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.core.diagnostic import Diagnostic, error, warning
 from pipeline.core.errors import Refused, Stale, UserError
-from pipeline.core.image import Variant
+from pipeline.core.image import Engine, Variant
 from pipeline.core.plan import Plan
 from pipeline.core.report import Emit, Report
 from pipeline.core.resource import Address, Entry, Mark, owner_of
@@ -22,16 +21,15 @@ from pipeline.engine.compose import Composition, compose
 from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
 from pipeline.engine.execute import execute
 from pipeline.engine.observe import observe
+from pipeline.engine.place import Pinned, engine_of, place_models, registries_of
 from pipeline.engine.resolve import (
     Pins,
+    choose_variants,
     locked_engines,
     merge,
     open_bases,
     pin_artifacts,
     pin_engines,
-    place_models,
-    registries_of,
-    variant_of,
 )
 from pipeline.engine.step import Crew
 from pipeline.engine.world import World
@@ -90,7 +88,7 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
         models=len(names),
         read_seconds=time.monotonic() - began,
     )
-    return Planned(made, _locked(world, pins, names), pins.stale, inventory)
+    return Planned(made, _locked(world, pins), pins.stale, inventory)
 
 
 def apply(world: World, planned: Planned, emit: Emit, stop: threading.Event) -> Report:
@@ -121,7 +119,7 @@ def lock(world: World, names: Sequence[str] = (), upgrade: frozenset[str] = froz
     chosen = _names(world, Selection(tuple(names)))
     pins, composition = _desired(world, chosen, upgrade)
     diagnostics = (*pins.diagnostics, *composition.diagnostics, *open_bases(pins, _built(composition)))
-    made = _locked(world, pins, chosen)
+    made = _locked(world, pins)
     changed = pins.stale
     if not changed and made != world.lock:
         changed = ("entries that nothing wants are dropped",)
@@ -163,27 +161,25 @@ def _desired(
     """Pins and resources. Engines are pinned only when a resource builds on them: publishing weights needs none."""
     names = tuple(names)
     pins = pin_artifacts(world, names, upgrade)
-    variants = {engine_key(v, world.platform): v for v in _variants(world, pins.artifacts)}
-    known = merge(pins, locked_engines(world, variants))
-    composition, problems = _compose(world, known, names)
-    used = {key: variant for key, variant in variants.items() if _is_used(variant.key, composition)}
+    pinned = [name for name in names if name in pins.artifacts]  # in manifest order
+    variants, problems = choose_variants(world, pinned, anew=bool(upgrade))
+    pins = replace(pins, diagnostics=(*pins.diagnostics, *problems))
+    keyed = {engine_key(variant, world.platform): variant for variant in variants.values()}
+    composition = _compose(world, pins, variants, locked_engines(world, keyed))
+    used = {key: variant for key, variant in keyed.items() if _is_used(variant.key, composition)}
     engines = pin_engines(world, used, anew=bool(upgrade))
     pins = merge(pins, engines)
     if engines.stale:  # composed with engines that were not pinned yet
-        composition, problems = _compose(world, pins, names)
-    return replace(pins, diagnostics=(*pins.diagnostics, *problems)), composition
+        composition = _compose(world, pins, variants, pins.engines)
+    return pins, composition
 
 
-def _variants(world: World, names: Iterable[str]) -> Iterator[Variant]:
-    for name in names:
-        with suppress(LookupError):  # place_models says so, with the line
-            yield variant_of(world, name)
-
-
-def _compose(world: World, pins: Pins, names: Iterable[str]) -> tuple[Composition, tuple[Diagnostic, ...]]:
-    placed, problems = place_models(world, pins, names)
-    made = compose(placed, world.templates, world.targets, registries_of(world), world.manifest.project)
-    return made, problems
+def _compose(
+    world: World, pins: Pins, variants: Mapping[str, Variant], engines: Mapping[str, Engine]
+) -> Composition:
+    models = {n: Pinned(pins.artifacts[n], engine_of(world, v, engines)) for n, v in variants.items()}
+    placed = place_models(world, models)
+    return compose(placed, world.templates, world.targets, registries_of(world), world.manifest.project)
 
 
 def _is_used(variant_key: str, composition: Composition) -> bool:
@@ -211,8 +207,7 @@ def _gone(
     gone = orphans(composition.resources, inventory)
     if selection.destroy:
         return tuple(e for e in gone if not selection.models or owner_of(e.address) in selection.models), ()
-    composed = {owner_of(address) for address in composition.resources}
-    broken = {name for name in world.manifest.models if name not in composed}
+    broken = {name for name in world.manifest.models if name not in composition.models}
     chosen = set(names) if selection.models else None
     return tuple(
         e
@@ -253,6 +248,6 @@ def _assemble(
     )
 
 
-def _locked(world: World, pins: Pins, names: Sequence[str]) -> Lock:
+def _locked(world: World, pins: Pins) -> Lock:
     """The lock as it would be written: entries of models that are not declared any more are dropped."""
     return world.lock.updated(pins.specs, pins.artifacts, pins.engines, keep=frozenset(world.manifest.models))

@@ -27,6 +27,7 @@ class Composition:
     """Every desired resource by address: engines and environments first, then models in manifest order."""
 
     resources: Mapping[Address, Resource[Any]]
+    models: frozenset[str]  # those that could be expanded, also to nothing
     diagnostics: tuple[Diagnostic, ...]
 
 
@@ -42,16 +43,19 @@ def compose(
     problems: list[Diagnostic] = []
     shared: dict[Address, Resource[Any]] = {}
     own: dict[Address, Resource[Any]] = {}
+    expanded: set[str] = set()
     for one in placed:
         try:
             resources = _expand(one, targets, kitchen)
         except UserError as problem:
             problems.extend(problem.diagnostics)
             continue
+        expanded.add(one.model.name)
         for resource in resources:
             (shared if resource.address.startswith("@") else own).setdefault(resource.address, resource)
     problems.extend(_collisions(own.values()))
-    return Composition({**{a: shared[a] for a in sorted(shared)}, **own}, tuple(problems))
+    everything = {**{a: shared[a] for a in sorted(shared)}, **own}
+    return Composition(everything, frozenset(expanded), tuple(problems))
 
 
 def _collisions(resources: Iterable[Resource[Any]]) -> Iterator[Diagnostic]:

@@ -4,7 +4,7 @@ Not the truth: the list, and the memory for deletion, rollback and three-way dri
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.core.change import Action
@@ -19,9 +19,6 @@ class Inventory:
     entries: Mapping[Address, Entry] = field(default_factory=dict)
     generation: int = 0
     commit: str | None = None
-
-    def with_entry(self, entry: Entry) -> "Inventory":
-        return replace(self, entries={**self.entries, entry.address: entry})
 
 
 class Run(Protocol):

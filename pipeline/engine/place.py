@@ -1,0 +1,122 @@
+"""Pinned models at their places: everything that targets and templates work with, from records and pins. Pure but for overlays.
+
+A chat template of the user's is read here: it is small, beside models.yaml, and its hash is part of what is planned.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.image import Engine, Registry, Variant
+from pipeline.core.model import Artifact, Lifecycle, Model, Overlay, Question, Secret
+from pipeline.core.protocols import Place
+from pipeline.engine.compose import Placed
+from pipeline.engine.resolve import base_of, hardware_of, template_of
+from pipeline.engine.world import World
+from pipeline.manifest.lock import engine_key
+from pipeline.manifest.spec import Manifest, ModelSpec
+from pipeline.resources.pin import unpinned
+
+CHAT_TEMPLATE = "chat_template.jinja"  # transformers and vLLM both prefer this file to tokenizer_config.json
+OWN_REGISTRY = "here"  # a layout below .mp, where none is declared
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What one model is made of: its files and its engine."""
+
+    artifact: Artifact
+    engine: Engine
+
+
+def place_models(world: World, models: Mapping[str, Pinned]) -> tuple[Placed, ...]:
+    """Models ready to compose, each at all of its targets."""
+    registries = registries_of(world)
+    return tuple(_place(world, name, pinned, registries) for name, pinned in models.items())
+
+
+def engine_of(world: World, variant: Variant, pinned: Mapping[str, Engine]) -> Engine:
+    """The pinned engine of a variant, or an open one: enough to compose with, never to build."""
+    key = engine_key(variant, world.platform)
+    return pinned.get(key) or unpinned(variant, world.platform, base_of(world, variant))
+
+
+def registries_of(world: World) -> dict[str, Registry]:
+    """The declared registries; layout folders are relative to the manifest's folder."""
+    return {
+        name: Registry(
+            name,
+            spec.url,
+            str((world.settings.root / spec.layout).absolute()) if spec.layout else None,
+            spec.insecure,
+        )
+        for name, spec in world.manifest.registries.items()
+    }
+
+
+def registry_name(manifest: Manifest, target: Any) -> str:
+    """The name of the registry that a target's images are in; it is part of their addresses."""
+    named: str | None = getattr(target, "registry", None) or manifest.defaults.registry
+    if named is None and len(manifest.registries) == 1:
+        return next(iter(manifest.registries))
+    return named or OWN_REGISTRY
+
+
+def _place(world: World, name: str, pinned: Pinned, registries: Mapping[str, Registry]) -> Placed:
+    spec = world.manifest.models[name]
+    declared = {target: world.manifest.targets[target] for target in spec.targets}
+    places = tuple(
+        Place(
+            name=target,
+            spec=declared[target],
+            options=options,
+            registry=_registry(world, declared[target], registries),
+            project=world.manifest.project,
+            environment=world.settings.environment,
+            where=world.document.where("models", name, "targets", target),
+        )
+        for target, options in spec.targets.items()
+    )
+    return Placed(_model(world, name, spec, pinned), places, tuple(t.kind for t in declared.values()))
+
+
+def _registry(world: World, target: Any, registries: Mapping[str, Registry]) -> Registry:
+    """The registry a target (of any kind) names, else the default, else the only one, else a layout of our own."""
+    name = registry_name(world.manifest, target)
+    if name == OWN_REGISTRY and name not in registries:
+        return Registry(name, layout=str(world.settings.state / "registry"))
+    return registries[name]
+
+
+def _model(world: World, name: str, spec: ModelSpec, pinned: Pinned) -> Model:
+    return Model(
+        name=name,
+        artifact=pinned.artifact,
+        hardware=hardware_of(world, name),
+        template=template_of(world, name),
+        engine=pinned.engine,
+        overlays=_overlays(world, spec),
+        max_model_len=spec.serve.max_model_len,
+        args=spec.serve.args,
+        env={key: value for key, value in spec.env.items() if isinstance(value, str)},
+        secret_env={k: _secret(world, v.secret) for k, v in spec.env.items() if not isinstance(v, str)},
+        api_key=_secret(world, spec.serve.api_key.secret) if spec.serve.api_key else None,
+        questions=tuple(
+            Question(test.prompt, test.expect.contains if test.expect else None) for test in spec.test
+        ),
+        lifecycle=Lifecycle(spec.lifecycle.protect, spec.lifecycle.on_remove),
+        where=world.document.where("models", name),
+    )
+
+
+def _secret(world: World, name: str) -> Secret:
+    return Secret(name, world.manifest.secrets[name].env)
+
+
+def _overlays(world: World, spec: ModelSpec) -> tuple[Overlay, ...]:
+    if spec.chat is None or spec.chat.template is None:
+        return ()
+    file = (world.settings.root / spec.chat.template).absolute()
+    body = file.read_bytes()
+    return (Overlay(CHAT_TEMPLATE, hashlib.sha256(body).hexdigest(), len(body), str(file)),)
