@@ -83,4 +83,6 @@ def _end(report: Report, ink: Ink) -> list[str]:
         if report.interrupted
         else []
     )
+    if report.unsaved:
+        lines += [ink("bold red", first) for first in hanging("Not saved: ", clean(report.unsaved))]
     return [*lines, ink("bold", last_line(report))]

@@ -77,3 +77,12 @@ def test_answer_cannot_steer_the_terminal() -> None:
 
     assert "\x1b" not in text and "\x07" not in text
     assert "text second line" in text
+
+
+def test_an_inventory_that_could_not_be_saved_is_said_above_the_last_line() -> None:
+    text = view(
+        Report(
+            (Outcome(Address("a/docker:b"), Action.CREATE, Status.APPLIED),), unsaved="inventory: disk full"
+        )
+    )
+    assert text.splitlines()[-2] == "Not saved: inventory: disk full"
