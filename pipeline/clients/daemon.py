@@ -59,7 +59,7 @@ def start(folder: Path, argv: Sequence[str], environ: Mapping[str, str]) -> None
 
     Raises BackendError when one runs there already.
     """
-    for name in ("server.json", "exits.jsonl"):
+    for name in ("server.json", "exits.jsonl", "log.1"):
         (folder / name).unlink(missing_ok=True)
     if (folder / "log").exists():
         (folder / "log").replace(folder / "log.previous")
@@ -85,15 +85,15 @@ def find(folder: Path) -> Daemon | None:
 def stop(folder: Path, grace_s: float = GRACE_S) -> None:
     """End supervisor, server and all they started; nothing to do when none of them runs."""
     daemon = find(folder)
-    if daemon is None or not _is_ours(daemon):
+    if daemon is None or not _is_ours(daemon, folder):
         return
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(daemon.supervisor.pid, signal_number)
         deadline = time.monotonic() + grace_s
-        while _is_ours(daemon) and time.monotonic() < deadline:
+        while _is_ours(daemon, folder) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-    if _is_ours(daemon):
+    if _is_ours(daemon, folder):
         raise BackendError(f"process {daemon.supervisor.pid}", "does not end", "end it by hand")
 
 
@@ -132,13 +132,19 @@ def write(file: Path, record: Mapping[str, Json], mode: int = 0o600) -> None:
     part.replace(file)
 
 
-def _is_ours(daemon: Daemon) -> bool:
-    """The group still is the one that was started: its leader lives, or the server does and is in it."""
-    if daemon.supervisor.alive:
+def _is_ours(daemon: Daemon, folder: Path) -> bool:
+    """The group still is the one that was started: its leader lives, or one that works in the folder is in it."""
+    leader = daemon.supervisor
+    if leader.alive:
         return True
-    if daemon.server is None or not daemon.server.alive:
-        return False
+    found = supervisor.status(leader.pid)
+    if leader.boot_id != supervisor.boot_id() or (found is not None and found[1] != leader.start_time):
+        return False  # its pid is another's now: nothing of the group was left
+    return any(_works_in(folder, pid) for pid in supervisor.members(leader.pid))
+
+
+def _works_in(folder: Path, pid: int) -> bool:
     try:
-        return os.getpgid(daemon.server.pid) == daemon.supervisor.pid
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/cwd").samefile(folder)
+    except OSError:  # it ended just now
         return False

@@ -20,7 +20,7 @@ import pytest
 
 from pipeline.clients import daemon
 from pipeline.core.change import Action, Change
-from pipeline.core.errors import Denied, Missing, StartFailed
+from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.model import Model, Question, Secret
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event, Line
@@ -139,6 +139,25 @@ def test_killed_supervisor_is_drift_and_apply_leaves_one_server_on_the_same_port
     back = here.bring(here.wanted())
     assert not orphan.alive
     assert (back.state.running, back.endpoint) == (True, made.endpoint)
+
+
+def test_server_that_no_record_names_is_ended_with_what_its_supervisor_left(here: Here) -> None:
+    here.bring(here.wanted())
+    orphan = here.daemon().server
+    assert orphan is not None
+    record = json.loads((here.place / "server.json").read_text())
+    (here.place / "server.json").write_text(json.dumps({**record, "server": None}))
+    os.kill(here.daemon().supervisor.pid, signal.SIGKILL)
+    assert soon(lambda: not here.daemon().supervisor.alive)
+    daemon.stop(here.place)
+    assert not orphan.alive
+
+
+def test_server_is_not_started_where_nobody_could_note_who_runs(here: Here) -> None:
+    (here.place / "server.json.part").mkdir(parents=True)
+    with pytest.raises(BackendError, match="supervisor of tiny"):
+        here.bring(here.wanted())
+    assert daemon.find(here.place) is None
 
 
 def test_pid_that_another_process_has_now_is_neither_running_nor_ended(here: Here) -> None:

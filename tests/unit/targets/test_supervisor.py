@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -35,6 +36,35 @@ def test_stop_ends_the_server_and_starts_no_other(tmp_path: Path) -> None:
     made.stop(signal.SIGTERM, None)
     running.join(timeout=10)
     assert exits(tmp_path) == [-signal.SIGTERM]
+
+
+def test_server_of_a_full_disk_is_kept_up_and_ended(tmp_path: Path) -> None:
+    (tmp_path / "server.json.part").mkdir()  # no record can be written
+    (tmp_path / "exits.jsonl").mkdir()
+    server = ["/bin/sh", "-c", "echo $$ > pid; exec sleep 60"]
+    made = Supervisor(server, {"PATH": os.environ["PATH"]}, tmp_path, pauses_s=())
+    running = threading.Thread(target=made.run)
+    running.start()
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().endswith("\n"):
+        pass
+    made.stop(signal.SIGTERM, None)
+    running.join(timeout=10)
+    assert supervisor.status(int((tmp_path / "pid").read_text())) is None
+
+
+def test_log_that_grows_too_large_is_put_aside_once_and_goes_on(tmp_path: Path) -> None:
+    server = ["/bin/sh", "-c", "exec >> log; echo a long beginning; until [ ! -s log ]; do :; done; echo end"]
+    Supervisor(server, {}, tmp_path, pauses_s=(), log_bytes=10, watch_s=0.01).run()
+    assert (tmp_path / "log.1").read_text() == "a long beginning\n"
+    assert (tmp_path / "log").read_text() == "end\n"
+
+
+def test_members_of_a_group_are_the_living_ones() -> None:
+    assert os.getpid() in supervisor.members(os.getpgrp())
+    with subprocess.Popen(["/bin/true"], start_new_session=True) as ended:
+        while (supervisor.status(ended.pid) or ("",))[0] != "Z":
+            pass
+        assert supervisor.members(ended.pid) == []
 
 
 def test_process_is_known_by_more_than_its_pid() -> None:
