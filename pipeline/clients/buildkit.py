@@ -119,6 +119,7 @@ class Builder:
     def _errors(self, thing: str) -> Iterator[None]:
         import docker.errors
         import requests.exceptions
+        import urllib3.exceptions
 
         try:
             yield
@@ -126,7 +127,12 @@ class Builder:
             if problem.status_code == 404:
                 raise Missing("docker", f"{thing}: {problem.explanation}") from problem
             raise _named(thing, str(problem.explanation or problem)) from problem
-        except (docker.errors.DockerException, requests.exceptions.RequestException) as problem:
+        except (
+            docker.errors.DockerException,
+            docker.errors.StreamParseError,
+            requests.exceptions.RequestException,
+            urllib3.exceptions.HTTPError,  # of a stream, which the SDK reads past requests
+        ) as problem:
             hint = "is the Docker engine running? see docker info"
             raise Unreachable("docker", f"{thing}: the engine does not answer", hint) from problem
 

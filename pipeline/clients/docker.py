@@ -14,6 +14,7 @@ READ_TIMEOUT_S = 10
 WRITE_TIMEOUT_S = 900  # of one answer: a large image is loaded in one request
 STOP_GRACE_S = 20
 _LOG_LINES = 5000
+_IS_IT_RUNNING = "is the Docker engine running? see docker info"
 
 
 class DockerHost:
@@ -144,6 +145,7 @@ class DockerHost:
     def _errors(self, thing: str) -> Iterator[None]:
         import docker.errors
         import requests.exceptions
+        import urllib3.exceptions
 
         try:
             yield
@@ -153,6 +155,14 @@ class DockerHost:
             ) from problem
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as problem:
             raise _connection_error(self.url, problem) from problem
+        except (urllib3.exceptions.HTTPError, docker.errors.StreamParseError) as problem:
+            # the SDK reads a stream past requests: a cut one ends in the middle of a chunk, or of a line
+            why = (
+                "timed out"
+                if isinstance(problem, urllib3.exceptions.TimeoutError)
+                else "the connection broke"
+            )
+            raise Unreachable(self.url, f"does not answer: {why}", _IS_IT_RUNNING) from problem
 
 
 def _nano(cpus: float | None) -> int:
@@ -239,4 +249,4 @@ def _connection_error(url: str, problem: Exception) -> BackendError:
     reason = next(
         (words for words in ("Connection refused", "timed out", "No such file") if words in text), text
     )
-    return Unreachable(url, f"does not answer: {reason}", "is the Docker engine running? see docker info")
+    return Unreachable(url, f"does not answer: {reason}", _IS_IT_RUNNING)
