@@ -34,7 +34,6 @@ from tests.parts.project import Manifest, Project, Result, chat
 from tests.parts.registry import RealRegistry, running_registry
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.docker,
     pytest.mark.registry,
     pytest.mark.transformers,
