@@ -1,4 +1,7 @@
-"""What `docker save` writes, taken apart as it streams by: layers go into a repository one by one. Used by engines."""
+"""Images as Docker writes and reads them: `docker save` taken apart as it streams by, `docker load` made from a repository.
+
+Used by engine images and the docker target.
+"""
 
 import io
 import json
@@ -9,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO
 
-from pipeline.clients.oci import BLOCK_BYTES, LAYER, Repository
+from pipeline.clients.repository import BLOCK_BYTES, LAYER, Repository, contents
 from pipeline.core.digest import Digest
-from pipeline.core.errors import Corrupt
+from pipeline.core.errors import Corrupt, Missing
 
 _CONTENTS = "manifest.json"
 _READ_WHOLE_BYTES = 2**20  # a config is smaller
@@ -122,3 +125,44 @@ class _Reader(io.RawIOBase):
         joined = b"".join(parts)
         self._rest = joined[size:]
         return joined[:size]
+
+
+def docker_archive(repository: Repository, reference: str, name: str | None = None) -> Iterator[bytes]:
+    """An image as `docker load` takes it, streamed; `name` ("acme/qwen:v1") is what the engine will call it.
+
+    Raises Missing when the image is not there.
+    """
+    found = repository.manifest(reference)
+    if found is None:
+        raise Missing(repository.location, f'no image "{reference}"', "run mp apply")
+    config, layers = contents(found)
+    config_body = repository.blob(config)
+    if config_body is None:
+        raise Missing(repository.location, f"the config of {reference} is gone", "run mp apply")
+    yield from _small(f"{config[7:]}.json", config_body)
+    for digest, size_bytes in dict(layers).items():
+        yield _header(f"{digest[7:]}.tar", size_bytes)
+        with repository.open_blob(digest) as blob:
+            while block := blob.read(BLOCK_BYTES):
+                yield block
+        yield bytes(-size_bytes % tarfile.BLOCKSIZE)
+    listing = [
+        {
+            "Config": f"{config[7:]}.json",
+            "RepoTags": [name] if name else None,
+            "Layers": [f"{digest[7:]}.tar" for digest, _ in layers],
+        }
+    ]
+    yield from _small("manifest.json", json.dumps(listing).encode())
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _small(name: str, body: bytes) -> Iterator[bytes]:
+    yield _header(name, len(body))
+    yield body + bytes(-len(body) % tarfile.BLOCKSIZE)
+
+
+def _header(name: str, size_bytes: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = size_bytes, 0o644
+    return member.tobuf(tarfile.PAX_FORMAT)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.clients.oci import INDEX, Chunks, ImageManifest, Tagged
+from pipeline.clients.repository import INDEX, Chunks, ImageManifest, Tagged
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missing
 

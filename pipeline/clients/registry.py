@@ -9,7 +9,7 @@ from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from pipeline.clients.connection import Answer, Body, Connection, reason
-from pipeline.clients.oci import (
+from pipeline.clients.repository import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
     INDEX,

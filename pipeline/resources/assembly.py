@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.clients.archive import Stored, Unpacked
-from pipeline.clients.oci import CONFIG, LAYER, MANIFEST, ImageManifest
+from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.digest import digest as digest_of
 from pipeline.core.errors import Corrupt

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 from pipeline.clients import uv
 from pipeline.clients.archive import Stored, unpack
 from pipeline.clients.buildkit import Builder, Instructions, OnBytes, context_tar
-from pipeline.clients.oci import LAYER, ImageManifest, Repository, contents, parse_reference
+from pipeline.clients.oci import parse_reference
+from pipeline.clients.repository import LAYER, ImageManifest, Repository, contents
 from pipeline.core.change import Change
 from pipeline.core.digest import Digest, digest, image_tag
 from pipeline.core.errors import BackendError, Corrupt

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from pipeline.clients.oci import ImageManifest, Repository
+from pipeline.clients.repository import ImageManifest, Repository
 from pipeline.core.change import Change
 from pipeline.core.digest import Digest, image_tag
 from pipeline.core.errors import BackendError, Missing, Unreachable

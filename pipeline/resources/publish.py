@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from pipeline.clients.oci import BLOCK_BYTES, ImageManifest, Repository, contents
+from pipeline.clients.repository import BLOCK_BYTES, ImageManifest, Repository, contents
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Missing
 from pipeline.core.image import Registry

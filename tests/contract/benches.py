@@ -23,7 +23,8 @@ import pytest
 from pipeline.clients import daemon
 from pipeline.clients.buildkit import Builder
 from pipeline.clients.docker import DockerHost
-from pipeline.clients.oci import CONFIG, LAYER, MANIFEST, ImageManifest, Repositories, Repository
+from pipeline.clients.oci import Repositories
+from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest, Repository
 from pipeline.core.digest import Digest, digest
 from pipeline.core.image import Build, Registry
 from pipeline.core.model import Secret

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.oci import CONFIG, LAYER, MANIFEST, ImageManifest, Repositories, Repository
+from pipeline.clients.oci import Repositories
+from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest, Repository
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Missing
 from pipeline.core.image import Registry

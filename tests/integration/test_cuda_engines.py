@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.clients import uv
 from pipeline.clients.buildkit import Builder
-from pipeline.clients.oci import ImageManifest, Repositories, contents
+from pipeline.clients.oci import Repositories
+from pipeline.clients.repository import ImageManifest, contents
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import image_tag
 from pipeline.core.image import Build, Registry, Variant

@@ -16,7 +16,8 @@ from docker.models.containers import Container
 
 from pipeline.clients.docker import DockerHost
 from pipeline.clients.layout import LayoutRepository
-from pipeline.clients.oci import Repositories, Repository, contents
+from pipeline.clients.oci import Repositories
+from pipeline.clients.repository import Repository, contents
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.digest import Digest
 from pipeline.core.errors import BackendError, Corrupt, Denied, StartFailed, Unreachable

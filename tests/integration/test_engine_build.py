@@ -15,9 +15,11 @@ import docker
 import docker.errors
 import pytest
 
+from pipeline.clients.archive import docker_archive
 from pipeline.clients.buildkit import Builder
 from pipeline.clients.docker import DockerHost
-from pipeline.clients.oci import Repositories, contents, docker_archive
+from pipeline.clients.oci import Repositories
+from pipeline.clients.repository import contents
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import image_tag
 from pipeline.core.errors import BackendError

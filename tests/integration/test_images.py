@@ -14,7 +14,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from pipeline.clients.oci import Repositories, contents
+from pipeline.clients.oci import Repositories
+from pipeline.clients.repository import contents
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import image_tag
 from pipeline.core.errors import Denied, Unreachable

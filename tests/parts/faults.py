@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.oci import Repositories, Repository, contents
+from pipeline.clients.oci import Repositories
+from pipeline.clients.repository import Repository, contents
 from pipeline.core.digest import Digest
 from pipeline.core.image import Registry
 from tests.parts.project import MP, Manifest, Project, Result

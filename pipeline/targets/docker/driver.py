@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.clients.archive import docker_archive
 from pipeline.clients.container import Container, Mount, Wanted
 from pipeline.clients.docker import DockerHost
-from pipeline.clients.oci import Repository, docker_archive
 from pipeline.clients.openai import Server, wait_until_answering
+from pipeline.clients.repository import Repository
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import canonical, fingerprint
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed

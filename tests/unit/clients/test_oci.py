@@ -9,18 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.archive import unpack
+from pipeline.clients.archive import docker_archive, unpack
 from pipeline.clients.buildkit import trace_lines
 from pipeline.clients.layout import LayoutRepository
-from pipeline.clients.oci import (
-    CONFIG,
-    LAYER,
-    MANIFEST,
-    ImageManifest,
-    Repositories,
-    docker_archive,
-    parse_reference,
-)
+from pipeline.clients.oci import Repositories, parse_reference
+from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Denied
 from pipeline.core.image import Registry

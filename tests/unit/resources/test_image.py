@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.oci import ImageManifest, Repositories, Repository
+from pipeline.clients.oci import Repositories
+from pipeline.clients.repository import ImageManifest, Repository
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt

@@ -1,0 +1,114 @@
+"""What a repository of images is, whatever keeps it: the protocol, its records and media types. Opened through clients/oci."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, TypeAlias
+
+from pipeline.core.digest import Digest, Json
+from pipeline.core.digest import digest as digest_of
+from pipeline.core.errors import Corrupt
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+BLOCK_BYTES = 2**20
+
+Chunks: TypeAlias = Callable[
+    [], Iterator[bytes]
+]  # the bytes of a blob from the start; called again for a retry
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """What a tag or digest names, without its bytes."""
+
+    digest: Digest
+    size_bytes: int  # of the image manifest itself
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ImageManifest:
+    """An image manifest as it is stored."""
+
+    body: bytes
+    media_type: str
+
+    @property
+    def digest(self) -> Digest:
+        return digest_of(self.body)
+
+    def document(self) -> dict[str, Json]:
+        parsed: Json = json.loads(self.body)
+        if not isinstance(parsed, dict):
+            raise Corrupt("registry", "an image manifest is not a JSON object")
+        return parsed
+
+    def annotations(self) -> dict[str, str]:
+        found = self.document().get("annotations")
+        return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+class Repository(Protocol):
+    """One repository. A reference is a tag or a digest. Every method raises Denied, Unreachable; 404 is None or False."""
+
+    @property
+    def location(self) -> str:
+        """For messages: "127.0.0.1:5000/qwen3-8b"."""
+        ...
+
+    def head(self, reference: str) -> tuple[Digest, int] | None:
+        """Digest and size of an image manifest: the cheapest question there is."""
+        ...
+
+    def describe(self, reference: str) -> Tagged | None:
+        """Digest and annotations of an image manifest."""
+        ...
+
+    def manifest(self, reference: str) -> ImageManifest | None: ...
+
+    def tags(self) -> tuple[str, ...]:
+        """Sorted; empty where there is no repository."""
+        ...
+
+    def has(self, digest: Digest) -> bool: ...
+
+    def blob(self, digest: Digest) -> bytes | None:
+        """A small blob whole, verified: configs."""
+        ...
+
+    def open_blob(self, digest: Digest) -> AbstractContextManager[BinaryIO]:
+        """A blob as a stream, not verified. Raises Missing."""
+        ...
+
+    def mount(self, digest: Digest, from_repository: str) -> bool:
+        """Take a blob over from another repository of the same registry; False where it cannot be had that way."""
+        ...
+
+    def push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
+        """Store a blob of exactly `size_bytes`. May be repeated; a blob that did not arrive whole is not there.
+
+        Raises Corrupt when the bytes do not have the digest, and whatever `chunks` raises.
+        """
+        ...
+
+    def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
+        """Store an image manifest under a tag or its digest. What it names must be there already."""
+        ...
+
+
+def contents(manifest: ImageManifest) -> tuple[Digest, list[tuple[Digest, int]]]:
+    """The config's digest and the layers' digests and sizes of a single-platform image manifest."""
+    document = manifest.document()
+    config, layers = document.get("config"), document.get("layers")
+    if not isinstance(config, dict) or not isinstance(layers, list):
+        raise Corrupt("registry", "this is not the image manifest of one platform")
+    found = [layer for layer in layers if isinstance(layer, dict)]
+    return Digest(str(config["digest"])), [
+        (Digest(str(layer["digest"])), int(str(layer["size"]))) for layer in found
+    ]
