@@ -1,1 +1,0 @@
-"""GPU memory arithmetic, hardware catalog and price."""
