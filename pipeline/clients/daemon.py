@@ -70,6 +70,12 @@ def start(folder: Path, argv: Sequence[str], environ: Mapping[str, str]) -> None
     run(program, cwd=folder, env=environ, timeout_s=30, system=f"supervisor of {folder.name}")
 
 
+def start_again(folder: Path) -> None:
+    """Start what run.json says was started last in a folder."""
+    run_before = json.loads((folder / "run.json").read_text())
+    start(folder, run_before["argv"], run_before["env"])
+
+
 def find(folder: Path) -> Daemon | None:
     """The supervisor that was last started in a folder, running or not."""
     try:

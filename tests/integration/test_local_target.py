@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.clients import daemon
+from pipeline.clients.openai import ask, is_healthy
 from pipeline.core.change import Action, Change
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.model import Model, Question, Secret
@@ -182,6 +183,69 @@ def test_failed_start_names_the_first_error_and_the_next_plan_says_not_running(h
     assert failed.value.hint == f"the whole log: {here.place / 'log'}"
     assert here.seen().state.running is False
     assert not here.daemon().supervisor.alive
+
+
+def test_new_launch_that_dies_is_named_and_the_former_one_answers_again(here: Here) -> None:
+    good = here.wanted(model=here.model(api_key=Secret("door", "DOOR")))
+    before = here.bring(good)
+    with pytest.raises(
+        StartFailed, match="unknown architecture Foo; what ran before was started again"
+    ) as failed:
+        here.bring(here.wanted("--crash", "ValueError: unknown architecture Foo"))
+    assert failed.value.hint is not None
+    assert "ValueError" in Path(failed.value.hint.partition(": ")[2]).read_text()
+    seen = here.seen()
+    assert fields_of(seen.state) == fields_of(good.desired)
+    assert (seen.endpoint, seen.state.running) == (before.endpoint, True)
+    assert soon(lambda: is_healthy(str(seen.endpoint)))
+    assert ask(str(seen.endpoint), "tiny", Question("?"), "value-of-door", 5).answer == "the sky is blue"
+    assert not (here.place / "former").exists()
+    assert here.bring(here.wanted("--no-chat")).proof is not None  # the change still is one, and can be made
+
+
+def is_up(place: Path) -> bool:
+    found = daemon.find(place)
+    return found is not None and found.running
+
+
+def test_former_launch_answers_again_when_the_run_before_was_cut_off(here: Here, tmp_path: Path) -> None:
+    good = here.wanted()
+    here.bring(good)
+    program = (
+        "from pathlib import Path; from tests.integration.test_local_target import *\n"
+        "folder = Path(sys.argv[1]); cache = Cache(folder / 'cache')\n"
+        "h = Here(folder, cache, LocalDriver(folder / 'local', cache, OWNER, no_secret, os.environ))\n"
+        "h.bring(h.wanted('--slow', '60'))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as cut_off:
+        assert soon(lambda: not here.seen().state.running and is_up(here.place), timeout_s=60)
+        cut_off.kill()
+    with pytest.raises(StartFailed, match="what ran before was started again"):
+        here.bring(here.wanted("--crash", "ValueError"))
+    assert here.seen().state == replace(good.desired, recipe=None)
+
+
+def test_port_that_is_taken_leaves_the_former_launch_running(here: Here) -> None:
+    good = here.wanted()
+    here.bring(good)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        with pytest.raises(StartFailed, match="is taken by another program; what ran before"):
+            here.bring(here.wanted(port=held.getsockname()[1]))
+    assert here.seen().state.running
+
+
+def test_delete_takes_the_record_last_so_that_no_secret_is_left_without_one(here: Here) -> None:
+    here.bring(here.wanted(model=here.model(api_key=Secret("door", "DOOR"))))
+    removed: list[str] = []
+    sys.addaudithook(lambda event, args: removed.append(str(args[0])) if event == "os.remove" else None)
+    state = fields_of(here.wanted().desired)
+    entry = Entry(ADDRESS, "local", {"name": "tiny"}, None, None, state, state)
+    here.driver.apply(Change(ADDRESS, "local", Action.DELETE, None, None, entry), {}, engine.ignore)
+    assert "MP_API_KEY" in " ".join(removed)
+    assert removed[-1] == str(here.place / "process.json")
+    assert not here.place.exists()
 
 
 def test_server_that_is_not_up_in_time_is_ended(here: Here) -> None:

@@ -31,11 +31,11 @@ from pipeline.core.resource import (
 )
 from pipeline.resources.cache import Cache
 from pipeline.resources.environment import environment_path
+from pipeline.targets.local import former
 from pipeline.targets.local.spec import LocalRecipe, LocalState
 from pipeline.templates.launch import document
 
 HOST = "127.0.0.1"
-_RECORD = "process.json"
 
 Answer = Observed[LocalState] | Absent | Unreadable
 
@@ -81,7 +81,10 @@ class LocalDriver:
     def apply(
         self, change: Change[LocalState], inputs: Mapping[Address, Observed[Any]], emit: Emit
     ) -> Observed[LocalState] | None:
-        """Start anew what is not as wanted, and prove it; the port is kept. Raises StartFailed, Corrupt."""
+        """Start anew what is not as wanted, and prove it; the port is kept. Raises StartFailed, Corrupt.
+
+        When that fails, what ran before is started again.
+        """
         if change.resource is None or change.action is Action.DELETE:
             assert change.entry is not None, "what is deleted was known"
             self._delete(self._folder / change.entry.locator["name"], change.entry.address)
@@ -100,27 +103,34 @@ class LocalDriver:
         process = _read(folder)
         if process is not None and process.mark == self._mark(current_of(address)):
             daemon.stop(folder)
-            shutil.rmtree(folder)
+            _remove(folder)
 
     def _bring(self, resource: Resource[LocalState], emit: Emit) -> Observed[LocalState]:
         state, folder = resource.desired, self._folder / resource.locator["name"]
         before = self._own(folder, resource.address)
         if before is not None and _still_runs(folder, before, state):  # a run was cut off before the proof
-            return self._proven(resource, before, folder, emit)
+            with former.fallback(folder):
+                return self._proven(resource, before, folder, emit)
         recipe = _recipe(state)
         emit(Progress(resource.address, "verify"))
         weights = self._cache.view(recipe.artifact, recipe.overlays)
         argv = [str(self._python(recipe)), recipe.serve, str(folder / "launch.json")]
         secrets = {variable: self._secret(secret) for variable, secret in recipe.secrets.items()}
-        daemon.stop(folder)
-        process = _Process(self._mark(resource.address), state, _port(resource, before), None)
-        files = _hand_over(folder, secrets)
-        launch = document(recipe.launch, model=str(weights), host=HOST, port=process.port, secrets=files)
-        daemon.write(folder / "launch.json", launch)
-        _write(folder, process)
-        emit(Progress(resource.address, "start"))
-        daemon.start(folder, argv, daemon.environ_for(self._environ))
-        return self._proven(resource, process, folder, emit)
+        if before is not None and before.proof is not None:
+            former.discard(folder)
+            if _seen(folder, before).state.running:
+                former.put_aside(folder)
+        with former.fallback(folder):
+            daemon.stop(folder)
+            process = _Process(self._mark(resource.address), state, _port(resource, before), None)
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder, process)  # before the secrets: what has a record can be deleted
+            files = _hand_over(folder, secrets)
+            launch = document(recipe.launch, model=str(weights), host=HOST, port=process.port, secrets=files)
+            daemon.write(folder / "launch.json", launch)
+            emit(Progress(resource.address, "start"))
+            daemon.start(folder, argv, daemon.environ_for(self._environ))
+            return self._proven(resource, process, folder, emit)
 
     def _own(self, folder: Path, address: Address) -> _Process | None:
         """What the folder remembers. Raises Denied when it is another's."""
@@ -136,12 +146,8 @@ class LocalDriver:
     def _proven(
         self, resource: Resource[LocalState], process: _Process, folder: Path, emit: Emit
     ) -> Observed[LocalState]:
-        """Wait for the answer and remember it; what does not answer is ended."""
-        try:
-            proof = self._prove(resource, process, folder, emit)
-        except BaseException:
-            daemon.stop(folder)
-            raise
+        """Wait for the answer and remember it."""
+        proof = self._prove(resource, process, folder, emit)
         process = replace(process, proof=proof)
         _write(folder, process)
         return replace(_seen(folder, process), proof=proof)
@@ -164,7 +170,7 @@ class LocalDriver:
                 _following(folder, resource.address, emit),
             )
         except StartFailed as problem:
-            problem.hint = f"the whole log: {folder / 'log'}"
+            problem.hint = problem.hint or f"the whole log: {former.log_of_failure(folder)}"
             raise
 
     def _mark(self, address: Address) -> Mark:
@@ -230,6 +236,17 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def _remove(folder: Path) -> None:
+    """The record goes last: what is cut off leaves no secret that nobody knows of."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != former.RECORD:
+            entry.unlink()
+    (folder / former.RECORD).unlink()
+    folder.rmdir()
+
+
 def _hand_over(folder: Path, secrets: Mapping[str, str]) -> dict[str, str]:
     """Write each secret to a file that only this user can read; environment variable → file."""
     place = folder / "secrets"
@@ -267,12 +284,12 @@ def _write(folder: Path, process: _Process) -> None:
         "port": process.port,
         "proof": proof,
     }
-    daemon.write(folder / _RECORD, record)
+    daemon.write(folder / former.RECORD, record)
 
 
 def _read(folder: Path) -> _Process | None:
     try:
-        record = json.loads((folder / _RECORD).read_text())
+        record = json.loads((folder / former.RECORD).read_text())
         return _Process(
             Mark(**record["mark"]),
             LocalState(**record["state"]),
@@ -282,6 +299,8 @@ def _read(folder: Path) -> _Process | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as problem:
-        raise BackendError(str(folder / _RECORD), f"is damaged: {problem}", "remove its folder") from problem
+        raise BackendError(
+            str(folder / former.RECORD), f"is damaged: {problem}", "remove its folder"
+        ) from problem
     except OSError as problem:
-        raise BackendError(str(folder / _RECORD), f"cannot be read: {problem.strerror}") from problem
+        raise BackendError(str(folder / former.RECORD), f"cannot be read: {problem.strerror}") from problem
