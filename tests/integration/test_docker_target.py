@@ -32,6 +32,7 @@ from pipeline.core.resource import (
     State,
     Unreadable,
     fields_of,
+    previous_of,
 )
 from pipeline.engine.diff import differences
 from pipeline.resources.cache import Cache
@@ -294,6 +295,54 @@ def test_what_a_cut_off_run_left_is_cleared_away(box: Box) -> None:
     box.bring(wanted)
     assert box.names() == {box.name}
     assert box.diffs(wanted) == ()
+
+
+def leave_next(box: Box) -> None:
+    """What a run leaves that is killed while it waits for the new container."""
+    ours = box.container()
+    ours.stop(timeout=0)
+    box.client.containers.run(
+        box.image_name,
+        ["sleep", "60"],
+        name=f"{box.name}.next",
+        labels=ours.labels,
+        entrypoint="",
+        detach=True,
+    )
+
+
+def test_container_that_a_cut_off_run_started_goes_when_the_former_one_is_wanted_again(box: Box) -> None:
+    wanted = box.wanted()
+    before = box.bring(wanted)
+    leave_next(box)
+    box.container().start()
+    assert box.diffs(wanted) == (FieldDiff("running", False, True),)
+    assert box.bring(wanted).remote_id == before.remote_id
+    assert (box.names(), box.diffs(wanted)) == ({box.name}, ())
+
+
+def test_container_that_a_cut_off_run_left_alone_is_seen_and_deleted(box: Box) -> None:
+    box.bring(box.wanted())
+    leave_next(box)
+    box.container().remove(force=True)
+    state = fields_of(box.wanted().desired)
+    entry = Entry(ADDRESS, "docker", {"host": box.host, "name": box.name}, None, None, state, state)
+    seen = box.driver.observe([], [entry])[ADDRESS]
+    assert isinstance(seen, Observed)
+    assert seen.mark == replace(OWNER, address=ADDRESS)
+    box.driver.apply(Change(ADDRESS, "docker", Action.DELETE, None, seen, entry), {}, engine.ignore)
+    assert box.names() == set()
+
+
+def test_container_that_moved_to_another_name_of_its_engine_stays(box: Box, tmp_path: Path) -> None:
+    socket = tmp_path / "alias.sock"
+    socket.symlink_to(box.host.removeprefix("unix://"))
+    box.bring(box.wanted())
+    state = fields_of(box.wanted().desired)
+    place = {"host": f"unix://{socket}", "name": box.name}
+    old = Entry(previous_of(ADDRESS, place), "docker", place, None, None, state, state)
+    box.driver.apply(Change(old.address, "docker", Action.DELETE, None, None, old), {}, engine.ignore)
+    assert box.names() == {box.name}
 
 
 def test_declared_port_that_is_taken_has_a_hint_and_the_old_container_stays(box: Box) -> None:

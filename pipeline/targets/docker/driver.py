@@ -3,7 +3,7 @@
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,15 @@ _IN_PLACE = {"memory_bytes", "cpus", "restart", "running"}
 Answer = Observed[DockerState] | Absent | Unreadable
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A container that observe is asked about."""
+
+    address: Address
+    name: str
+    wanted: bool  # False: only the inventory knows it
+
+
 class DockerDriver:
     """Containers of one project and environment, on any number of Docker engines."""
 
@@ -62,15 +71,20 @@ class DockerDriver:
         self._secret = secret
         self._folder = folder
         self._hosts: dict[str, DockerHost] = {}
+        self._kept: set[str] = set()  # ids of containers that this run has proven
 
     def observe(
         self, wanted: Sequence[Resource[DockerState]], known: Sequence[Entry]
     ) -> Mapping[Address, Answer]:
-        """One list per engine; of what is ours one inspect each, because a list does not tell the limits."""
-        by_host: defaultdict[str, list[tuple[Address, str]]] = defaultdict(list)
-        places = [(each.address, each.locator) for each in wanted]
-        for address, locator in [*places, *((entry.address, entry.locator) for entry in known)]:
-            by_host[locator["host"]].append((address, locator["name"]))
+        """One list per engine; of what is ours one inspect each, because a list does not tell the limits.
+
+        What a run that was cut off left as `<name>.next` is shown as not running: the next apply clears it away.
+        """
+        by_host: defaultdict[str, list[_Asked]] = defaultdict(list)
+        for each in wanted:
+            by_host[each.locator["host"]].append(_Asked(each.address, each.locator["name"], wanted=True))
+        for entry in known:
+            by_host[entry.locator["host"]].append(_Asked(entry.address, entry.locator["name"], wanted=False))
         answers: dict[Address, Answer] = {}
         for host, asked in by_host.items():
             answers |= self._look(host, asked)
@@ -94,14 +108,24 @@ class DockerDriver:
             return self._adjust(host, before, resource, emit)
         return self._replace(host, before, resource, inputs, emit)
 
-    def _look(self, url: str, asked: Sequence[tuple[Address, str]]) -> dict[Address, Answer]:
+    def _look(self, url: str, asked: Sequence[_Asked]) -> dict[Address, Answer]:
         host = self._host({"host": url})
         try:
             ids = host.names()
-            found = {name: host.inspect(ids[name]) for _, name in asked if name in ids}
-            return {address: _seen(url, found.get(name)) for address, name in asked}
+            return {each.address: self._answer(host, url, ids, each) for each in asked}
         except BackendError as problem:
-            return {address: Unreadable(problem.message, problem.hint) for address, _ in asked}
+            return {each.address: Unreadable(problem.message, problem.hint) for each in asked}
+
+    def _answer(self, host: DockerHost, url: str, ids: Mapping[str, str], asked: _Asked) -> Answer:
+        found, left = (host.inspect(ids[n]) if n in ids else None for n in (asked.name, _next(asked.name)))
+        if left is None or labels.mark_of(left.labels) != self._mark(current_of(asked.address)):
+            return _seen(url, found)
+        if found is None and not asked.wanted:  # what is to go must be seen, or it would be forgotten
+            found = left
+        answer = _seen(url, found)
+        if isinstance(answer, Absent):
+            return answer
+        return replace(answer, state=replace(answer.state, running=False))
 
     def _own(self, host: DockerHost, name: str, address: Address) -> Container | None:
         """The container of that name, if there is one. Raises Denied when it is somebody else's."""
@@ -116,9 +140,9 @@ class DockerDriver:
 
     def _delete(self, entry: Entry) -> None:
         host, name = self._host(entry.locator), entry.locator["name"]
-        for each in (name, f"{name}.next"):
+        for each in (name, _next(name)):
             container = host.inspect(each)
-            if container is None:
+            if container is None or container.id in self._kept:  # moved between two names of one engine
                 continue
             if labels.mark_of(container.labels) == self._mark(current_of(entry.address)):
                 host.stop(container.id)
@@ -128,7 +152,9 @@ class DockerDriver:
         self, host: DockerHost, container: Container, resource: Resource[DockerState], emit: Emit
     ) -> Observed[DockerState]:
         """Limits, restart policy, running or not, or nothing at all: the container stays and is proven."""
-        desired = resource.desired
+        desired, left = resource.desired, host.inspect(_next(resource.locator["name"]))
+        if left is not None and labels.mark_of(left.labels) == self._mark(resource.address):
+            host.remove(left.id)  # by a run that was cut off: it holds the port, the GPUs
         host.limit(container.id, desired.memory_bytes, desired.cpus)
         host.restart_policy(container.id, desired.restart)
         if not container.running:
@@ -195,7 +221,7 @@ class DockerDriver:
         try:
             return wait_until_answering(server, recipe.questions, recipe.launch.start_timeout_s, on_wait)
         except StartFailed as problem:
-            problem.hint = f"the whole log: {self._log_file(resource)}"
+            problem.hint = problem.hint or f"the whole log: {self._log_file(resource)}"
             raise
 
     def _wanted(
@@ -215,7 +241,7 @@ class DockerDriver:
         files = {variable: f"{SECRETS}/{variable}" for variable in recipe.secrets}
         launch = document(recipe.launch, model=MODELS, host="0.0.0.0", port=recipe.launch.port, secrets=files)
         return Wanted(
-            name=f"{resource.locator['name']}.next",
+            name=_next(resource.locator["name"]),
             image=image,
             command=state.command,
             environ={"MP_LAUNCH": canonical(launch).decode()},
@@ -269,6 +295,7 @@ class DockerDriver:
         name = resource.locator["name"]
         match _seen(resource.locator["host"], host.inspect(name)):
             case Observed() as seen:
+                self._kept.add(str(seen.remote_id))
                 return replace(seen, proof=proof)
             case Absent():
                 raise Missing(host.url, f'container "{name}" is gone', "run mp apply")
@@ -289,6 +316,11 @@ class DockerDriver:
 
     def _host(self, locator: Locator) -> DockerHost:
         return self._hosts.setdefault(locator["host"], self._connect(locator["host"]))
+
+
+def _next(name: str) -> str:
+    """What a container is called until it is proven."""
+    return f"{name}.next"
 
 
 def _seen(url: str, container: Container | None) -> Observed[DockerState] | Absent:
