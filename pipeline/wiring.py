@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from pipeline.clients import oci
@@ -11,7 +11,7 @@ from pipeline.clients.docker import DockerHost
 from pipeline.core.errors import UserError
 from pipeline.core.protocols import Driver, Source
 from pipeline.core.resource import Address, Mark
-from pipeline.core.settings import Settings
+from pipeline.core.settings import Settings, default_docker_host
 from pipeline.engine.world import World
 from pipeline.manifest.lock import read_lock
 from pipeline.manifest.read import Document
@@ -24,6 +24,7 @@ from pipeline.resources.pin import pin_engine
 from pipeline.sources import SOURCES
 from pipeline.store.file import FileStore
 from pipeline.targets import TARGETS
+from pipeline.targets.docker import DockerTarget
 from pipeline.targets.docker.driver import DockerDriver
 from pipeline.targets.local.driver import LocalDriver
 from pipeline.templates import TEMPLATES
@@ -50,7 +51,7 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         host_platform(),
         sources,
         TEMPLATES,
-        TARGETS,
+        {**TARGETS, "docker": DockerTarget(default_docker_host(settings.environ))},
         drivers(settings, manifest.project, sources),
         store,
         pin_engine,
@@ -62,14 +63,16 @@ def drivers(settings: Settings, project: str, sources: Mapping[str, Source]) -> 
     weights = Cache(settings.cache)
     owner = Mark(project, settings.environment, Address(""))
     repositories = oci.Repositories(settings.environ)
+    connect = cache(partial(DockerHost, environ=settings.environ))
+    builder = Builder(default_docker_host(settings.environ), settings.environ)
     return {
         "artifact": ArtifactDriver(weights, sources),
         "environment": EnvironmentDriver(settings.cache),
-        "engine": EngineDriver(Builder(), settings.cache, repositories, owner),
+        "engine": EngineDriver(builder, settings.cache, repositories, owner),
         "image": ImageDriver(weights, repositories, owner),
         "local": LocalDriver(settings.state / "local", weights, owner, settings.secret, settings.environ),
         "docker": DockerDriver(
-            cache(DockerHost), repositories, weights, owner, settings.secret, settings.state / "docker"
+            connect, repositories, weights, owner, settings.secret, settings.state / "docker"
         ),
     }
 

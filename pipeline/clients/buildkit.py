@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.clients.docker import DockerHost
+from pipeline.clients.docker import DockerHost, open_client
 from pipeline.core.errors import BackendError, Denied, Exhausted, Missing, Unreachable
 
 TIMEOUT_S = 1800  # between two signs of life: a layer of gigabytes is compressed in silence
@@ -19,6 +19,8 @@ _VERTEX, _LOG = 1, 3  # fields of BuildKit's StatusResponse: moby/buildkit api/s
 _VERTEX_NAME, _VERTEX_CACHED, _VERTEX_STARTED, _VERTEX_COMPLETED = 3, 4, 5, 6
 _LOG_TEXT = 4
 _CONTEXT_LOST = "context not found"
+
+_NOTHING: Mapping[str, str] = {}
 
 OnLine = Callable[[str], None]
 OnBytes = Callable[[int, int], None]
@@ -37,9 +39,9 @@ class Instructions:
 class Builder:
     """BuildKit of one Docker engine. Every method raises Unreachable, Denied, Exhausted, BackendError."""
 
-    def __init__(self, url: str = "") -> None:
-        self.host = DockerHost(url)
-        self._url = url
+    def __init__(self, url: str, environ: Mapping[str, str] = _NOTHING) -> None:
+        self.host = DockerHost(url, environ)
+        self._environ = environ
         self._client: Any = None  # the SDK's client, of which the stubs lack half
 
     def pull(self, repository: str, digest: str, on_bytes: OnBytes) -> None:
@@ -107,12 +109,7 @@ class Builder:
 
     def _api(self) -> Any:
         if self._client is None:
-            import docker
-            from docker.utils import kwargs_from_env
-
-            known: Mapping[str, Any] = {"base_url": self._url} if self._url else kwargs_from_env()
-            ssh = str(known.get("base_url", "")).startswith("ssh://")
-            self._client = docker.APIClient(**known, version="auto", timeout=TIMEOUT_S, use_ssh_client=ssh)
+            self._client = open_client(self.host.url, self._environ, TIMEOUT_S)
         return self._client
 
     @contextlib.contextmanager

@@ -16,13 +16,27 @@ STOP_GRACE_S = 20
 _LOG_LINES = 5000
 _IS_IT_RUNNING = "is the Docker engine running? see docker info"
 
+_NOTHING: Mapping[str, str] = {}
+
+
+# Any: the SDK's client, of which the stubs lack half
+def open_client(url: str, environ: Mapping[str, str], timeout_s: int) -> Any:
+    """The client of one engine; of the environment it gets the certificates (DOCKER_TLS_VERIFY, DOCKER_CERT_PATH)."""
+    import docker
+    from docker.utils import kwargs_from_env
+
+    given = kwargs_from_env({**environ, "DOCKER_HOST": url})
+    return docker.APIClient(
+        **given, version="auto", timeout=timeout_s, use_ssh_client=url.startswith("ssh://")
+    )
+
 
 class DockerHost:
     """One Docker engine. Every method raises Unreachable when it does not answer, Denied when it refuses."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url or "the Docker engine of this machine"
-        self._url = url
+    def __init__(self, url: str, environ: Mapping[str, str] = _NOTHING) -> None:
+        self.url = url
+        self._environ = environ
         self._clients: dict[int, Any] = {}  # Any: the SDK's client, of which the stubs lack half
 
     def names(self) -> dict[str, str]:
@@ -131,14 +145,7 @@ class DockerHost:
 
     def _api(self, timeout_s: int) -> Any:
         if timeout_s not in self._clients:
-            import docker
-            from docker.utils import kwargs_from_env
-
-            known: Mapping[str, Any] = {"base_url": self._url} if self._url else kwargs_from_env()
-            ssh = str(known.get("base_url", "")).startswith("ssh://")
-            self._clients[timeout_s] = docker.APIClient(
-                **known, version="auto", timeout=timeout_s, use_ssh_client=ssh
-            )
+            self._clients[timeout_s] = open_client(self.url, self._environ, timeout_s)
         return self._clients[timeout_s]
 
     @contextlib.contextmanager

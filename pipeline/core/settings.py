@@ -7,6 +7,8 @@ from pathlib import Path
 from pipeline.core.errors import MpError
 from pipeline.core.model import Secret
 
+DOCKER_HOST = "unix:///var/run/docker.sock"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -38,3 +40,9 @@ def default_cache(environ: Mapping[str, str]) -> Path:
         return Path(chosen).expanduser().absolute()
     base = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".cache")
     return Path(base) / "mp"
+
+
+def default_docker_host(environ: Mapping[str, str]) -> str:
+    """The Docker engine that is meant when none is named: DOCKER_HOST's, or this machine's."""
+    named = environ.get("DOCKER_HOST") or DOCKER_HOST
+    return named if "://" in named else f"tcp://{named}"

@@ -13,10 +13,12 @@ from pipeline.core.digest import canonical
 from pipeline.core.errors import UserError
 from pipeline.core.image import Engine, Registry
 from pipeline.core.model import Artifact, FileEntry, Hardware, Lifecycle, Model, Secret
-from pipeline.core.protocols import Place
+from pipeline.core.protocols import Place, Target
 from pipeline.core.resource import Resource, fields_of
+from pipeline.core.settings import default_docker_host
 from pipeline.resources.cache import Cache
 from pipeline.targets import ENTRIES, TARGETS, TargetSpec
+from pipeline.targets.docker import DockerTarget
 from pipeline.templates import TEMPLATES
 
 SPECS: Mapping[str, Mapping[str, Any]] = {
@@ -52,6 +54,7 @@ def expand(
     registry: Registry = MAIN,
     environment: str = "default",
     spec: Mapping[str, Any] | None = None,
+    target: Target | None = None,
     **options: object,
 ) -> list[Resource[Any]]:
     model = model or a_model()
@@ -60,7 +63,7 @@ def expand(
     template = TEMPLATES[model.template]
     launch = template.launch(model, template.variant(None, model.hardware))
     build = template.build(model.engine)
-    return list(TARGETS[kind].expand(place, model, build, launch))
+    return list((target or TARGETS[kind]).expand(place, model, build, launch))
 
 
 @pytest.fixture(params=sorted(TARGETS))
@@ -180,6 +183,35 @@ def test_what_a_docker_engine_cannot_do_is_the_users_error(
         expand("docker", registry=registry, spec=spec, **options)
     assert [d.summary for d in refused.value.diagnostics] == [summary]
     assert all(d.hint for d in refused.value.diagnostics)
+
+
+def test_docker_host_of_the_environment_is_a_host_like_one_that_is_named() -> None:
+    far = DockerTarget(default_docker_host({"DOCKER_HOST": "tcp://10.0.0.7:2376"}))
+    with pytest.raises(UserError) as refused:
+        expand("docker", target=far, bind="10.0.0.7")
+    assert [d.summary for d in refused.value.diagnostics] == [
+        'qwen: weights: mount needs a Docker engine on this machine, not "tcp://10.0.0.7:2376"'
+    ]
+    baked = expand("docker", target=far, weights="baked", bind="10.0.0.7")[0]
+    assert baked.locator["host"] == "tcp://10.0.0.7:2376"
+    named = expand("docker", target=far, spec={"host": "unix:///run/other.sock"})[0]
+    assert named.locator["host"] == "unix:///run/other.sock"
+
+
+@pytest.mark.parametrize(
+    ("variable", "host"),
+    [
+        ({}, "unix:///var/run/docker.sock"),
+        ({"DOCKER_HOST": ""}, "unix:///var/run/docker.sock"),
+        ({"DOCKER_HOST": "ssh://gpu1"}, "ssh://gpu1"),
+        ({"DOCKER_HOST": "127.0.0.1:2375"}, "tcp://127.0.0.1:2375"),
+    ],
+)
+def test_engine_that_nobody_names_is_written_down_by_its_address(
+    variable: Mapping[str, str], host: str
+) -> None:
+    there = DockerTarget(default_docker_host(variable))
+    assert expand("docker", target=there, weights="baked", bind="10.0.0.7")[0].locator["host"] == host
 
 
 def test_environments_do_not_share_containers_or_processes() -> None:

@@ -43,7 +43,7 @@ def endpoint_of(host: str, container: Container) -> str | None:
         return None
     address, port = next(iter(container.ports.values()))
     url = urlsplit(host)
-    if url.scheme not in ("", "unix") and url.hostname:
+    if url.scheme != "unix" and url.hostname:
         address = url.hostname if address in _ANYWHERE else address
     return f"http://{'127.0.0.1' if address in _ANYWHERE else address}:{port}"
 

@@ -15,6 +15,7 @@ from pipeline.core.image import Build, ImageName, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Address, Resource, State, address
+from pipeline.core.settings import DOCKER_HOST
 from pipeline.resources.image import engine_name, image_name
 from pipeline.targets.deployment import Recipe, artifact_address, content_of, launch_of, recipe_of
 
@@ -106,11 +107,15 @@ class DockerState(State):
 class DockerTarget:
     """Expands a model into one container. Raises UserError for what a Docker engine cannot do."""
 
+    def __init__(self, default_host: str = DOCKER_HOST) -> None:
+        self._default_host = default_host  # of targets that name none: DOCKER_HOST's, once it is read
+
     def expand(
         self, place: Place[DockerSpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[DockerState]]:
         options: DockerOptions = place.options
-        if problems := tuple(_problems(place, options, model)):
+        host = place.spec.host or self._default_host
+        if problems := tuple(_problems(place, host, options, model)):
             raise UserError(problems)
         mounted = options.weights == "mount"
         if mounted:
@@ -122,7 +127,7 @@ class DockerTarget:
         yield Resource(
             address(model.name, "docker", place.name),
             "docker",
-            {"host": place.spec.host or "", "name": options.name or _name(place, model)},
+            {"host": host, "name": options.name or _name(place, model)},
             state_of(
                 options,
                 model,
@@ -154,9 +159,10 @@ def state_of(options: DockerOptions, model: Model, launch: Launch, recipe: Docke
     )
 
 
-def _problems(place: Place[DockerSpec], options: DockerOptions, model: Model) -> Iterable[Diagnostic]:
+def _problems(
+    place: Place[DockerSpec], host: str, options: DockerOptions, model: Model
+) -> Iterable[Diagnostic]:
     """What the words allow and a Docker engine does not."""
-    host = place.spec.host or ""
     if options.weights == "baked" and place.registry.layout is not None:
         yield error(
             f'{model.name}: a Docker engine cannot pull "{place.registry.name}", which is a layout folder',
@@ -181,9 +187,9 @@ def _problems(place: Place[DockerSpec], options: DockerOptions, model: Model) ->
 
 
 def is_here(host: str) -> bool:
-    """The engine is on this machine; an engine that is not named ("") is taken to be."""
+    """The engine is on this machine."""
     parts = urlsplit(host)
-    return parts.scheme in ("", "unix") or (parts.scheme != "ssh" and _is_loopback(parts.hostname or ""))
+    return parts.scheme == "unix" or (parts.scheme != "ssh" and _is_loopback(parts.hostname or ""))
 
 
 def _is_loopback(host: str) -> bool:

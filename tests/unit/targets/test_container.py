@@ -158,7 +158,6 @@ def test_memory_is_read_in_bytes(text: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("host", "here"),
     [
-        ("", True),
         ("unix:///x", True),
         ("tcp://127.0.0.1:1", True),
         ("tcp://gpu1:1", False),
