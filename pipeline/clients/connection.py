@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import ipaddress
 import json
 import re
 import time
@@ -23,6 +22,7 @@ from urllib3.exceptions import (
 )
 
 from pipeline.clients.credentials import basic_credentials
+from pipeline.clients.loopback import is_loopback
 from pipeline.core.errors import Denied, Unreachable
 
 if TYPE_CHECKING:
@@ -220,17 +220,6 @@ class _Stream(io.RawIOBase):
             block = self._response.read(len(view))
         view[: len(block)] = block
         return len(block)
-
-
-def is_loopback(host: str) -> bool:
-    """Addresses of this machine speak plain HTTP."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _authorization(value: str | None) -> dict[str, str]:

@@ -12,8 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pipeline.clients.connection import Connection, is_loopback
+from pipeline.clients.connection import Connection
 from pipeline.clients.credentials import basic_credentials
+from pipeline.clients.loopback import is_loopback
 from pipeline.clients.registry import RegistryRepository
 from pipeline.core.digest import digest
 from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Unreachable
@@ -250,6 +251,10 @@ def test_what_a_registry_refuses_has_a_kind(server: Server, status: int, error: 
         ("127.0.0.1:5000", True),
         ("localhost", True),
         ("[::1]:5000", True),
+        ("::1", True),
+        ("127.0.0.1.nip.io:5000", False),
+        ("[:5000", False),
+        ("", False),
         ("ghcr.io", False),
         ("10.0.0.1", False),
     ],

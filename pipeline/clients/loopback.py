@@ -1,0 +1,21 @@
+"""Which addresses are this machine's own. Used by the connection to a registry and by targets/docker."""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+
+def is_loopback(host: str) -> bool:
+    """A host, with a port or without one, that only this machine can reach."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return _without_port(host) not in ("", host) and is_loopback(_without_port(host))
+
+
+def _without_port(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # a bracket too many
+        return ""
