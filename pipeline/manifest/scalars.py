@@ -1,11 +1,12 @@
 """The small types of models.yaml: names, sizes, environment variables. Used by the specs."""
 
-import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from pipeline.core.size import PATTERN as SIZE
+from pipeline.core.size import size_bytes
 from pipeline.templates import TEMPLATES
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -13,7 +14,6 @@ ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 FLAG_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 REGISTRY_URL = r"^[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*$"
 BASE_IMAGE = r"^[^\s@]+(@sha256:[0-9a-f]{64})?$"
-SIZE = r"^[0-9]+(\.[0-9]+)?\s?(B|[kKMGTP]i?B?)$"
 
 PATTERNS = {  # pattern → what it asks for, the hint
     DNS_LABEL: ("must be lower-case letters, digits and dashes", 'such as "qwen3-8b"'),
@@ -23,10 +23,9 @@ PATTERNS = {  # pattern → what it asks for, the hint
         "must be host and prefix in lower case, without https://",
         'such as "ghcr.io/acme/models"',
     ),
+    SIZE: ("is not a size", "write a number and a unit: 44GiB, 4Gi, 500MB"),
     BASE_IMAGE: ("must be an image with an optional digest", 'such as "registry.local/base@sha256:<64 hex>"'),
 }
-
-_EXPONENTS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 class Spec(BaseModel):
@@ -44,12 +43,10 @@ def parse_size(value: object) -> int:
     """Bytes of "44GiB", "4Gi" (powers of 1024), "500MB", "4G" (powers of 1000)."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise mistake(f"needs a unit, {value} has none", f"write {value}GiB or {value}MiB")
-    if not isinstance(value, str) or not re.fullmatch(SIZE, value):
-        raise mistake("is not a size", "write a number and a unit: 44GiB, 4Gi, 500MB")
-    number, unit = re.fullmatch(r"([0-9.]+)\s?(\w+)", value).groups()  # type: ignore[union-attr]  # SIZE matched
-    letter = unit.rstrip("B").rstrip("i").lower()
-    base = 1024 if "i" in unit else 1000
-    return int(float(number) * base ** _EXPONENTS[letter])
+    try:
+        return size_bytes(str(value))
+    except ValueError:
+        raise mistake(*PATTERNS[SIZE]) from None
 
 
 Name = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=63)]

@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 from urllib.parse import quote
 
-from pipeline.core.digest import Digest, fingerprint
+from pipeline.core.digest import Digest
 from pipeline.core.errors import Corrupt, Missing
 from pipeline.core.model import Artifact, FileEntry, Overlay
 from pipeline.core.protocols import Source
 from pipeline.core.report import Emit, Progress
 from pipeline.core.resource import Address
 from pipeline.resources.blobs import Blobs, Signature, disk, sha256_of, signature
-from pipeline.resources.entries import METADATA, Record, metadata, place_of, records_of, require_inside
+from pipeline.resources.entries import (
+    METADATA,
+    Record,
+    content_of,
+    contents,
+    metadata,
+    place_of,
+    records_of,
+    require_inside,
+)
 
 WORKERS = 4  # files of one artifact at a time
 
@@ -105,8 +114,7 @@ class Cache:
 
     def view_path(self, artifact: Artifact, overlays: Sequence[Overlay] = ()) -> Path:
         """Where `view` puts its folder; nothing is read or written."""
-        files = sorted(_contents(artifact, overlays).items())
-        return self.root / "views" / fingerprint([list(pair) for pair in files])[:12]
+        return self.root / "views" / content_of(artifact, overlays)
 
     def view(self, artifact: Artifact, overlays: Sequence[Overlay] = ()) -> Path:
         """A folder to serve from: exactly the artifact's files and the overlays, each one hashed now.
@@ -114,7 +122,7 @@ class Cache:
         Raises Corrupt after removing what is bad, and Missing; then the folder must not be used.
         """
         folder = self.view_path(artifact, overlays)
-        wanted = _contents(artifact, overlays)
+        wanted = contents(artifact, overlays)
         with disk(self._root):
             for overlay in overlays:
                 self._keep(overlay)
@@ -229,13 +237,6 @@ class Cache:
             raise Corrupt(
                 "cache", f"{names} changed on this disk and was removed", "run mp apply: it is fetched again"
             )
-
-
-def _contents(artifact: Artifact, overlays: Sequence[Overlay]) -> dict[str, str]:
-    """Path → sha256 of a view; an overlay lies over the artifact's file."""
-    return {entry.path: entry.sha256 for entry in artifact.files} | {
-        overlay.path: overlay.sha256 for overlay in overlays
-    }
 
 
 def _remove_others(folder: Path, wanted: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.core.digest import Json, fingerprint
+from pipeline.core.digest import Json
 from pipeline.core.image import Launch
 from pipeline.core.model import Artifact, Model, Overlay, Question, Secret
 from pipeline.core.resource import Address, address
@@ -28,13 +28,6 @@ def recipe_of(model: Model, launch: Launch) -> Recipe:
     return Recipe(
         model.artifact, model.overlays, launch, _secrets(model, launch), model.api_key, model.questions
     )
-
-
-def content_of(model: Model) -> str:
-    """12 hex of the files that are served, weights and the overlays over them: the name of the cache's view."""
-    files = {entry.path: entry.sha256 for entry in model.artifact.files}
-    files |= {overlay.path: overlay.sha256 for overlay in model.overlays}
-    return fingerprint([list(pair) for pair in sorted(files.items())])[:12]
 
 
 def launch_of(launch: Launch) -> dict[str, Json]:

@@ -1,6 +1,5 @@
 """A Docker engine as a target: what the user says, what is compared, and what one model becomes."""
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.clients.loopback import is_loopback
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
@@ -16,14 +16,15 @@ from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Address, Resource, State, address
 from pipeline.core.settings import DOCKER_HOST
+from pipeline.core.size import PATTERN as SIZE
+from pipeline.core.size import size_bytes
+from pipeline.resources.entries import content_of
 from pipeline.resources.image import engine_name, image_name
-from pipeline.targets.deployment import Recipe, artifact_address, content_of, launch_of, recipe_of
+from pipeline.targets.deployment import Recipe, artifact_address, launch_of, recipe_of
 
 COMMAND = ("python3", "/opt/mp/serve.py")
 DEFAULT_SHM_BYTES = 64 * 2**20  # what Docker gives when nothing is said
 RESTART = "unless-stopped"
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 class DockerSpec(BaseModel):
@@ -67,7 +68,7 @@ class DockerOptions(BaseModel):
     )
     memory: str | None = Field(
         default=None,
-        pattern=r"^[0-9]+(\.[0-9]+)?([KMGT]i?B?|B)?$",
+        pattern=SIZE,
         description='Memory limit, such as "8Gi"; the hardware class\'s memory when it is left out',
     )
 
@@ -148,10 +149,10 @@ def state_of(options: DockerOptions, model: Model, launch: Launch, recipe: Docke
         command=COMMAND,
         launch=launch_of(launch),
         weights=options.weights,
-        content=content_of(model) if options.weights == "mount" else "",
+        content=content_of(model.artifact, model.overlays) if options.weights == "mount" else "",
         gpus=hardware.gpus,
         cpus=None if hardware.cpus is None else float(hardware.cpus),
-        memory_bytes=hardware.memory_bytes if options.memory is None else memory_bytes(options.memory),
+        memory_bytes=hardware.memory_bytes if options.memory is None else size_bytes(options.memory),
         shm_bytes=launch.shm_bytes or DEFAULT_SHM_BYTES,
         bind=options.bind,
         port="auto" if options.port is None else options.port,
@@ -177,7 +178,7 @@ def _problems(
             "use weights: baked",
             model.name,
         )
-    if not is_here(host) and _is_loopback(options.bind):
+    if not is_here(host) and is_loopback(options.bind):
         yield error(
             f'{model.name}: port bound to {options.bind} of "{host}" cannot be reached from here',
             place.where,
@@ -189,20 +190,7 @@ def _problems(
 def is_here(host: str) -> bool:
     """The engine is on this machine."""
     parts = urlsplit(host)
-    return parts.scheme == "unix" or (parts.scheme != "ssh" and _is_loopback(parts.hostname or ""))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def memory_bytes(text: str) -> int:
-    """ "8Gi" in bytes."""
-    number = text.rstrip("BKMGTi")
-    return int(float(number) * _UNITS[text[len(number) :].removesuffix("B")])
+    return parts.scheme == "unix" or (parts.scheme != "ssh" and is_loopback(parts.hostname or ""))
 
 
 def _name(place: Place[DockerSpec], model: Model) -> str:

@@ -12,8 +12,9 @@ from pipeline.core.image import Build, Engine, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, State, address
+from pipeline.resources.entries import content_of
 from pipeline.resources.environment import environment_fingerprint
-from pipeline.targets.deployment import Recipe, artifact_address, content_of, launch_of, recipe_of
+from pipeline.targets.deployment import Recipe, artifact_address, launch_of, recipe_of
 
 
 class LocalSpec(BaseModel):
@@ -91,7 +92,7 @@ def state_of(model: Model, launch: Launch, port: int | None, build: Build) -> Lo
     engine, recipe = model.engine, recipe_of(model, launch)
     files = [list(pair) for pair in build.files if not pair[0].endswith("Dockerfile")]
     return LocalState(
-        content=content_of(model),
+        content=content_of(model.artifact, model.overlays),
         environment=f"{engine.key}/{environment_fingerprint(engine)}",
         runtime=fingerprint(files)[:12],
         launch=launch_of(launch),

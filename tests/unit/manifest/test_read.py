@@ -135,6 +135,10 @@ BROKEN = [  # text, what must be said
     (MODEL.replace("  m:", "  M_1:"), "8:3 M_1 must be lower-case letters, digits and dashes | "),
     (MODEL.replace("4Gi", "4"), "5:43 hardware.cpu.memory needs a unit, 4 has none | write 4GiB or 4MiB"),
     (MODEL.replace("4Gi", "4Gx"), "5:43 hardware.cpu.memory is not a size | write a number and a unit"),
+    (
+        MODEL.replace("laptop: {}", 'box: {memory: "512"}'),
+        "10:29 m: targets.box.memory is not a size | write a number and a unit",
+    ),
     (MODEL.replace("gpus: 0", 'gpus: "0"'), "5:24 hardware.cpu.gpus must be a whole number, not text | write 0"),
     (MODEL.replace("gpus: 0", "gpus: 0.5"), "5:24 hardware.cpu.gpus must be a whole number | "),
     (MODEL.replace("gpus: 0", "gpus: true"), "5:24 hardware.cpu.gpus must be a whole number | "),

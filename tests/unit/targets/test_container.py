@@ -9,7 +9,7 @@ from pipeline.clients.container import container_of
 from pipeline.core.resource import Mark
 from pipeline.targets.docker.labels import mark_of
 from pipeline.targets.docker.live import endpoint_of, state_in
-from pipeline.targets.docker.spec import is_here, memory_bytes
+from pipeline.targets.docker.spec import is_here
 
 LAUNCH = {"format_version": 1, "template": "vllm", "model": "/models", "served_name": "m", "host": "0.0.0.0"}
 LAUNCH |= {"port": 8000, "argv": ["--a=1"], "env": {}, "secrets": {"K": "/run/secrets/mp/K"}}
@@ -137,22 +137,6 @@ def test_endpoint_is_where_this_machine_reaches_it(host: str, address: str, endp
 
 def test_stopped_container_answers_nowhere() -> None:
     assert endpoint_of("", container_of(seen(State={"Running": False}))) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("8Gi", 2**33),
-        ("8GiB", 2**33),
-        ("500M", 500_000_000),
-        ("1.5K", 1500),
-        ("42", 42),
-        ("7B", 7),
-        ("1T", 10**12),
-    ],
-)
-def test_memory_is_read_in_bytes(text: str, size: int) -> None:
-    assert memory_bytes(text) == size
 
 
 @pytest.mark.parametrize(
