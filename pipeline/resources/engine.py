@@ -1,12 +1,10 @@
 """Engine images: environment and runtime files of one engine, without weights, built once and shared by all models."""
 
-import fcntl
 import hashlib
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +35,7 @@ from pipeline.core.resource import (
 from pipeline.resources.assembly import FINGERPRINT, engine_image, labels
 from pipeline.resources.bundles import Bundle, bundles
 from pipeline.resources.cache import Cache
-from pipeline.resources.environment import environment_fingerprint
+from pipeline.resources.environment import alone, environment_fingerprint
 from pipeline.resources.publish import UPLOADS, OpenRepository
 from pipeline.resources.recipe import engine_name, locator, registry_of
 
@@ -206,7 +204,7 @@ class EngineDriver:
         """The environment as a folder that is copied into the image; made once, shared by equal requirements."""
         folder = self._folder / environment_fingerprint(engine)
         marker = folder.with_suffix(".complete")  # beside it: the folder's content is the image's
-        with _alone(folder):
+        with alone(folder):
             if not (marker.exists() and folder.is_dir()):
                 marker.unlink(missing_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -277,12 +275,3 @@ class _Meter:
             before, self._done_bytes = self._done_bytes, self._done_bytes + sent_bytes
         if before // REPORTED_BYTES != self._done_bytes // REPORTED_BYTES:
             self._on_bytes(min(self._done_bytes, self._total_bytes), self._total_bytes)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two runs at once make one environment; the lock goes with the process that holds it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield

@@ -78,7 +78,7 @@ class EnvironmentDriver:
         found = change.resource or change.entry
         assert found is not None, "a change has a resource or an entry"
         folder = self._folder(found.locator["fingerprint"])
-        with _alone(folder):
+        with alone(folder):
             if change.action is Action.DELETE:
                 shutil.rmtree(folder, ignore_errors=True)
                 return None
@@ -116,7 +116,7 @@ def _mark(folder: Path, engine: Engine) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Two runs at once make one environment; the lock goes with the process that holds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as held:
