@@ -282,6 +282,47 @@ def test_passwords_are_found_where_docker_login_puts_them(
     assert basic_credentials(host, {"DOCKER_CONFIG": str(tmp_path)}) == found
 
 
+def helped(folder: Path, script: str, **config: object) -> dict[str, str]:
+    """An environment in which `docker-credential-box` is a program of this script."""
+    program = folder / "docker-credential-box"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    (folder / "config.json").write_text(json.dumps(config))
+    return {"DOCKER_CONFIG": str(folder), "PATH": f"{folder}:/usr/bin:/bin"}
+
+
+ANSWERS = """[ "$1" = get ] && read key || true
+case "$key" in
+  ghcr.io|https://index.docker.io/v1/) echo '{"ServerURL": "x", "Username": "ada", "Secret": "secret"}';;
+  *) echo 'credentials not found in native keychain'; exit 1;;
+esac"""
+
+
+@pytest.mark.parametrize(
+    ("host", "config", "found"),
+    [
+        ("ghcr.io", {"credsStore": "box", "auths": {"ghcr.io": {}}}, BASIC),
+        ("docker.io", {"credsStore": "box"}, BASIC),
+        ("ghcr.io", {"credHelpers": {"ghcr.io": "box"}}, BASIC),
+        ("quay.io", {"credHelpers": {"ghcr.io": "box"}}, None),
+        ("quay.io", {"credsStore": "box"}, None),
+        ("quay.io", {"credsStore": "box", "auths": {"quay.io": {"auth": BASIC}}}, BASIC),
+        ("ghcr.io", {"credsStore": "that-is-not-installed"}, None),
+    ],
+)
+def test_passwords_are_asked_of_the_helper_that_docker_asks(
+    tmp_path: Path, host: str, config: dict[str, Any], found: str | None
+) -> None:
+    assert basic_credentials(host, helped(tmp_path, ANSWERS, **config)) == found
+
+
+@pytest.mark.parametrize("script", ["echo secret; exit 1", "echo secret", "echo '[\"secret\"]'"])
+def test_helper_that_fails_is_named_and_what_it_said_is_not(tmp_path: Path, script: str) -> None:
+    with pytest.raises(BackendError, match="docker-credential-box") as failed:
+        basic_credentials("ghcr.io", helped(tmp_path, script, credsStore="box"))
+    assert "secret" not in f"{failed.value.message} {failed.value.hint}"
+
+
 def test_without_a_docker_config_there_is_no_password(tmp_path: Path) -> None:
     assert basic_credentials("ghcr.io", {"HOME": str(tmp_path)}) is None
 
