@@ -2,7 +2,7 @@
 
 A first apply makes thousands of these files: paths are strings and the calls are the system's own.
 """
-# ruff: noqa: PTH102, PTH103, PTH105, PTH108, PTH110, PTH116, PTH123
+# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH116, PTH123
 
 import contextlib
 import errno
@@ -23,6 +23,7 @@ from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missi
 REF_NAME = "org.opencontainers.image.ref.name"
 _MARKER = b'{"imageLayoutVersion":"1.0.0"}'
 _PARTIAL = ".partial-"
+_HASHED_BYTES = 64 * 2**20  # smaller blobs are hashed again before a new image names them
 _ABANDONED_S = 3600  # an upload that did not grow for so long has no writer any more
 
 
@@ -72,8 +73,11 @@ class LayoutRepository:
         names = (descriptor["annotations"].get(REF_NAME) for descriptor in self._index())
         return tuple(sorted(name for name in names if name))
 
-    def has(self, digest: Digest) -> bool:
-        return self._holds(digest, None)
+    def has(self, digest: Digest, size_bytes: int | None = None) -> bool:
+        return self._holds(digest, size_bytes)
+
+    def keeps(self, digest: Digest, size_bytes: int) -> bool:
+        return self._is_sound(self._path(digest), digest, size_bytes)
 
     def blob(self, digest: Digest) -> bytes | None:
         with _disk(self._folder):
@@ -94,16 +98,18 @@ class LayoutRepository:
         with handle:
             yield handle
 
-    def mount(self, digest: Digest, from_repository: str) -> bool:
+    def mount(self, digest: Digest, from_repository: str, size_bytes: int | None = None) -> bool:
         source = f"{self._layout}/{from_repository}/{_blob(digest)}"
-        if not os.path.exists(source):
+        if not self._is_sound(source, digest, size_bytes):
             return False
         with _disk(self._folder):
             self._prepare()
         try:
-            os.link(source, self._path(digest))
-        except FileExistsError:
-            return True
+            with self._partial() as partial:
+                os.link(source, partial)
+                os.replace(partial, self._path(digest))  # what is there may be damaged
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(partial)  # rename(2) leaves it where both were one file already
         except OSError:  # gone meanwhile, or a file system without links
             return False
         return True
@@ -122,7 +128,7 @@ class LayoutRepository:
 
     def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
         digest = manifest.digest
-        if not self._holds(digest, len(manifest.body)) or not self._is_sound(digest):
+        if not self.keeps(digest, len(manifest.body)):
             self.push(digest, len(manifest.body), lambda: iter([manifest.body]))
         descriptor: dict[str, Json] = {
             "mediaType": manifest.media_type,
@@ -147,19 +153,25 @@ class LayoutRepository:
         return f"{self._folder}/{_blob(digest)}"
 
     def _holds(self, digest: Digest, size_bytes: int | None) -> bool:
+        return _fits(self._size(self._path(digest)), size_bytes)
+
+    def _size(self, path: str) -> int | None:
         try:
-            found = os.stat(self._path(digest)).st_size
+            return os.stat(path).st_size
         except FileNotFoundError:
-            return False
+            return None
         except OSError as problem:
             raise _named(problem, self._folder) from problem
-        return found == size_bytes or (size_bytes is None and found > 0)
 
-    def _is_sound(self, digest: Digest) -> bool:
-        try:
-            return self.blob(digest) is not None
-        except Corrupt:
+    def _is_sound(self, path: str, digest: Digest, size_bytes: int | None) -> bool:
+        """Its size fits, and its hash where that is cheap; a large blob that rots is noticed by whoever pulls it."""
+        found = self._size(path)
+        if found is None or not _fits(found, size_bytes):
             return False
+        if found >= _HASHED_BYTES:
+            return True
+        with _disk(self._folder), open(path, "rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest() == digest[7:]
 
     # The descriptors are JSON of a file that only this class and its like write; `annotations` is always there.
     def _index(self) -> list[dict[str, Any]]:
@@ -200,11 +212,8 @@ class LayoutRepository:
         """The folders, then the marker that says that they are there."""
         if self._made:
             return
+        os.makedirs(f"{self._folder}/blobs/sha256", exist_ok=True)
         if not os.path.exists(f"{self._folder}/oci-layout"):
-            os.makedirs(self._folder, exist_ok=True)
-            for folder in (f"{self._folder}/blobs", f"{self._folder}/blobs/sha256"):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(folder)
             self._replace("oci-layout", _MARKER)
         self._made = True
 
@@ -228,6 +237,10 @@ class LayoutRepository:
                 with contextlib.suppress(FileNotFoundError):
                     if leftover.stat().st_mtime < time.time() - _ABANDONED_S:
                         Path(leftover.path).unlink()
+
+
+def _fits(found: int | None, size_bytes: int | None) -> bool:
+    return found is not None and (found > 0 if size_bytes is None else found == size_bytes)
 
 
 def _blob(digest: Digest) -> str:

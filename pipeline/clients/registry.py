@@ -73,8 +73,15 @@ class RegistryRepository:
             url = _next(answer.headers.get("link", ""), url)
         return tuple(sorted(found))
 
-    def has(self, digest: Digest) -> bool:
-        return self._read("HEAD", f"/blobs/{digest}", {}) is not None
+    def has(self, digest: Digest, size_bytes: int | None = None) -> bool:
+        answer = self._read("HEAD", f"/blobs/{digest}", {})
+        if answer is None:
+            return False
+        told = answer.headers.get("content-length")
+        return size_bytes is None or told is None or told == str(size_bytes)
+
+    def keeps(self, digest: Digest, size_bytes: int) -> bool:
+        return self.has(digest, size_bytes)
 
     def blob(self, digest: Digest) -> bytes | None:
         answer = self._read("GET", f"/blobs/{digest}", {})
@@ -93,7 +100,7 @@ class RegistryRepository:
                 raise Unreachable(self.location, f"answers {status} for blob {digest}", "try again later")
             yield stream
 
-    def mount(self, digest: Digest, from_repository: str) -> bool:
+    def mount(self, digest: Digest, from_repository: str, size_bytes: int | None = None) -> bool:
         source = f"{self._prefix}{from_repository}"
         url = f"{self._url}/blobs/uploads/?mount={digest}&from={source}"
         scope = f"{self._scope('pull,push')} repository:{source}:pull"

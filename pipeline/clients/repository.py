@@ -76,7 +76,13 @@ class Repository(Protocol):
         """Sorted; empty where there is no repository."""
         ...
 
-    def has(self, digest: Digest) -> bool: ...
+    def has(self, digest: Digest, size_bytes: int | None = None) -> bool:
+        """Whether a blob is there; with a size, only one of exactly that size counts. Reads no content."""
+        ...
+
+    def keeps(self, digest: Digest, size_bytes: int) -> bool:
+        """As `has`, asked before an image names the blob: where it is cheap, the content is hashed as well."""
+        ...
 
     def blob(self, digest: Digest) -> bytes | None:
         """A small blob whole, verified: configs."""
@@ -86,8 +92,11 @@ class Repository(Protocol):
         """A blob as a stream, not verified. Raises Missing."""
         ...
 
-    def mount(self, digest: Digest, from_repository: str) -> bool:
-        """Take a blob over from another repository of the same registry; False where it cannot be had that way."""
+    def mount(self, digest: Digest, from_repository: str, size_bytes: int | None = None) -> bool:
+        """Take a blob over from another repository of the same registry; False where it cannot be had that way.
+
+        A layout looks at the blob as `keeps` does; a registry answers for its own.
+        """
         ...
 
     def push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
@@ -100,6 +109,14 @@ class Repository(Protocol):
     def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
         """Store an image manifest under a tag or its digest. What it names must be there already."""
         ...
+
+
+def blobs(manifest: ImageManifest) -> tuple[tuple[Digest, int], ...]:
+    """Digest and size of all that a single-platform image manifest names: its config, then its layers."""
+    config, layers = contents(manifest)
+    described = manifest.document()["config"]
+    size = described.get("size") if isinstance(described, dict) else None
+    return ((config, int(str(size))), *layers)
 
 
 def contents(manifest: ImageManifest) -> tuple[Digest, list[tuple[Digest, int]]]:

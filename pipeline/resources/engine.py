@@ -14,7 +14,7 @@ from pipeline.clients import uv
 from pipeline.clients.archive import Stored, unpack
 from pipeline.clients.buildkit import Builder, Instructions, OnBytes, context_tar
 from pipeline.clients.oci import parse_reference
-from pipeline.clients.repository import LAYER, ImageManifest, Repository, contents
+from pipeline.clients.repository import LAYER, ImageManifest, Repository, blobs, contents
 from pipeline.core.change import Change
 from pipeline.core.digest import Digest, digest, image_tag
 from pipeline.core.errors import BackendError, Corrupt
@@ -137,8 +137,7 @@ class EngineDriver:
         image = repository.manifest(str(entry.digest) if entry and known else name.tag)
         if image is None or _fingerprint(repository, image) != build.fingerprint:
             return None
-        config, layers = contents(image)
-        whole = all(repository.has(blob) for blob in (config, *(layer for layer, _ in layers)))
+        whole = all(repository.has(blob, size_bytes) for blob, size_bytes in blobs(image))
         return image if whole else None
 
     def _make(
@@ -182,7 +181,7 @@ class EngineDriver:
 
         def place(bundle: Bundle) -> tuple[str, Stored]:
             remembered = self._cache.recall_layer(bundle.key)
-            if remembered and self._is_there(name, repository, remembered[0]):
+            if remembered and self._is_there(name, repository, remembered[0], bundle.size_bytes):
                 layer = remembered[0]
                 meter.count(bundle.size_bytes)
             else:
@@ -194,11 +193,11 @@ class EngineDriver:
         with ThreadPoolExecutor(UPLOADS, "push") as pool:
             return list(pool.map(place, environment))
 
-    def _is_there(self, name: ImageName, repository: Repository, layer: Digest) -> bool:
-        if repository.has(layer):
+    def _is_there(self, name: ImageName, repository: Repository, layer: Digest, size_bytes: int) -> bool:
+        if repository.keeps(layer, size_bytes):
             return True
         home = self._homes.get((name.registry.location, layer))
-        return home is not None and repository.mount(layer, home)
+        return home is not None and repository.mount(layer, home, size_bytes)
 
     def _app(self, engine: Engine, say: Callable[[str], None]) -> Path:
         """The environment as a folder that is copied into the image; made once, shared by equal requirements."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from pipeline.clients.repository import BLOCK_BYTES, ImageManifest, Repository, contents
+from pipeline.clients.repository import BLOCK_BYTES, ImageManifest, Repository, blobs, contents
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Missing
 from pipeline.core.image import Registry
@@ -60,7 +60,7 @@ class Publisher:
             found = known.get(layer.key)
             if found is None:
                 total += Transfer(push_bytes=layer.size_bytes, exact=False)
-            elif shop.repository.has(found) or shop.sibling.has(found):
+            elif any(one.has(found, layer.size_bytes) for one in (shop.repository, shop.sibling)):
                 total += Transfer(reused_bytes=layer.size_bytes)
             else:
                 total += Transfer(push_bytes=layer.size_bytes)
@@ -71,8 +71,7 @@ class Publisher:
         manifest = _sound(shop.repository, reference)
         if manifest is None or manifest.annotations().get(FINGERPRINT) != shop.recipe.fingerprint:
             return None
-        config, held = contents(manifest)
-        whole = all(shop.repository.has(blob) for blob in (config, *(layer for layer, _ in held)))
+        whole = all(shop.repository.has(blob, size_bytes) for blob, size_bytes in blobs(manifest))
         return manifest if whole else None
 
     def publish(
@@ -87,7 +86,7 @@ class Publisher:
         placed = self._place_all(shop, self._known(shop, previous), emit)
         image = assemble(placed, engine, recipe.model.engine.platform, recipe.annotations(engine_digest))
         config = digest(image.config)
-        if not shop.repository.has(config):
+        if not shop.repository.keeps(config, len(image.config)):
             shop.repository.push(config, len(image.config), lambda: iter([image.config]))
         return image.manifest
 
@@ -124,13 +123,20 @@ class Publisher:
         if manifest is None or config is None:
             raise Missing(source.location, f"engine image {engine.tag} is gone", "run mp apply again")
         for layer, size_bytes in contents(manifest)[1]:
-            if not shop.repository.has(layer) and not shop.repository.mount(layer, engine.repository):
+            if shop.repository.keeps(layer, size_bytes):
+                continue
+            if not shop.repository.mount(layer, engine.repository, size_bytes):
                 shop.repository.push(layer, size_bytes, partial(_blocks, source, layer))
         return EngineParts(manifest, config)
 
     def _place_all(self, shop: Shop, known: Mapping[str, Digest], emit: Emit) -> list[Placed]:
         """Two missing layers at a time; one of them alone needs no thread."""
-        there = {key: layer for key, layer in known.items() if shop.repository.has(layer)}
+        sizes = {layer.key: layer.size_bytes for layer in shop.recipe.layers}
+        there = {
+            key: layer
+            for key, layer in known.items()
+            if key in sizes and shop.repository.keeps(layer, sizes[key])
+        }
         missing = [layer for layer in shop.recipe.layers if layer.key not in there]
         meter = _Meter(emit, shop.recipe.address, sum(layer.size_bytes for layer in missing))
 
@@ -156,7 +162,9 @@ class Publisher:
         with lock:
             remembered = self._cache.recall_layer(layer.key)
             own = remembered[0] if remembered else None
-            found = next((one for one in (own, known) if one and self._is_there(shop, one)), None)
+            found = next(
+                (one for one in (own, known) if one and self._is_there(shop, one, layer.size_bytes)), None
+            )
             if found is None:
                 with self._uploads:
                     found = self._upload(shop, layer, own, meter)
@@ -166,12 +174,14 @@ class Publisher:
             self._homes[place, found] = shop.recipe.name.repository
         return found
 
-    def _is_there(self, shop: Shop, layer: Digest) -> bool:
-        if shop.repository.has(layer):
+    def _is_there(self, shop: Shop, layer: Digest, size_bytes: int) -> bool:
+        if shop.repository.keeps(layer, size_bytes):
             return True
         with self._guard:
             home = self._homes.get((shop.recipe.name.registry.location, layer))
-        return any(shop.repository.mount(layer, other) for other in {home, shop.recipe.sibling} if other)
+        return any(
+            shop.repository.mount(layer, other, size_bytes) for other in {home, shop.recipe.sibling} if other
+        )
 
     def _upload(self, shop: Shop, layer: Layer, known: Digest | None, meter: "_Meter") -> Digest:
         opening = partial(_open_overlay, layer.overlay) if layer.overlay else self._cache.open

@@ -72,6 +72,9 @@ def test_a_pushed_blob_is_there_whole(repository: Repository, known: bool) -> No
 
     assert pushed == digest(BLOCK)
     assert repository.has(pushed)
+    assert repository.has(pushed, len(BLOCK))
+    assert repository.keeps(pushed, len(BLOCK))
+    assert not repository.has(pushed, len(BLOCK) + 1)
     assert repository.blob(pushed) == BLOCK
     with repository.open_blob(pushed) as stream:
         assert stream.read(8) == b"weights "

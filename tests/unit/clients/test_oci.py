@@ -234,3 +234,12 @@ def test_a_builds_trace_is_told_in_lines() -> None:
         "one",
         "two",
     ]
+
+
+def test_what_makes_a_folder_a_layout_is_written_again_with_the_next_push(tmp_path: Path) -> None:
+    put_image(LayoutRepository(str(tmp_path), "tiny"), "v1", b"weights")
+    (tmp_path / "tiny" / "oci-layout").unlink()
+
+    put_image(LayoutRepository(str(tmp_path), "tiny"), "v2", b"weights")
+
+    assert "imageLayoutVersion" in (tmp_path / "tiny" / "oci-layout").read_text()

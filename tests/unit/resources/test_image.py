@@ -414,3 +414,31 @@ def test_a_layer_that_vanished_from_the_registry_is_pushed_again(desk: Desk) -> 
     assert desk.bring(wanted, entry_of(wanted, made)).digest == made.digest
 
     assert desk.repository("tiny.weights").has(known[0])
+
+
+def test_a_layer_that_was_cut_off_in_a_layout_is_pushed_again(desk: Desk) -> None:
+    wanted = desk.weights()
+    made = desk.bring(wanted)
+    (layer,) = layers(desk.model.artifact.files)
+    known = desk.cache.recall_layer(layer.key)
+    assert known is not None
+    blob = desk.folder / "here" / "tiny.weights" / "blobs" / known[0].replace(":", "/")
+    blob.write_bytes(blob.read_bytes()[:-100])
+
+    assert desk.bring(wanted, entry_of(wanted, made)).digest == made.digest
+
+    assert desk.repository("tiny.weights").blob(known[0]) is not None
+
+
+def test_a_damaged_layer_is_not_taken_over_into_a_new_image(desk: Desk) -> None:
+    desk.bring(desk.weights())
+    (layer,) = layers(desk.model.artifact.files)
+    known = desk.cache.recall_layer(layer.key)
+    assert known is not None
+    blob = desk.folder / "here" / "tiny.weights" / "blobs" / known[0].replace(":", "/")
+    blob.write_bytes(bytes(blob.stat().st_size))
+    desk.engine()
+
+    desk.bring(desk.whole())
+
+    assert desk.repository("tiny").blob(known[0]) is not None
