@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.cli.views import units
 from pipeline.cli.views.text import clean
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.digest import Json
+from pipeline.core.image import Engine
 from pipeline.core.resource import State, fields_of
 
 _MOST = 6  # fields of one change; the others are counted
@@ -24,6 +26,7 @@ def parts(change: Change[Any]) -> list[str]:
     match change.action:
         case Action.CREATE if change.resource is not None:
             words.append(", ".join(filter(None, [_deployed(change), size(change.resource.desired)])))
+            words.append(_packages(change))
         case Action.UPDATE | Action.REPLACE:
             words += differences(change.diffs, _live(change), _desired(change))
         case _:
@@ -42,6 +45,26 @@ def drift(change: Change[Any]) -> str:
 def _deployed(change: Change[Any]) -> str:
     """The kind of a new deployment; what is no deployment is called by its kind already."""
     return "" if change.kind in _CALLED_BY_KIND else change.kind
+
+
+def installs(change: Change[Any]) -> bool:
+    """Whether an engine's packages are fetched for it: nobody knows how large they are before that."""
+    return change.action is Action.CREATE and _engine(change) is not None
+
+
+def _engine(change: Change[Any]) -> Engine | None:
+    """What an environment or an engine image is made from."""
+    desired = change.resource.desired if change.resource else None
+    found = getattr(getattr(desired, "build", desired), "engine", None)
+    return found if isinstance(found, Engine) else None
+
+
+def _packages(change: Change[Any]) -> str:
+    engine = _engine(change)
+    if engine is None:
+        return ""
+    place = urlsplit(engine.index).hostname or engine.index
+    return f"{units.counted(len(engine.requirements), 'package')} from {place}, size not known"
 
 
 def size(state: State) -> str:

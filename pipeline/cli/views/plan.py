@@ -110,5 +110,7 @@ def _end(plan: Plan, ink: Ink) -> list[str]:
         lines.append("No changes.")
     moved = ((plan.transfer.download_bytes, "in"), (plan.transfer.push_bytes, "out"))
     if sums := [f"{units.transferred(size)} {way}" for size, way in moved if size]:
-        lines.append(f"Transfer {'' if plan.transfer.exact else 'at most '}{', '.join(sums)}.")
+        most = "" if plan.transfer.exact else "at most "
+        uncounted = "; packages not counted" if any(map(changes.installs, plan.active)) else ""
+        lines.append(f"Transfer {most}{', '.join(sums)}{uncounted}.")
     return [*lines, ink("bold", last_line(plan))]

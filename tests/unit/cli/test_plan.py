@@ -8,7 +8,9 @@ from pipeline.cli.views.plan import plan as view
 from pipeline.cli.views.text import ansi
 from pipeline.core.change import Action, FieldDiff
 from pipeline.core.diagnostic import Diagnostic, Severity, error
+from pipeline.core.image import Engine
 from pipeline.core.resource import Transfer, Unreadable
+from pipeline.resources.environment import EnvironmentState
 from tests.unit.cli.building import Box, artifact, change, plan
 
 GIB = 2**30
@@ -218,6 +220,26 @@ def test_deployment_says_what_it_takes() -> None:
     new = plan(change("q/docker:b", Action.CREATE, desired=Box(48 * GIB, 2, 8000), reason="not there"))
 
     assert "+ b  docker, 2 GPUs, 48 GiB memory, port 8000" in view(new, ORIGIN, {})
+
+
+def test_what_an_engine_installs_is_counted_in_packages_and_its_size_is_said_to_be_unknown() -> None:
+    index, pins = "https://pypi.org/simple", ("torch==2.13.0", "vllm==0.32.0")
+    engine = Engine("vllm", "0.32.0", "cpu", "linux/amd64", "3.11", "debian", None, index, pins)
+    new = plan(
+        change(
+            "@environment/vllm-0.32.0-cpu",
+            Action.CREATE,
+            kind="environment",
+            desired=EnvironmentState("0" * 12, engine),
+            reason="not there",
+        ),
+        change("q/artifact", Action.CREATE, reason="not there", transfer=Transfer(download_bytes=10**6)),
+    )
+
+    text = view(new, ORIGIN, {})
+
+    assert "+ @environment/vllm-0.32.0-cpu  2 packages from pypi.org, size not known" in text
+    assert "Transfer 1.00 MB in; packages not counted." in text
 
 
 def test_colour_is_decoration_only() -> None:
