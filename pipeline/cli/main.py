@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import itertools
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,10 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
     ] = False,
 ) -> None:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", env):
+        raise typer.BadParameter(
+            f'"{env}" is no name: lower-case letters, digits and "-"', param_hint="--env"
+        )
     context.obj = options_from(chdir, env, colour=not no_color)
 
 

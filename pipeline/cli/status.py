@@ -31,7 +31,8 @@ def rows(plan: Plan, manifest: Manifest, names: tuple[str, ...]) -> list[Row]:
                 registry = registry_name(manifest, spec)
                 at = [address(name, _PUBLISHED[what], registry) for what in spec.publish]
             found.append(_row(plan, by_address, name, target, at, artifact))
-    return [*found, *_gone(plan, {(row.model, row.target) for row in found})]
+    kept = [Row(owner_of(e.address), place_of(e.address) or e.kind, "kept", "", "", None) for e in plan.kept]
+    return [*found, *_gone(plan, {(row.model, row.target) for row in found}), *kept]
 
 
 def _gone(plan: Plan, declared: set[tuple[str, str]]) -> Iterator[Row]:

@@ -63,7 +63,7 @@ def ask(endpoint: str, served_name: str, question: Question, api_key: str | None
     """
     began = time.monotonic()
     _check_name(endpoint, served_name, api_key, timeout_s)
-    path, said = _said(endpoint, served_name, question.prompt, api_key, timeout_s)
+    path, said = _said(endpoint, served_name, question, api_key, timeout_s)
     if not said:
         raise StartFailed(endpoint, f'"{served_name}" gave an empty answer to "{question.prompt}"')
     if question.contains is not None and question.contains not in said:
@@ -115,16 +115,18 @@ def _check_name(endpoint: str, served_name: str, api_key: str | None, timeout_s:
 
 
 def _said(
-    endpoint: str, served_name: str, prompt: str, api_key: str | None, timeout_s: float
+    endpoint: str, served_name: str, question: Question, api_key: str | None, timeout_s: float
 ) -> tuple[str, str]:
-    """Path that was asked, and the text of the answer."""
+    """Path that was asked, and the text of the answer. Only a model without a chat template may fall back to plain text."""
     common: dict[str, Json] = {"model": served_name, "max_tokens": MAX_TOKENS, "temperature": 0}
     path = "/v1/chat/completions"
-    chat: dict[str, Json] = {**common, "messages": [{"role": "user", "content": prompt}]}
+    chat: dict[str, Json] = {**common, "messages": [{"role": "user", "content": question.prompt}]}
     status, body = _request("POST", endpoint, path, chat, api_key, timeout_s)
-    if status in (400, 404, 405):  # no chat template, or no chat at all
+    if status in (400, 404, 405) and not question.chat:
         path = "/v1/completions"
-        status, body = _request("POST", endpoint, path, {**common, "prompt": prompt}, api_key, timeout_s)
+        status, body = _request(
+            "POST", endpoint, path, {**common, "prompt": question.prompt}, api_key, timeout_s
+        )
     return path, _text(_checked(endpoint, path, status, body))
 
 

@@ -87,6 +87,7 @@ class Question:
 
     prompt: str
     contains: str | None = None
+    chat: bool = False  # it has a chat template: an answer to the bare text is none
 
 
 @dataclass(frozen=True)

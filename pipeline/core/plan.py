@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
 from pipeline.core.digest import fingerprint
-from pipeline.core.resource import Address, Transfer, Unreadable
+from pipeline.core.resource import Address, Entry, Transfer, Unreadable
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Plan:
     lock: str = "ok"  # or "stale": pins were resolved in memory; apply writes models.lock first
     models: int = 0
     read_seconds: float = 0.0
+    # owned, not declared any more, and left where they are: images, and everything of a file without models
+    kept: tuple[Entry, ...] = ()
 
     @property
     def complete(self) -> bool:

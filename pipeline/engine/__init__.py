@@ -16,7 +16,7 @@ from pipeline.core.errors import Refused, Stale, UserError
 from pipeline.core.image import Engine, Variant
 from pipeline.core.plan import Plan
 from pipeline.core.report import Emit, Report
-from pipeline.core.resource import Address, Entry, Mark, owner_of
+from pipeline.core.resource import Address, Entry, Mark, current_of, owner_of
 from pipeline.engine.compose import Composition, compose
 from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
 from pipeline.engine.execute import execute
@@ -78,12 +78,16 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     why_gone = "to be destroyed" if selection.destroy else "no longer declared"
     compared = diff(composition.resources, gone, answers, inventory, mark, why_gone)
     made = _assemble(world, selection, composition, compared, inventory)
+    handled = {entry.address for entry in gone} | composition.resources.keys()
+    chosen = set(names) if selection.models else None
+    kept = tuple(e for a, e in sorted(inventory.entries.items()) if _is_kept(e, handled, chosen))
     diagnostics = (*pins.diagnostics, *composition.diagnostics, *notes, *compared.diagnostics)
     if not selection.destroy:
         diagnostics += open_bases(pins, _built(composition))
     made = replace(
         made,
         diagnostics=diagnostics,
+        kept=kept,
         lock="stale" if pins.stale else "ok",
         models=len(names),
         read_seconds=time.monotonic() - began,
@@ -220,6 +224,12 @@ def _kept(composition: Composition, inventory: Inventory) -> tuple[Entry, ...]:
     """What is known of wanted images: their tags change with their content, so only the entry says which was applied."""
     pairs = ((inventory.entries.get(r.address), r) for r in composition.resources.values())
     return tuple(e for e, r in pairs if e and e.keep and e.applied and dict(e.locator) == dict(r.locator))
+
+
+def _is_kept(entry: Entry, handled: set[Address], chosen: set[str] | None) -> bool:
+    """Owned, and nothing of this plan."""
+    mine = chosen is None or owner_of(entry.address) in chosen
+    return mine and entry.address not in handled and current_of(entry.address) not in handled
 
 
 def _assemble(

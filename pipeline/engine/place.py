@@ -5,9 +5,10 @@ A chat template of the user's is read here: it is small, beside models.yaml, and
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.clients.openai import DEFAULT_QUESTION
 from pipeline.core.image import Engine, Registry, Variant
 from pipeline.core.model import Artifact, Lifecycle, Model, Overlay, Question, Secret
 from pipeline.core.protocols import Place
@@ -102,12 +103,18 @@ def _model(world: World, name: str, spec: ModelSpec, pinned: Pinned) -> Model:
         env={key: value for key, value in spec.env.items() if isinstance(value, str)},
         secret_env={k: _secret(world, v.secret) for k, v in spec.env.items() if not isinstance(v, str)},
         api_key=_secret(world, spec.serve.api_key.secret) if spec.serve.api_key else None,
-        questions=tuple(
-            Question(test.prompt, test.expect.contains if test.expect else None) for test in spec.test
-        ),
+        questions=_questions(spec, pinned.artifact),
         lifecycle=Lifecycle(spec.lifecycle.protect, spec.lifecycle.on_remove),
         where=world.document.where("models", name),
     )
+
+
+def _questions(spec: ModelSpec, artifact: Artifact) -> tuple[Question, ...]:
+    """What the user wants asked, else a greeting; as a chat when there is a template to make a prompt with."""
+    chat = spec.chat is not None or artifact.facts.chat_template_sha256 is not None
+    if not spec.test:
+        return (replace(DEFAULT_QUESTION, chat=chat),)
+    return tuple(Question(t.prompt, t.expect.contains if t.expect else None, chat) for t in spec.test)
 
 
 def _secret(world: World, name: str) -> Secret:

@@ -46,12 +46,29 @@ class Done:
 
 
 def step(change: Change[Any], inputs: Mapping[Address, Observed[Any]], crew: Crew) -> Done:
-    """Never raises: what goes wrong is the outcome."""
+    """Never raises: what goes wrong is the outcome. After a failure nobody knows what is applied: the next plan looks."""
+    done = _attempt(change, inputs, crew)
+    if (
+        done.outcome.status is not Status.APPLIED
+        and done.fatal is None
+        and change.resource
+        and change.resource.tracked
+    ):
+        with suppress(BackendError):  # then the entry stays as it was begun
+            crew.run.end(change.address, replace(_begun(change, change.resource), applied={}))
+    return done
+
+
+def _attempt(change: Change[Any], inputs: Mapping[Address, Observed[Any]], crew: Crew) -> Done:
     began = time.monotonic()
     tracked = change.resource is None or change.resource.tracked
     try:
         if tracked:
-            crew.run.begin(change.address, change.action, _begun(change))
+            crew.run.begin(
+                change.address,
+                change.action,
+                _begun(change, change.resource) if change.resource else change.entry,
+            )
         crew.tell(Started(change.address, change.action))
         seen = _apply(change, inputs, crew)
         if tracked:
@@ -88,7 +105,10 @@ def widen(plan: Plan, crew: Crew) -> None:
     """Before anything is done, remember the old places of what moves, and what is there and was not known.
 
     A kill then leaks nothing, a lost inventory is found again by its marks, and a changed protection holds at once.
+    Raises LockHeld and Stale before anything was done.
     """
+    if any(change.resource is None or change.resource.tracked for change in plan.active):
+        crew.run.ready()
     for change in plan.active:
         if (
             change.entry is not None
@@ -151,16 +171,13 @@ def _frames(problem: Exception) -> str:
     return "".join([*traceback.format_list(frames), type(problem).__name__])
 
 
-def _begun(change: Change[Any]) -> Entry | None:
+def _begun(change: Change[Any], resource: Resource[Any]) -> Entry:
     """The widened entry: from now on this may exist. What was applied before stays known until the step ends."""
-    old, resource = change.entry, change.resource
-    if resource is None:
-        return old
     blank = Entry(
         resource.address, resource.kind, resource.locator, remote_id=None, digest=None, applied={}, good={}
     )
     return replace(
-        old or blank,
+        change.entry or blank,
         locator=resource.locator,
         protect=resource.lifecycle.protect,
         on_remove=resource.lifecycle.on_remove,

@@ -131,6 +131,12 @@ class FileRun:
         self._journal: IO[bytes] | None = None
         self._guard = threading.Lock()
 
+    def ready(self) -> None:
+        with self._guard, contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as undo:
+            if self._lease is None:
+                _take(undo.enter_context((self._store.folder / "lease").open("r+b", buffering=0)))
+                self._check(self._store.load())
+
     def begin(self, address: Address, action: Action, entry: Entry | None) -> None:
         with self._guard:
             self._open()
@@ -170,8 +176,7 @@ class FileRun:
             lease = undo.enter_context((self._store.folder / "lease").open("a+b", buffering=0))
             _take(lease)
             now = self._store.load()
-            if now.generation != self._read.generation or now.entries != self._read.entries:
-                raise Stale("another apply finished since this plan was made", "plan again")
+            self._check(now)
             if self._store.journal.exists():  # a killed run's: fold it in
                 self._store.save(now)
             lease.truncate(0)
@@ -179,6 +184,10 @@ class FileRun:
             self._journal = self._store.journal.open("ab", buffering=0)
             self._lease = lease
             undo.pop_all()
+
+    def _check(self, now: Inventory) -> None:
+        if now.generation != self._read.generation or now.entries != self._read.entries:
+            raise Stale("another apply finished since this plan was made", "plan again")
 
     def _write(self, step: dict[str, Any], *, durable: bool) -> None:
         """A whole line or nothing; a killed process loses nothing, a power cut may lose the end of a step, never its begin."""

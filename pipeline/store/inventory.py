@@ -24,6 +24,13 @@ class Inventory:
 class Run(Protocol):
     """One run that writes: holds the lease from `begin` on, and remembers each step before and after it is taken."""
 
+    def ready(self) -> None:
+        """Look whether `begin` would succeed now, without taking the lease: long downloads do not hold it.
+
+        Raises LockHeld, Stale.
+        """
+        ...
+
     def begin(self, address: Address, action: Action, entry: Entry | None) -> None:
         """Remember durably, before the side effect, that `entry` may exist from now on. Takes the lease first.
 

@@ -30,7 +30,11 @@ def last_line(plan: Plan) -> str:
 
 
 def _end(plan: Plan, ink: Ink) -> list[str]:
-    lines = [] if plan.complete else [ink("bold red", "Incomplete: not everything could be read.")]
+    lines = (
+        []
+        if plan.complete and not plan.errors
+        else [ink("bold red", "Incomplete: not everything could be read.")]
+    )
     if plan.drifted:
         lines.append(f"`mp apply` puts {units.counted(len(plan.drifted), 'resource')} back.")
     elif not lines:

@@ -15,6 +15,9 @@ from pipeline.core.resource import place_of
 _MOST_UNLOCKED = 4  # named; the others are counted
 
 
+KEPT_SHOWN = 5
+
+
 def plan(plan: Plan, origin: Origin, sources: Mapping[str, str], ink: Ink = plain) -> str:
     """The whole plan; its last line never changes its shape. `sources`: texts for excerpts, by file."""
     shown = blocks(plan, origin)
@@ -74,6 +77,11 @@ def not_read(plan: Plan, ink: Ink = plain) -> list[str]:
     return lines
 
 
+def _more(plan: Plan) -> str:
+    further = len(plan.kept) - KEPT_SHOWN
+    return f" and {further} more (mp list)" if further > 0 else ""
+
+
 def last_line(plan: Plan) -> str:
     """Fixed: scripts and eyes know where to look."""
     counts = plan.count()
@@ -103,11 +111,18 @@ def _end(plan: Plan, ink: Ink) -> list[str]:
     lines = []
     if not plan.complete:
         lines.append("Incomplete: what could not be read, and what needs it, is left out.")
+    if plan.errors:
+        lines.append("Errors: nothing of this plan would be applied.")
     if plan.refusals:
         lines.append("Refused: nothing of this plan would be applied.")
     lines = [ink("bold red", line) for line in lines]
     if not plan.active and not lines:
         lines.append("No changes.")
+    if plan.kept:
+        lines += hanging(
+            "Kept, no longer declared: ",
+            ", ".join(clean(entry.address) for entry in plan.kept[:KEPT_SHOWN]) + _more(plan),
+        )
     moved = ((plan.transfer.download_bytes, "in"), (plan.transfer.push_bytes, "out"))
     if sums := [f"{units.transferred(size)} {way}" for size, way in moved if size]:
         most = "" if plan.transfer.exact else "at most "

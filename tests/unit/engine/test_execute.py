@@ -235,3 +235,30 @@ def test_a_thing_that_moves_is_known_at_both_places_from_the_first_step(project:
     project.apply(moved)
     assert {key[1] for key in project.drivers["docker"].things} == {(("name", "elsewhere"),)}
     assert set(project.store.load().entries) == {"a/run"}
+
+
+def test_after_a_failed_change_nobody_claims_that_somebody_else_drifted_it(project: Project) -> None:
+    project.apply(thing("a/run"))
+    project.drivers["docker"].broken[Address("a/run")] = "exploded"
+    project.apply(thing("a/run", size=2))
+    (change,) = project.plan(thing("a/run", size=2)).changes
+    assert (change.action, change.drift, change.missing) == (Action.UPDATE, (), False)
+    assert project.store.load().entries[Address("a/run")].good == {"size_bytes": 1}
+
+
+def test_a_held_lease_is_found_before_anything_is_downloaded(project: Project) -> None:
+    other = project.store.run(project.store.load())
+    other.begin(Address("x/run"), Action.CREATE, None)
+    with pytest.raises(LockHeld):
+        project.apply(thing("a/artifact", kind="artifact"), thing("a/run", "a/artifact"))
+    assert project.drivers["artifact"].applied == []
+
+
+def test_a_watcher_that_is_gone_fails_no_work(project: Project) -> None:
+    def closed(event: Event) -> None:
+        raise BrokenPipeError
+
+    plan = project.plan(thing("a/run"))
+    inventory = project.store.load()
+    report = execute(plan, Crew(project.drivers, project.store.run(inventory), closed), threading.Event())
+    assert results(report) == {"a/run": Status.APPLIED}
