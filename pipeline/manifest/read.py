@@ -2,6 +2,7 @@
 
 import gc
 import json
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ def read(path: Path) -> Document:
     """Read a manifest. Raises nothing for what users write: what is wrong is in `diagnostics`."""
     name = path.name if path.is_absolute() else str(path)
     try:
-        text = _decode(path.read_bytes(), name)
+        text = _decode(path.read_bytes(), name) if _is_regular(path) else _no_file(name)
     except OSError as problem:
         text = _unreadable(problem, name)
     if isinstance(text, Diagnostic):
@@ -124,6 +125,17 @@ def _decode(body: bytes, name: str) -> str | Diagnostic:
             Where(name, line, column),
             "save the file as UTF-8",
         )
+
+
+def _is_regular(path: Path) -> bool:
+    """A pipe would be waited for, a device has no end."""
+    return stat.S_ISREG(path.stat().st_mode)
+
+
+def _no_file(name: str) -> Diagnostic:
+    return error(
+        f"{name} cannot be read: it is no regular file", hint="move it away; mp init writes a first one"
+    )
 
 
 def _unreadable(problem: OSError, name: str) -> Diagnostic:

@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import file_digest
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +14,7 @@ from pipeline.core.digest import canonical, fingerprint
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Refused
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
-from pipeline.sources.choice import chosen
+from pipeline.sources.choice import chosen, matches
 from pipeline.sources.facts import facts, refuse_code, telling
 
 TELLING_BYTES = 10 << 20  # a larger "small" file is not read for facts
@@ -34,7 +34,9 @@ class LocalSource:
         """Hash what is chosen; the pin is the hash of all paths, hashes and sizes."""
         root = _root(spec.reference)
         with _reading(spec.reference):
-            paths = chosen(spec, _listed(root))
+            listed = _listed(root)
+            _require_utf8(spec, listed)
+            paths = chosen(spec, listed)
             entries = tuple(self._hashed(root, paths))
             if known is not None and (known.source, known.version, known.files) == (
                 spec.reference,
@@ -111,6 +113,18 @@ def _listed(root: Path) -> list[str]:
         names = (name for name in (*files, *links) if not name.startswith("."))
         found += [f"{below}/{name}" if below else name for name in names]
     return found
+
+
+def _require_utf8(spec: SourceSpec, paths: Iterable[str]) -> None:
+    """Locks, images and logs are UTF-8: a file whose name is not cannot be told in them."""
+    for path in paths:
+        if not path.isascii() and matches(spec, path):
+            try:
+                path.encode()
+            except UnicodeEncodeError as problem:
+                shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+                hint = "rename it, or exclude it: files.exclude"
+                raise Refused(f'{spec.reference}: the name "{shown}" is not UTF-8', hint) from problem
 
 
 def _inside(root: Path, path: str) -> Path:

@@ -1,6 +1,8 @@
 """`mp init`: a first models.yaml, commented, the schema that lets editors complete it, and mp's own folder in .gitignore."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -71,21 +73,31 @@ def run(
 def _written(file: Path, text: str) -> bool:
     """Write a new file; False where there is one."""
     try:
-        with file.open("x", encoding="utf-8") as stream:
+        with _writing(file), file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError:
         return False
-    except OSError as problem:
-        raise MpError(
-            f"{file} cannot be written: {(problem.strerror or 'unknown error').lower()}"
-        ) from problem
     return True
 
 
 def _ignore(file: Path) -> None:
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    if IGNORED not in lines:
-        file.write_text("\n".join([*lines, IGNORED]) + "\n", encoding="utf-8")
+    with _writing(file):
+        lines = file.read_bytes().splitlines() if file.exists() else []
+        if IGNORED.encode() not in lines:
+            file.write_bytes(b"\n".join([*lines, IGNORED.encode()]) + b"\n")
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as problem:
+        reason = (problem.strerror or "unknown error").lower()
+        raise MpError(
+            f"{file} cannot be written: {reason}", "run it in a folder that you may write to"
+        ) from problem
 
 
 def _dns_label(text: str) -> str:

@@ -1,7 +1,7 @@
 """`mp schema`: the JSON Schemas of what mp reads and writes, printed or written to a folder."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -39,11 +39,19 @@ def run(
     if out is None:
         output.result(json.text(schema(chosen[0])))
         return ExitCode.OK
-    folder = options_of(context).folder / out
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in chosen:
-        (folder / f"{each}.schema.json").write_text(json.text(schema(each)) + "\n", encoding="utf-8")
+    _write(options_of(context).folder / out, chosen)
     return ExitCode.OK
+
+
+def _write(folder: Path, chosen: Sequence[str]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in chosen:
+            (folder / f"{each}.schema.json").write_text(json.text(schema(each)) + "\n", encoding="utf-8")
+    except OSError as problem:
+        reason = (problem.strerror or "unknown error").lower()
+        hint = "--out takes a folder that you may write to"
+        raise MpError(f"{problem.filename or folder} cannot be written: {reason}", hint) from problem
 
 
 def schema(name: str) -> dict[str, Json]:

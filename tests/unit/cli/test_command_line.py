@@ -270,3 +270,28 @@ def test_schema_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixtur
         "show",
         "validate",
     ]
+
+
+def test_schemas_that_cannot_be_written_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    assert run(["schema", "--out", str(tmp_path / "file")]) == 1
+    assert run(["schema", "--out", str(tmp_path / "file" / "below")]) == 1
+
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_damaged_inventory_says_what_to_do(
+    mp: Mp, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mp("apply", "--yes") == 0
+    for file in (project / ".mp" / "inventory").rglob("*.json"):
+        file.write_text("{ cut o")
+
+    assert mp("plan") == 1
+
+    told = capsys.readouterr().err
+    assert "hint: " in told
+    assert "Traceback" not in told

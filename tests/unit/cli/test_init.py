@@ -79,3 +79,15 @@ def test_manifest_can_be_planned(
         assert run(["plan", "-C", str(folder)]) == 0
 
     assert "Plan: 3 to create" in capsys.readouterr().out
+
+
+def test_what_cannot_be_written_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / ".gitignore").mkdir()
+
+    assert run(["init", "-C", str(folder)]) == 1
+    assert run(["init", "-C", str(folder / "absent")]) == 1
+
+    told = " ".join(capsys.readouterr().err.split())
+    assert ".gitignore cannot be written: is a directory" in told
+    assert "models.yaml cannot be written: no such file" in told
+    assert "hint: run it in a folder that you may write to" in told

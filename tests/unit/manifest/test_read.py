@@ -1,5 +1,6 @@
 """What the reader makes of models.yaml: values with their places, or everything that is wrong at once."""
 
+import os
 import random
 import time
 from pathlib import Path
@@ -283,6 +284,14 @@ def test_alias_bomb_is_refused_without_being_unfolded(tmp_path: Path) -> None:
 def test_missing_file_and_folder_are_diagnostics(tmp_path: Path) -> None:
     assert [d.summary for d in read(tmp_path / "models.yaml").diagnostics] == ["models.yaml is not there"]
     assert "cannot be read" in read(tmp_path).diagnostics[0].summary
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "models.yaml")
+
+    assert [d.summary for d in read(tmp_path / "models.yaml").diagnostics] == [
+        "models.yaml cannot be read: it is no regular file"
+    ]
 
 
 def test_windows_line_ends_and_byte_order_mark_are_read(tmp_path: Path) -> None:

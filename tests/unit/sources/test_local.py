@@ -116,3 +116,13 @@ def test_unreadable_file_is_denied(folder: Path, tmp_path: Path) -> None:
     (folder / "config.json").chmod(0)
     with pytest.raises(Denied):
         LocalSource(tmp_path / "memo").resolve(spec(folder), None)
+
+
+def test_a_file_name_that_is_not_utf8_is_refused_by_its_bytes(folder: Path, tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.json")).write_bytes(b"{}")
+
+    with pytest.raises(Refused, match=r'the name "caf\\xe9\.json" is not UTF-8'):
+        LocalSource(tmp_path / "memo").resolve(spec(folder), None)
+
+    others = SourceSpec(f"file://{folder}", "", exclude=("caf*",))
+    assert all(entry.path.isascii() for entry in LocalSource(tmp_path / "memo").resolve(others, None).files)
