@@ -19,6 +19,9 @@ from pipeline.sources.facts import facts, refuse_code, telling
 
 TELLING_BYTES = 10 << 20  # a larger "small" file is not read for facts
 SETTLED_NS = 2_000_000_000  # younger files may still change without a new time stamp
+# A checkpoint may lie beside its manifest: what mp writes there is no file of the model, or it would never be as locked.
+OF_THE_PROJECT = frozenset({"models.yaml", "models.lock", "models.schema.json"})
+LAYOUT = "oci-layout"  # a folder with such a file holds images: what mp publishes, when the registry is in the source
 
 Seen = tuple[int, int, int]  # size in bytes, mtime in ns, inode
 
@@ -34,7 +37,7 @@ class LocalSource:
         """Hash what is chosen; the pin is the hash of all paths, hashes and sizes."""
         root = _root(spec.reference)
         with _reading(spec.reference):
-            listed = _listed(root)
+            listed = [path for path in _listed(root) if path not in OF_THE_PROJECT]
             _require_utf8(spec, listed)
             paths = chosen(spec, listed)
             entries = tuple(self._hashed(root, paths))
@@ -100,13 +103,16 @@ def _reading(reference: str) -> Iterator[None]:
 
 
 def _listed(root: Path) -> list[str]:
-    """Every file below a folder, or the file itself, by its relative path."""
+    """Every file below a folder, or the file itself, by its relative path; image layouts are left out."""
     if root.is_file():
         return [root.name]
     if not root.is_dir():
         raise FileNotFoundError(None, None, str(root))
     found = []
     for folder, folders, files in os.walk(root):
+        if LAYOUT in files:
+            folders.clear()
+            continue
         below = folder[len(str(root)) :].lstrip("/")
         links = [name for name in folders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -295,3 +295,23 @@ def test_a_damaged_inventory_says_what_to_do(
     told = capsys.readouterr().err
     assert "hint: " in told
     assert "Traceback" not in told
+
+
+def test_a_checkpoint_beside_its_manifest_converges(
+    mp: Mp, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (project / "weights").iterdir():
+        file.rename(project / file.name)
+    (project / "models.yaml").write_text(MANIFEST.replace("./weights", "."))
+    (project / "models.schema.json").write_text("{}")
+    assert mp("apply", "--yes") == 0
+    (project / "models.yaml").write_text(f"# edited\n{(project / 'models.yaml').read_text()}")
+
+    assert mp("apply", "--yes") == 0
+    assert mp("plan", "--locked", "--detailed-exitcode") == 0
+
+    lock = (project / "models.lock").read_text()
+    assert "model.safetensors" in lock
+    assert not any(
+        name in lock for name in ("models.yaml", "models.lock", "models.schema.json", "oci-layout")
+    )
