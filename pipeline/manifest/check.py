@@ -1,6 +1,7 @@
 """What one part of the manifest says of another: references, ports, sources. Works on what is written, so that a
 wrong key elsewhere hides nothing. Used by read."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path as Folder
@@ -8,6 +9,8 @@ from pathlib import Path as Folder
 from pipeline.core.diagnostic import Diagnostic, error, warning
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
+from pipeline.core.size import PATTERN as SIZE
+from pipeline.core.size import size_bytes
 from pipeline.manifest.marks import Path, Tree
 from pipeline.manifest.spec import ModelSpec
 from pipeline.manifest.wording import did_you_mean, named, nearest
@@ -38,6 +41,7 @@ def check(sections: dict[str, Json], tree: Tree, folder: Folder) -> list[Diagnos
             found += _model(name, model, sections, tree)
             found += _source(name, model, tree, folder)
             found += _chat(name, model, tree, folder)
+            found += _sizes(name, model, tree)
     found += _registry(sections, tree)
     found += _collisions(sections, tree)
     return found
@@ -105,6 +109,20 @@ def _chat(name: str, model: Mapping[str, Json], tree: Tree, folder: Folder) -> I
         where = tree.where_value("models", name, "chat", "template")
         hint = f"the path is relative to the folder of {tree.file}"
         yield error(f'{name}: chat template "{template}" is not there', where, hint, name)
+
+
+def _sizes(name: str, model: Mapping[str, Json], tree: Tree) -> Iterator[Diagnostic]:
+    """A pattern tells what a size looks like, not how large it is."""
+    for target, options in _mapping(model.get("targets")).items():
+        memory = _mapping(options).get("memory")
+        if not isinstance(memory, str) or not re.fullmatch(SIZE, memory):
+            continue
+        try:
+            size_bytes(memory)
+        except ValueError as problem:
+            path = ("models", name, "targets", target, "memory")
+            where = tree.where_value(*path)
+            yield error(f"{named(path)} {problem}", where, "write a smaller size", name)
 
 
 def _is_file(folder: Folder, name: str) -> bool:

@@ -1,5 +1,6 @@
 """The small types of models.yaml: names, sizes, environment variables. Used by the specs."""
 
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints, WithJsonSchema
@@ -41,12 +42,19 @@ def mistake(summary: str, hint: str) -> PydanticCustomError:
 
 def parse_size(value: object) -> int:
     """Bytes of "44GiB", "4Gi" (powers of 1024), "500MB", "4G" (powers of 1000)."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise mistake(f"needs a unit, {value} has none", f"write {value}GiB or {value}MiB")
+    if lacking := lacks_unit(value):
+        raise mistake(*lacking)
     try:
         return size_bytes(str(value))
-    except ValueError:
-        raise mistake(*PATTERNS[SIZE]) from None
+    except ValueError as problem:
+        raise mistake(str(problem), PATTERNS[SIZE][1]) from None
+
+
+def lacks_unit(value: object) -> tuple[str, str] | None:
+    """What is wrong with a bare number where a size is meant, and the hint."""
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", str(value)):
+        return None
+    return f"needs a unit, {value} has none", f'write its unit: "{value}GiB" or "{value}MiB"'
 
 
 Name = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=63)]

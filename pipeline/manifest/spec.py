@@ -1,8 +1,9 @@
 """models.yaml, version 1, as records: what a user may write. Read by manifest/read, resolved by engine/resolve."""
 
+import json
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, JsonValue, Tag
+from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag
 
 from pipeline.manifest.options import OptionsByKind
 from pipeline.manifest.places import (
@@ -14,7 +15,7 @@ from pipeline.manifest.places import (
     SecretReference,
     SecretSpec,
 )
-from pipeline.manifest.scalars import EnvName, FlagName, Name, Spec, Template, Text
+from pipeline.manifest.scalars import EnvName, FlagName, Name, Spec, Template, Text, mistake
 from pipeline.targets import TargetSpec
 
 
@@ -27,6 +28,13 @@ def _text_or_secret(value: object) -> str:
 EnvValue: TypeAlias = Annotated[
     Annotated[str, Tag("=text")] | Annotated[SecretReference, Tag("=secret")], Discriminator(_text_or_secret)
 ]
+
+
+def _whole_one(value: object) -> object:
+    """To Python, `true` and `1.0` equal 1."""
+    if isinstance(value, bool | float):
+        raise mistake(f"must be 1, not {json.dumps(value)}", "write version: 1")
+    return value
 
 
 class FilesSpec(Spec):
@@ -130,7 +138,9 @@ class ModelSpec(Spec):
 class Manifest(Spec):
     """The declared state of a project's models."""
 
-    version: Literal[1] = Field(description="Version of this file's form: 1")
+    version: Annotated[Literal[1], BeforeValidator(_whole_one)] = Field(
+        description="Version of this file's form: 1"
+    )
     project: Name = Field(description="Owner mark on everything that mp makes for this file")
     defaults: DefaultsSpec = Field(
         default=DefaultsSpec(), description="What models have when they do not say otherwise"

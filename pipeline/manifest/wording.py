@@ -12,7 +12,7 @@ from pipeline.core.digest import Json
 from pipeline.manifest.later import find_later
 from pipeline.manifest.marks import Path, Tree
 from pipeline.manifest.plain import resolve
-from pipeline.manifest.scalars import PATTERNS
+from pipeline.manifest.scalars import PATTERNS, lacks_unit
 
 Schema = Mapping[str, Any]  # a JSON schema is as heterogeneous as JSON
 Loc: TypeAlias = tuple[int | str, ...]  # pydantic's path of an error, with the tags of its unions
@@ -57,7 +57,7 @@ def describe(problem: ErrorDetails, tree: Tree, known: Known) -> Diagnostic:
             return _place(path[:-1], f'unknown key "{key}"', where, did_you_mean(key, keys))
         case "missing":
             return _place(path[:-1], f'"{path[-1]}" is missing', where, f'add "{path[-1]}:"')
-    summary, hint = _rule(kind, ctx, found, tree.word(*path))
+    summary, hint = _size(path, found) or _rule(kind, ctx, found, tree.word(*path))
     if kind == "mp" and isinstance(found, dict):  # about several keys at once
         return _place(path, summary, where, hint)
     return _subject(path, summary, where, hint)
@@ -110,6 +110,11 @@ def written(loc: Loc) -> Path:
     if loc[:1] == ("targets",) and len(parts) > 2:
         del parts[2]  # the kind, which names the branch of the union
     return tuple(parts)
+
+
+def _size(path: Path, found: Json) -> tuple[str, str] | None:
+    """A bare number is never asked to be quoted where a size is meant."""
+    return lacks_unit(found) if path[-1:] == ("memory",) else None
 
 
 def _rule(kind: str, ctx: Mapping[str, Any], found: Json, word: str) -> tuple[str, str | None]:
