@@ -71,7 +71,7 @@ class DockerDriver:
         self._secret = secret
         self._folder = folder
         self._hosts: dict[str, DockerHost] = {}
-        self._kept: set[str] = set()  # ids of containers that this run has proven
+        self._places: dict[str, Locator] = {}  # containers of this run, and where they were found
 
     def observe(
         self, wanted: Sequence[Resource[DockerState]], known: Sequence[Entry]
@@ -142,8 +142,10 @@ class DockerDriver:
         host, name = self._host(entry.locator), entry.locator["name"]
         for each in (name, _next(name)):
             container = host.inspect(each)
-            if container is None or container.id in self._kept:  # moved between two names of one engine
+            if container is None:
                 continue
+            if dict(self._places.get(container.id, entry.locator)) != dict(entry.locator):
+                continue  # it moved between two names of one engine: it is what is wanted now
             if labels.mark_of(container.labels) == self._mark(current_of(entry.address)):
                 host.stop(container.id)
                 host.remove(container.id)
@@ -295,7 +297,7 @@ class DockerDriver:
         name = resource.locator["name"]
         match _seen(resource.locator["host"], host.inspect(name)):
             case Observed() as seen:
-                self._kept.add(str(seen.remote_id))
+                self._places[str(seen.remote_id)] = resource.locator
                 return replace(seen, proof=proof)
             case Absent():
                 raise Missing(host.url, f'container "{name}" is gone', "run mp apply")
