@@ -135,5 +135,7 @@ def _close(
     if resource.address in ordered:
         return
     for need in resource.needs:
+        if need in ordered:
+            continue
         _close(found.get(need) or kitchen.supply(need, model), model, kitchen, found, ordered)
     ordered[resource.address] = resource
