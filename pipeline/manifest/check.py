@@ -11,6 +11,7 @@ from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.core.size import size_bytes
+from pipeline.manifest.arguments import check_arguments
 from pipeline.manifest.marks import Path, Tree
 from pipeline.manifest.spec import ModelSpec
 from pipeline.manifest.wording import did_you_mean, named, nearest
@@ -42,6 +43,7 @@ def check(sections: dict[str, Json], tree: Tree, folder: Folder) -> list[Diagnos
             found += _source(name, model, tree, folder)
             found += _chat(name, model, tree, folder)
             found += _sizes(name, model, tree)
+            found += check_arguments(name, model, sections, tree)
     found += _registry(sections, tree)
     found += _collisions(sections, tree)
     return found

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.digest import Json
@@ -28,34 +28,29 @@ def problems(
     model: Model, own: Mapping[str, str], flags: Collection[str] | None, engine: str
 ) -> Iterator[Diagnostic]:
     """What is wrong with the model's `serve.args`, all of it."""
-    for written in sorted(model.args):
+    for _, summary, hint in mistakes(model.args, own, flags, engine):
+        yield error(f"{model.name}: serve.args: {summary}", model.where, hint, model.name)
+
+
+def mistakes(
+    args: Iterable[str], own: Mapping[str, str], flags: Collection[str] | None, engine: str
+) -> Iterator[tuple[str, str, str | None]]:
+    """Each flag that cannot be given, what is wrong with it, and a hint."""
+    for written in sorted(args):
         name = flag_name(written).partition(".")[0]  # "compilation-config.mode" is a part of a flag
         plain = name.removeprefix("no-")
         if plain in own:
-            yield error(
-                f'{model.name}: serve.args: "{written}" is written by mp',
-                model.where,
-                f"it comes from {own[plain]}",
-                model.name,
-            )
+            yield written, f'"{written}" is written by mp', f"it comes from {own[plain]}"
         elif flags is not None and name not in flags and plain not in flags:
-            yield _unknown(model, written, name, flags, engine)
+            near = difflib.get_close_matches(name, sorted(flags), 1)
+            hint = f'did you mean "{near[0]}"?' if near else None
+            yield written, f'{engine} has no flag "{written}"', hint
 
 
 def flag_name(written: str) -> str:
     """ "max_num_seqs", "--max-num-seqs" and "max-num-seqs" are one flag; only its first part is ours to change."""
     first, dot, rest = written.removeprefix("--").partition(".")
     return first.replace("_", "-") + dot + rest
-
-
-def _unknown(model: Model, written: str, name: str, flags: Collection[str], engine: str) -> Diagnostic:
-    near = difflib.get_close_matches(name, sorted(flags), 1)
-    return error(
-        f'{model.name}: serve.args: {engine} has no flag "{written}"',
-        model.where,
-        f'did you mean "{near[0]}"?' if near else None,
-        model.name,
-    )
 
 
 def _words(name: str, value: Json, switches: Collection[str]) -> Iterator[str]:

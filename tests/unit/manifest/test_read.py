@@ -49,7 +49,7 @@ models:
     source: hf://Qwen/Qwen3-8B
     version: main
     files: {{include: ["*.safetensors"], exclude: ["original/*"]}}
-    serve: {{max_model_len: 32768, args: {{max-num-seqs: 64}}, api_key: {{secret: token}}}}
+    serve: {{max_model_len: 32768, args: {{dtype: float16}}, api_key: {{secret: token}}}}
     chat: {{template: chat.jinja}}
     env: {{HF_TOKEN: {{secret: token}}, MODE: fast}}
     test: [{{prompt: "2+2=", expect: {{contains: "4"}}}}]
@@ -63,7 +63,7 @@ models:
     assert found.manifest is not None
     model = found.manifest.models["qwen3-8b"]
     assert model.files.include == ("*.safetensors",)
-    assert model.serve.args == {"max-num-seqs": 64}
+    assert model.serve.args == {"dtype": "float16"}
     assert model.targets["laptop"] == LocalOptions()
     assert isinstance(model.targets["box"], DockerOptions)
     assert model.targets["box"].port == 8000
@@ -184,6 +184,8 @@ BROKEN = [  # text, what must be said
     (MODEL + "    env: {A: {secret: tokn}}\n", '11:23 m: env.A: secret "tokn" is not known | did you mean "token"?'),
     (MODEL + "    env: {A-B: x}\n", "11:11 m: env.A-B must be the name of an environment variable | "),
     (MODEL + "    serve: {args: {--x: 1}}\n", "m: serve.args.--x must be an engine's flag without leading dashes | "),
+    (MODEL + "    serve: {args: {host: x}}\n", '11:20 m: serve.args: "host" is written by mp | it comes from'),
+    (MODEL + "    template: vllm\n    serve: {args: {max-num-seq: 1}}\n", '12:20 m: serve.args: vllm has no flag "max-num-seq" | did you mean "max-num-seqs"?'),
     (MODEL + "    serve: {quantization: null}\n", '"quantization" (quantized weights) is not supported yet'),
     (MODEL + "    test: {prompt: x}\n", "11:11 m: test must be a list | "),
     (MODEL + "    test: [{promt: x}]\n", '11:13 m: test[0]: unknown key "promt" | did you mean "prompt"?'),
