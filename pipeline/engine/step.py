@@ -82,6 +82,12 @@ def _attempt(change: Change[Any], inputs: Mapping[Address, Observed[Any]], crew:
         )
     except MpError as problem:
         return Done(change, _failed(change, problem, began))
+    except OSError as problem:  # this machine's disk, permissions, limits: no bug, wherever it was met
+        world = MpError(
+            f"{problem.filename or 'this machine'}: {problem.strerror or problem}",
+            "look at its disk and permissions",
+        )
+        return Done(change, _failed(change, world, began))
     except Exception as problem:  # ours: one broken driver is one failure, its traceback is in the journal
         with suppress(Exception):  # a journal that cannot be written is no second failure
             crew.run.note(change.address, _frames(problem))

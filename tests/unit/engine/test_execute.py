@@ -262,3 +262,13 @@ def test_a_watcher_that_is_gone_fails_no_work(project: Project) -> None:
     inventory = project.store.load()
     report = execute(plan, Crew(project.drivers, project.store.run(inventory), closed), threading.Event())
     assert results(report) == {"a/run": Status.APPLIED}
+
+
+def test_a_full_disk_met_by_a_driver_is_no_bug_of_ours(project: Project) -> None:
+    class Full(MemoryDriver):
+        def apply(self, change: Any, inputs: Any, emit: Any) -> Any:
+            raise OSError(28, "No space left on device", "/srv/run.json")
+
+    project.drivers["docker"] = Full("docker", "p")
+    (outcome,) = project.apply(thing("a/run")).outcomes
+    assert (outcome.status, outcome.error) == (Status.FAILED, "/srv/run.json: No space left on device")
