@@ -91,7 +91,9 @@ class Twenty:
             one_image_each(layout(self.project, f"registries/{name}"), self.names)
             assert hashed_as_named(self.project.folder / "registries" / name) >= 3 * len(self.names)
         assert hashed_as_named(self.project.cache / "blobs") == len(self.names) + 1  # one config for all
-        assert list((self.project.cache / "partial").iterdir()) == []
+        left = [file.name for file in (self.project.cache / "partial").iterdir()]
+        # downloads are gone; links and texts of an instant, which a kill may leave, are swept when they are an hour old
+        assert [name for name in left if not name.startswith(("link.", "entry."))] == []
 
     def begin_anew(self) -> None:
         for folder in (self.project.cache, self.project.folder / "registries", self.project.folder / ".mp"):
