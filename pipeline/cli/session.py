@@ -14,6 +14,7 @@ from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.plan import not_read
 from pipeline.cli.views.waiting import Waiting
 from pipeline.core.errors import ExitCode
+from pipeline.core.model import WEIGHTS
 from pipeline.core.plan import Plan
 from pipeline.core.report import Report, Status
 from pipeline.core.resource import owner_of
@@ -43,7 +44,9 @@ class Session:
 
     def origin(self, planned: engine.Planned) -> Origin:
         """What the plan's first lines say."""
-        pins = {name: locked.artifact.pin for name, locked in self.world.lock.models.items()}
+        pins = {
+            name: parts[WEIGHTS].pin for name, parts in self.world.lock.models.items() if WEIGHTS in parts
+        }
         return replace(self.project.origin, pins=pins, unlocked=planned.lock_changed)
 
     def tell(self, plan: Plan) -> None:

@@ -1,11 +1,14 @@
 """What a model is once it is resolved: pinned files, hardware, how it is served. Built by engine/resolve."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from pipeline.core.diagnostic import Where
 from pipeline.core.digest import Json
 from pipeline.core.image import Engine
+
+WEIGHTS = "weights"  # the role of a model's main source
 
 
 @dataclass(frozen=True, order=True)
@@ -37,18 +40,39 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Filter:
+    """Which files of a source are taken."""
+
+    include: tuple[str, ...] = ()  # globs; empty is everything
+    exclude: tuple[str, ...] = ()
+    format: str = "auto"  # of the weights: "auto", "safetensors", "gguf"; "text": no weights are wanted
+    allow: tuple[tuple[str, str], ...] = ()  # code and pickles that may come along: path, sha256; sorted
+
+
+@dataclass(frozen=True)
 class Artifact:
-    """The files of one pinned model: a view, no bytes."""
+    """The files of one pinned source: a view, no bytes. Exactly what models.lock holds of it."""
 
     source: str  # canonical reference: "hf://Qwen/Qwen3-8B", "file:///abs/path"
     version: str  # what the user wrote: "main"; "" for a local path
     pin: str  # 40-hex commit, or "sha256-<64 hex>" of the content
     files: tuple[FileEntry, ...]  # sorted by path
     facts: Facts = Facts()
+    filter: Filter = Filter()
+    left_out_bytes: int = 0  # duplicates of the weights that the source has and nobody fetches
 
     @property
     def size_bytes(self) -> int:
         return sum(entry.size_bytes for entry in self.files)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A source beside the weights: a tokenizer from elsewhere, an adapter."""
+
+    role: str  # its key in models.lock: "tokenizer", "config", "adapters.fr"
+    artifact: Artifact
+    folder: str = ""  # where its files lie in the model's folder: "adapters/fr"; "" is beside the weights
 
 
 @dataclass(frozen=True)
@@ -105,6 +129,8 @@ class Model:
     hardware: Hardware
     template: str
     engine: Engine
+    parts: tuple[Part, ...] = ()
+    cached: bool = True  # False: its bytes go straight from the source into images, and never to this disk
     overlays: tuple[Overlay, ...] = ()
     max_model_len: int | None = None
     args: Mapping[str, Json] = field(
@@ -116,3 +142,17 @@ class Model:
     questions: tuple[Question, ...] = ()
     lifecycle: Lifecycle = Lifecycle()
     where: Where | None = field(default=None, compare=False)
+
+    @cached_property
+    def files(self) -> tuple[FileEntry, ...]:
+        """The model's folder as it is served, by path: the files of a part lie over those of the weights."""
+        found = {entry.path: entry for entry in self.artifact.files}
+        for part in self.parts:
+            start = f"{part.folder}/" if part.folder else ""
+            found |= {e.path: e for e in (replace(one, path=start + one.path) for one in part.artifact.files)}
+        return tuple(found[path] for path in sorted(found))
+
+    @property
+    def artifacts(self) -> Mapping[str, Artifact]:
+        """Every source by its role, the weights first."""
+        return {WEIGHTS: self.artifact, **{part.role: part.artifact for part in self.parts}}

@@ -1,6 +1,6 @@
 """The five protocols. Each has a contract suite in tests/contract that every backend and every fake runs through."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar
@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar
 from pipeline.core.change import Change
 from pipeline.core.diagnostic import Where
 from pipeline.core.image import Build, Engine, Launch, Registry, Variant
-from pipeline.core.model import Artifact, FileEntry, Hardware, Model
+from pipeline.core.model import Artifact, FileEntry, Filter, Hardware, Model
 from pipeline.core.report import Emit
 from pipeline.core.resource import Absent, Address, Entry, Observed, Resource, S, Unreadable
 
@@ -22,8 +22,7 @@ class SourceSpec:
 
     reference: str  # canonical: "hf://Qwen/Qwen3-8B", "file:///abs/path"
     version: str  # "main"; "" where the source has none
-    include: tuple[str, ...] = ()  # globs; empty is everything
-    exclude: tuple[str, ...] = ()
+    filter: Filter = Filter()
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,29 @@ class Place(Generic[P]):
     where: Where | None = field(default=None, compare=False)
 
 
+class Absorb(Protocol):
+    """Learns the sha256 of bytes whose source cannot tell it, by reading them once; they are kept for the cache."""
+
+    def __call__(
+        self,
+        identity: str,
+        size_bytes: int | None,
+        opening: Callable[[int], AbstractContextManager[BinaryIO]],
+    ) -> tuple[str, int]:
+        """sha256 (64 hex) and size of the bytes that `opening` gives from an offset.
+
+        `identity` is one line that names immutable bytes ("s3://b/k etag=…"): the second time nothing is read.
+        Raises what `opening` raises, Corrupt when the length is not `size_bytes`, Exhausted.
+        """
+        ...
+
+
 class Source(Protocol):
     def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
-        """Pin a version: files with size and sha256, facts. Metadata only, never weights.
+        """Pin a version: files with size and sha256, facts. Metadata only, no weights where the source tells their hash.
 
         `known` is the lock's artifact; a source may use it to spare work (a local folder that did not change).
-        Raises Missing, Denied, Unreachable. May be repeated.
+        Raises Refused for files that run code, Missing, Denied, Unreachable. May be repeated.
         """
         ...
 

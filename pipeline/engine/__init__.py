@@ -165,7 +165,7 @@ def _desired(
     """Pins and resources. Engines are pinned only when a resource builds on them: publishing weights needs none."""
     names = tuple(names)
     pins = pin_artifacts(world, names, upgrade)
-    pinned = [name for name in names if name in pins.artifacts]  # in manifest order
+    pinned = [name for name in names if name in pins.models]  # in manifest order
     variants, problems = choose_variants(world, pinned, anew=bool(upgrade))
     pins = replace(pins, diagnostics=(*pins.diagnostics, *problems))
     keyed = {engine_key(variant, world.platform): variant for variant in variants.values()}
@@ -181,7 +181,7 @@ def _desired(
 def _compose(
     world: World, pins: Pins, variants: Mapping[str, Variant], engines: Mapping[str, Engine]
 ) -> Composition:
-    models = {n: Pinned(pins.artifacts[n], engine_of(world, v, engines)) for n, v in variants.items()}
+    models = {n: Pinned(pins.models[n], engine_of(world, v, engines)) for n, v in variants.items()}
     placed = place_models(world, models)
     return compose(placed, world.templates, world.targets, registries_of(world), world.manifest.project)
 
@@ -260,4 +260,4 @@ def _assemble(
 
 def _locked(world: World, pins: Pins) -> Lock:
     """The lock as it would be written: entries of models that are not declared any more are dropped."""
-    return world.lock.updated(pins.specs, pins.artifacts, pins.engines, keep=frozenset(world.manifest.models))
+    return world.lock.updated(pins.models, pins.engines, keep=frozenset(world.manifest.models))

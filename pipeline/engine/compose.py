@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Registry
-from pipeline.core.model import Model
+from pipeline.core.model import WEIGHTS, Model
 from pipeline.core.protocols import Place, Target, Template
 from pipeline.core.resource import Address, Resource, owner_of
 from pipeline.resources import artifact, engine, environment, image
@@ -100,7 +100,7 @@ class _Kitchen:
         supplies: dict[str, Callable[[], Resource[Any]]] = {
             "@environment": lambda: environment.resource(model.engine),
             "@engine": lambda: engine.resource(self.build(model), self.registries[place]),
-            "artifact": lambda: artifact.resource(model),
+            "artifact": lambda: artifact.resource(model, place or WEIGHTS),
             "image": lambda: image.model_image(
                 model, self.build(model), self.registries[place], self.project
             ),

@@ -4,15 +4,16 @@ A chat template of the user's is read here: it is small, beside models.yaml, and
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.clients.openai import DEFAULT_QUESTION
 from pipeline.core.image import Engine, Registry, Variant
-from pipeline.core.model import Artifact, Lifecycle, Model, Overlay, Question, Secret
+from pipeline.core.model import WEIGHTS, Artifact, Lifecycle, Model, Overlay, Part, Question, Secret
 from pipeline.core.protocols import Place
 from pipeline.engine.compose import Placed
+from pipeline.engine.parts import declared
 from pipeline.engine.resolve import base_of, hardware_of, template_of
 from pipeline.engine.world import World
 from pipeline.manifest.lock import engine_key
@@ -27,7 +28,7 @@ OWN_REGISTRY = "here"  # a layout below .mp, where none is declared
 class Pinned:
     """What one model is made of: its files and its engine."""
 
-    artifact: Artifact
+    artifacts: Mapping[str, Artifact]  # by role
     engine: Engine
 
 
@@ -91,9 +92,16 @@ def _registry(world: World, target: Any, registries: Mapping[str, Registry]) -> 
 
 
 def _model(world: World, name: str, spec: ModelSpec, pinned: Pinned) -> Model:
+    parts = tuple(
+        Part(role, pinned.artifacts[role], one.folder)
+        for role, one in declared(spec).items()
+        if role != WEIGHTS
+    )
     return Model(
         name=name,
-        artifact=pinned.artifact,
+        artifact=pinned.artifacts[WEIGHTS],
+        parts=parts,
+        cached=spec.cache == "keep",
         hardware=hardware_of(world, name),
         template=template_of(world, name),
         engine=pinned.engine,
@@ -103,15 +111,15 @@ def _model(world: World, name: str, spec: ModelSpec, pinned: Pinned) -> Model:
         env={key: value for key, value in spec.env.items() if isinstance(value, str)},
         secret_env={k: _secret(world, v.secret) for k, v in spec.env.items() if not isinstance(v, str)},
         api_key=_secret(world, spec.serve.api_key.secret) if spec.serve.api_key else None,
-        questions=_questions(spec, pinned.artifact),
+        questions=_questions(spec, pinned.artifacts.values()),
         lifecycle=Lifecycle(spec.lifecycle.protect, spec.lifecycle.on_remove),
         where=world.document.where("models", name),
     )
 
 
-def _questions(spec: ModelSpec, artifact: Artifact) -> tuple[Question, ...]:
+def _questions(spec: ModelSpec, artifacts: Iterable[Artifact]) -> tuple[Question, ...]:
     """What the user wants asked, else a greeting; as a chat when there is a template to make a prompt with."""
-    chat = spec.chat is not None or artifact.facts.chat_template_sha256 is not None
+    chat = spec.chat is not None or any(one.facts.chat_template_sha256 is not None for one in artifacts)
     if not spec.test:
         return (replace(DEFAULT_QUESTION, chat=chat),)
     return tuple(Question(t.prompt, t.expect.contains if t.expect else None, chat) for t in spec.test)

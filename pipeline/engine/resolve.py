@@ -3,6 +3,7 @@
 Reads metadata only. What the lock does not hold is resolved in memory; apply writes it first, `--locked` refuses.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,12 +12,14 @@ from typing import TypeVar
 from pipeline.core.diagnostic import Diagnostic, Where, error, warning
 from pipeline.core.errors import Missing, MpError
 from pipeline.core.image import Engine, Variant
-from pipeline.core.model import Artifact, Hardware
+from pipeline.core.model import WEIGHTS, Artifact, Hardware
 from pipeline.core.protocols import SourceSpec
+from pipeline.engine.parts import Declared, Key, declared, label
 from pipeline.engine.world import World
 from pipeline.sources import NEAR, parse_source, scheme_of
 
 READERS = 8  # metadata requests at once
+K = TypeVar("K")
 Value = TypeVar("Value")
 
 
@@ -24,28 +27,36 @@ Value = TypeVar("Value")
 class Pins:
     """What is pinned now, and why it differs from the lock that was read."""
 
-    artifacts: Mapping[str, Artifact]  # by model
-    specs: Mapping[str, SourceSpec]  # by model
+    models: Mapping[str, Mapping[str, Artifact]]  # by name and role
     engines: Mapping[str, Engine]  # by manifest.lock.engine_key
     stale: tuple[str, ...]  # 'tiny: version "main" → "v2"', empty when the lock is fresh
     diagnostics: tuple[Diagnostic, ...]
 
 
 def pin_artifacts(world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset()) -> Pins:
-    """The artifact of every named model: the lock's where it is fresh, else resolved from its source."""
-    specs = {name: source_spec(world, name) for name in names}
+    """The artifacts of every named model: the lock's where they are fresh, else resolved from their sources."""
+    specs = {(name, role): spec for name in names for role, spec in source_specs(world, name).items()}
     fresh, stale = _sorted_out(world, specs, upgrade)
     if world.locked and stale:
-        return Pins(fresh, specs, {}, tuple(f"{n}: {why}" for n, why in stale.items()), ())
+        return Pins(_by_model(specs, fresh), {}, tuple(f"{label(k)}: {why}" for k, why in stale.items()), ())
 
-    def resolve(name: str) -> Artifact:
-        locked = world.lock.models.get(name)
-        source = world.sources[scheme_of(specs[name].reference)]
-        return source.resolve(specs[name], locked.artifact if locked else None)
+    def resolve(key: Key) -> Artifact:
+        source = world.sources[scheme_of(specs[key].reference)]
+        return source.resolve(specs[key], world.lock.artifact(*key))
 
-    found, problems = _gather(stale, resolve, lambda name: _where_source(world, name))
-    changed = tuple(f"{n}: {why}" for n, why in stale.items() if n in found and _differs(world, n, found[n]))
-    return Pins({**fresh, **found}, specs, {}, changed, problems)
+    found, problems = _gather(stale, resolve, lambda key: _where_source(world, key), label)
+    changed = tuple(
+        f"{label(key)}: {why}"
+        for key, why in stale.items()
+        if key in found and world.lock.artifact(*key) != found[key]
+    )
+    gone = tuple(
+        f"{label((name, role))}: no longer declared"
+        for name in dict.fromkeys(name for name, _ in specs)
+        for role in world.lock.models.get(name, {})
+        if (name, role) not in specs
+    )
+    return Pins(_by_model(specs, {**fresh, **found}), {}, (*changed, *gone), problems)
 
 
 def choose_variants(
@@ -77,20 +88,23 @@ def pin_engines(world: World, wanted: Mapping[str, Variant], *, anew: bool = Fal
     }
     changed = tuple(f"engine {key}: {why}" for key, why in stale.items())
     if world.locked:
-        return Pins({}, {}, fresh, changed, ())
+        return Pins({}, fresh, changed, ())
 
     def pin(key: str) -> Engine:
         return world.pin_engine(wanted[key], world.platform, base_of(world, wanted[key]))
 
-    found, problems = _gather(stale, pin, lambda key: _where_engine(world, wanted[key]))
-    return Pins({}, {}, {**fresh, **found}, changed, problems)
+    found, problems = _gather(stale, pin, lambda key: _where_engine(world, wanted[key]), str)
+    return Pins({}, {**fresh, **found}, changed, problems)
 
 
-def source_spec(world: World, name: str) -> SourceSpec:
-    """A model's source as its source room understands it."""
-    spec = world.manifest.models[name]
-    reference = parse_source(spec.source, world.settings.root)
-    return SourceSpec(reference, spec.version or "", tuple(spec.files.include), tuple(spec.files.exclude))
+def source_specs(world: World, name: str) -> dict[str, SourceSpec]:
+    """A model's sources by role, as their rooms understand them."""
+    return {role: _spec(world, one) for role, one in declared(world.manifest.models[name]).items()}
+
+
+def _spec(world: World, one: Declared) -> SourceSpec:
+    reference = parse_source(one.source, world.settings.root)
+    return SourceSpec(reference, one.version or "", one.filter)
 
 
 def template_of(world: World, name: str) -> str:
@@ -142,21 +156,34 @@ def merge(one: Pins, other: Pins) -> Pins:
 
 
 def _sorted_out(
-    world: World, specs: Mapping[str, SourceSpec], upgrade: frozenset[str]
-) -> tuple[dict[str, Artifact], dict[str, str]]:
+    world: World, specs: Mapping[Key, SourceSpec], upgrade: frozenset[str]
+) -> tuple[dict[Key, Artifact], dict[Key, str]]:
     """Artifacts that the lock holds and that are still right, and why the others are not."""
-    fresh: dict[str, Artifact] = {}
-    stale: dict[str, str] = {}
-    for name, spec in specs.items():
-        locked = world.lock.models.get(name)
-        reason = "upgrade was asked for" if name in upgrade else world.lock.stale_model(name, spec)
-        if locked is not None and reason is None and _has_changed(world, spec, locked.artifact):
+    fresh: dict[Key, Artifact] = {}
+    stale: dict[Key, str] = {}
+    for (name, role), spec in specs.items():
+        locked = world.lock.artifact(name, role)
+        reason = "upgrade was asked for" if name in upgrade else world.lock.stale(name, role, spec)
+        if locked is not None and reason is None and _has_changed(world, spec, locked):
             reason = "the folder has changed"
         if locked is None or reason is not None:
-            stale[name] = reason or "not in models.lock"
+            stale[name, role] = reason or "not in models.lock"
         else:
-            fresh[name] = locked.artifact
+            fresh[name, role] = locked
     return fresh, stale
+
+
+def _by_model(
+    specs: Mapping[Key, SourceSpec], found: Mapping[Key, Artifact]
+) -> dict[str, dict[str, Artifact]]:
+    """Models of which every source is known."""
+    models: dict[str, dict[str, Artifact]] = {}
+    for name, role in specs:
+        models.setdefault(name, {})
+        if (name, role) in found:
+            models[name][role] = found[name, role]
+    roles = Counter(name for name, _ in specs)
+    return {name: parts for name, parts in models.items() if len(parts) == roles[name]}
 
 
 def _has_changed(world: World, spec: SourceSpec, locked: Artifact) -> bool:
@@ -208,8 +235,9 @@ def _stale_engine(world: World, key: str, variant: Variant) -> str | None:
     return None
 
 
-def _where_source(world: World, name: str) -> Where:
-    return world.document.where("models", name, "source")
+def _where_source(world: World, key: Key) -> Where:
+    name, role = key
+    return world.document.where("models", name, *([] if role == WEIGHTS else role.split(".")), "source")
 
 
 def _where_engine(world: World, variant: Variant) -> Where | None:
@@ -218,19 +246,17 @@ def _where_engine(world: World, variant: Variant) -> Where | None:
     return world.document.where("engines", variant.template) if declared else None
 
 
-def _differs(world: World, name: str, artifact: Artifact) -> bool:
-    locked = world.lock.models.get(name)
-    return locked is None or locked.artifact != artifact
-
-
 def _gather(
-    keys: Mapping[str, str], read: Callable[[str], Value], where: Callable[[str], Where | None]
-) -> tuple[dict[str, Value], tuple[Diagnostic, ...]]:
+    keys: Mapping[K, str],
+    read: Callable[[K], Value],
+    where: Callable[[K], Where | None],
+    label: Callable[[K], str],
+) -> tuple[dict[K, Value], tuple[Diagnostic, ...]]:
     """Read every key side by side; what fails is a diagnostic, the others go on."""
-    found: dict[str, Value] = {}
+    found: dict[K, Value] = {}
     problems: list[Diagnostic] = []
 
-    def attempt(key: str) -> Value | MpError:
+    def attempt(key: K) -> Value | MpError:
         try:
             return read(key)
         except MpError as problem:
@@ -241,7 +267,10 @@ def _gather(
     with ThreadPoolExecutor(max_workers=min(READERS, len(keys)), thread_name_prefix="resolve") as pool:
         for key, result in zip(keys, pool.map(attempt, keys), strict=True):
             if isinstance(result, MpError):
-                problems.append(error(f"{key}: {result.message}", where(key), result.hint, key))
+                owner = label(key)
+                problems.append(
+                    error(f"{owner}: {result.message}", where(key), result.hint, owner.split()[0])
+                )
             else:
                 found[key] = result
     return found, tuple(problems)

@@ -15,7 +15,8 @@ _KINDS = ("kubernetes", "kaito", "replicate", "sambastack", "sambastudio")
 
 LATER = (
     Later(("include",), (), "models of other files"),
-    Later(("policy",), (), "rules for plans"),
+    Later(("policy", "max_usd_per_hour"), (), "prices"),
+    Later(("policy", "max_usd_increase"), (), "prices"),
     Later(("aliases",), (), "short names for references"),
     Later(("moved",), (), "renaming without replacing"),
     Later(("max_deletes",), (), "a limit on deletes"),
@@ -34,7 +35,6 @@ LATER = (
     Later(("targets", "*", "namespace"), (), "Kubernetes targets"),
     Later(("targets", "*", "pull_secret"), (), "Kubernetes targets"),
     Later(("targets", "*", "owner"), (), "Replicate targets"),
-    Later(("models", "*", "adapters"), (), "LoRA adapters"),
     Later(("models", "*", "hardware_override"), (), "overriding the memory check"),
     Later(("models", "*", "rollout"), (), "rolling out in waves"),
     Later(("models", "*", "serve", "quantization"), (), "quantized weights"),

@@ -16,48 +16,42 @@ from pipeline.core.diagnostic import Diagnostic, Where, error
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, UserError
 from pipeline.core.image import Engine, Variant
-from pipeline.core.model import Artifact, Facts, FileEntry
+from pipeline.core.model import WEIGHTS, Artifact, Facts, FileEntry, Filter
 from pipeline.core.protocols import SourceSpec
 from pipeline.manifest.marks import parse
-from pipeline.manifest.pins import FORMAT_VERSION, EnginePin, LockFile, WeightsPin
+from pipeline.manifest.pins import FORMAT_VERSION, ArtifactPin, EnginePin, LockFile
 from pipeline.manifest.wording import describe_all
 
 AGAIN = "run mp lock to write it anew"
 
 
 @dataclass(frozen=True)
-class LockedModel:
-    """A model's pinned weights, and the globs that chose them."""
-
-    artifact: Artifact
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Lock:
     """All pins of a project."""
 
-    models: Mapping[str, LockedModel] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, Artifact]] = field(default_factory=dict)  # by name and role
     engines: Mapping[str, Engine] = field(default_factory=dict)  # by engine_key
 
-    def stale_model(self, name: str, spec: SourceSpec) -> str | None:
-        """Why a model's pin is not for what the manifest says; None when it is. Needs no network."""
-        locked = self.models.get(name)
+    def artifact(self, name: str, role: str = WEIGHTS) -> Artifact | None:
+        """What is pinned for one role of a model."""
+        return self.models.get(name, {}).get(role)
+
+    def stale(self, name: str, role: str, spec: SourceSpec) -> str | None:
+        """Why a pin is not for what the manifest says; None when it is. Needs no network."""
+        locked = self.artifact(name, role)
         if locked is None:
             return "not in models.lock"
-        if locked.artifact.source != spec.reference:
-            return f'source "{locked.artifact.source}" → "{spec.reference}"'
-        if locked.artifact.version != spec.version:
-            return f'version "{locked.artifact.version}" → "{spec.version}"'
-        if (locked.include, locked.exclude) != (spec.include, spec.exclude):
-            return "files to include or exclude changed"
+        if locked.source != spec.reference:
+            return f'source "{locked.source}" → "{spec.reference}"'
+        if locked.version != spec.version:
+            return f'version "{locked.version}" → "{spec.version}"'
+        if locked.filter != spec.filter:
+            return "the choice of files changed"
         return None
 
     def updated(
         self,
-        specs: Mapping[str, SourceSpec],
-        artifacts: Mapping[str, Artifact],
+        models: Mapping[str, Mapping[str, Artifact]],
         engines: Mapping[str, Engine],
         keep: frozenset[str],
     ) -> "Lock":
@@ -65,12 +59,10 @@ class Lock:
 
         Engines of a platform that was pinned now are dropped unless they are among `engines`, when every model took part.
         """
-        models = {name: locked for name, locked in self.models.items() if name in keep}
-        for name, artifact in artifacts.items():
-            models[name] = LockedModel(artifact, specs[name].include, specs[name].exclude)
-        platforms = {engine.platform for engine in engines.values()} if keep <= specs.keys() else set()
+        kept = {name: parts for name, parts in self.models.items() if name in keep}
+        platforms = {engine.platform for engine in engines.values()} if keep <= models.keys() else set()
         others = {key: engine for key, engine in self.engines.items() if engine.platform not in platforms}
-        return Lock(models, {**others, **engines})
+        return Lock({**kept, **models}, {**others, **engines})
 
 
 def engine_key(engine: Engine | Variant, platform: str) -> str:
@@ -94,7 +86,10 @@ def read_lock(path: Path) -> Lock:
         file = LockFile.model_validate_json(text, strict=True)
     except ValidationError as problem:
         raise UserError(_invalid(problem, text, path.name)) from problem
-    models = {name: _model(pin.weights, path.parent) for name, pin in file.models.items()}
+    models = {
+        name: {role: _artifact(pin, path.parent) for role, pin in roles.items()}
+        for name, roles in file.models.items()
+    }
     return Lock(models, {key: _engine(pin) for key, pin in file.engines.items()})
 
 
@@ -103,7 +98,10 @@ def dump(lock: Lock, root: Path) -> str:
     document: dict[str, Json] = {
         "format_version": FORMAT_VERSION,
         "engines": {key: _engine_json(engine) for key, engine in lock.engines.items()},
-        "models": {name: {"weights": _weights(model, root)} for name, model in lock.models.items()},
+        "models": {
+            name: {role: _artifact_json(artifact, root) for role, artifact in roles.items()}
+            for name, roles in lock.models.items()
+        },
     }
     return _pretty(document, "") + "\n"
 
@@ -135,25 +133,34 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
-def _model(pin: WeightsPin, root: Path) -> LockedModel:
+def _artifact(pin: ArtifactPin, root: Path) -> Artifact:
     files = tuple(FileEntry(file.path, file.size, file.sha256) for file in pin.files)
+    allow = tuple(sorted(pin.filter.allow.items()))
+    chosen = Filter(pin.filter.include, pin.filter.exclude, pin.filter.format, allow)
     facts = Facts(**pin.facts.model_dump())
-    artifact = Artifact(_absolute(pin.source, root), pin.version, pin.pin, files, facts)
-    return LockedModel(artifact, pin.filter.include, pin.filter.exclude)
+    return Artifact(
+        _absolute(pin.source, root), pin.version, pin.pin, files, facts, chosen, pin.left_out_bytes
+    )
 
 
 def _engine(pin: EnginePin) -> Engine:
     return Engine(**dict(pin))
 
 
-def _weights(model: LockedModel, root: Path) -> dict[str, Json]:
-    artifact = model.artifact
+def _artifact_json(artifact: Artifact, root: Path) -> dict[str, Json]:
+    chosen = artifact.filter
     return {
         "source": _relative(artifact.source, root),
         "version": artifact.version,
-        "filter": {"include": list(model.include), "exclude": list(model.exclude)},
+        "filter": {
+            "include": list(chosen.include),
+            "exclude": list(chosen.exclude),
+            "format": chosen.format,
+            "allow": dict(chosen.allow),
+        },
         "pin": artifact.pin,
         "files": [{"path": f.path, "size": f.size_bytes, "sha256": f.sha256} for f in sorted(artifact.files)],
+        "left_out_bytes": artifact.left_out_bytes,
         "facts": {key: value for key, value in asdict(artifact.facts).items() if value is not None},
     }
 

@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from pipeline.manifest.scalars import Name, Spec, Text, mistake
+from pipeline.manifest.scalars import Name, Sha256, Spec, Text, mistake
 
 FORMAT_VERSION = 1
 
-Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+Role = Annotated[
+    str, StringConstraints(pattern=r"^(weights|tokenizer|config|adapters\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)$")
+]
 ImageDigest = Annotated[str, StringConstraints(pattern="^sha256:[0-9a-f]{64}$")]
 
 
@@ -51,27 +53,24 @@ class FactsPin(Spec):
 
 
 class FilterPin(Spec):
-    """The globs that chose the files, as they were when it was pinned."""
+    """What chose the files, as it was when it was pinned."""
 
     include: tuple[str, ...] = Field(default=(), description="Only these; empty is all")
     exclude: tuple[str, ...] = Field(default=(), description="But not these")
+    format: Literal["auto", "safetensors", "gguf", "text"] = Field(description="Format of the weights")
+    allow: dict[str, Sha256] = Field(description="Code and pickles that may come along, with their hashes")
 
 
-class WeightsPin(Spec):
-    """The weights of a model, pinned."""
+class ArtifactPin(Spec):
+    """One source of a model, pinned."""
 
-    source: Text = Field(description="Where they come from; a folder is relative to models.lock")
+    source: Text = Field(description="Where the files come from; a folder is relative to models.lock")
     version: str = Field(description="What models.yaml says; empty for a folder")
-    filter: FilterPin = Field(description="The globs that chose the files")
+    filter: FilterPin = Field(description="What chose the files")
     pin: Text = Field(description="The commit, or the hash of the content")
     files: tuple[FilePin, ...] = Field(description="Every file, by path")
+    left_out_bytes: int = Field(ge=0, description="Duplicates of the weights that nobody fetches")
     facts: FactsPin = Field(default=FactsPin(), description="What is known of the model")
-
-
-class ModelPin(Spec):
-    """Everything of one model that is pinned."""
-
-    weights: WeightsPin = Field(description="Its weights")
 
 
 class EnginePin(Spec):
@@ -95,4 +94,6 @@ class LockFile(Spec):
 
     format_version: Literal[1] = Field(description="Version of this file's form: 1")
     engines: dict[str, EnginePin] = Field(description="Engines, by template-version/variant/platform")
-    models: dict[Name, ModelPin] = Field(description="Models, by name")
+    models: dict[Name, dict[Role, ArtifactPin]] = Field(
+        description="Models by name: their sources by role, `weights` and `tokenizer`, `config`, `adapters.NAME`"
+    )

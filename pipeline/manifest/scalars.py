@@ -61,6 +61,7 @@ Name = Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=63)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
 FlagName = Annotated[str, StringConstraints(pattern=FLAG_NAME)]
 Text = Annotated[str, StringConstraints(min_length=1)]
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Template = Annotated[Name, WithJsonSchema({"type": "string", "enum": sorted(TEMPLATES)})]
 Size = Annotated[
     int,

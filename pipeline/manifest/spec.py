@@ -15,7 +15,7 @@ from pipeline.manifest.places import (
     SecretReference,
     SecretSpec,
 )
-from pipeline.manifest.scalars import EnvName, FlagName, Name, Spec, Template, Text, mistake
+from pipeline.manifest.scalars import EnvName, FlagName, Name, Sha256, Spec, Template, Text, mistake
 from pipeline.targets import TargetSpec
 
 
@@ -44,6 +44,24 @@ class FilesSpec(Spec):
         default=(), description="Only these, such as `*.safetensors`; empty is all"
     )
     exclude: tuple[Text, ...] = Field(default=(), description="But not these, such as `original/*`")
+    format: Literal["auto", "safetensors", "gguf"] = Field(
+        default="auto",
+        description="Format of the weights; `auto`: safetensors where there are any, else GGUF",
+    )
+    allow: dict[Text, Sha256] = Field(
+        default={},
+        description="Code or pickles that are taken along, each with its sha256; needs a version that cannot move",
+    )
+
+
+class PartSpec(Spec):
+    """A source beside the weights."""
+
+    source: Text = Field(description="Where it comes from, as for the weights")
+    version: Text | None = Field(default=None, description="Branch, tag or commit, as for the weights")
+    files: FilesSpec = Field(
+        default=FilesSpec(), description="Which of its files; the usual ones when left out"
+    )
 
 
 class ModelEngineSpec(Spec):
@@ -117,6 +135,19 @@ class ModelSpec(Spec):
         description="Branch, tag or commit, pinned in models.lock; needed for hf://, not for folders",
     )
     files: FilesSpec = Field(default=FilesSpec(), description="Which files of the source belong to the model")
+    tokenizer: PartSpec | None = Field(
+        default=None, description="A tokenizer from elsewhere; its files replace those of the weights' source"
+    )
+    config: PartSpec | None = Field(
+        default=None, description="A config.json from elsewhere, for weights that come without one"
+    )
+    adapters: dict[Name, PartSpec] = Field(
+        default={}, description="LoRA adapters by name: each is served under its name beside the model"
+    )
+    cache: Literal["keep", "none"] = Field(
+        default="keep",
+        description="`none`: the weights go straight from the source into images, nothing stays on this disk",
+    )
     template: Template | None = Field(default=None, description="How it is served")
     engine: ModelEngineSpec | None = Field(default=None, description="An engine version for this model alone")
     serve: ServeSpec = Field(default=ServeSpec(), description="How the engine serves it")
@@ -135,6 +166,30 @@ class ModelSpec(Spec):
     )  # Any: each target kind has an options class of its own
 
 
+class LicensesSpec(Spec):
+    """Licences by the identifiers that sources give, such as `apache-2.0`; globs."""
+
+    allow: tuple[Text, ...] = Field(default=("*",), description="Only these")
+    deny: tuple[Text, ...] = Field(default=(), description="None of these")
+
+
+class PolicySpec(Spec):
+    """What plans must keep to; what breaks it is refused with exit 4."""
+
+    formats: tuple[Literal["safetensors", "gguf", "pickle"], ...] = Field(
+        default=("safetensors", "gguf", "pickle"),
+        description="Formats of weights; a pickle also has to be listed in its entry under `files.allow`",
+    )
+    remote_code: Literal["listed", "deny"] = Field(
+        default="listed",
+        description="Code in a source: only files an entry lists by hash, or `deny` even these",
+    )
+    gated: Literal["allow", "deny"] = Field(
+        default="allow", description="Sources whose terms must be accepted first"
+    )
+    licenses: LicensesSpec = Field(default=LicensesSpec(), description="Licences of the weights and adapters")
+
+
 class Manifest(Spec):
     """The declared state of a project's models."""
 
@@ -148,6 +203,7 @@ class Manifest(Spec):
     inventory: InventorySpec = Field(
         default=InventorySpec(), description="Where the list of what is owned is kept"
     )
+    policy: PolicySpec = Field(default=PolicySpec(), description="What plans must keep to")
     secrets: dict[Name, SecretSpec] = Field(default={}, description="Secrets by name: where each is found")
     hardware: dict[Name, HardwareSpec] = Field(default={}, description="Hardware classes by name")
     registries: dict[Name, ImageRegistrySpec] = Field(default={}, description="Image registries by name")

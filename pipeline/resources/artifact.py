@@ -1,4 +1,5 @@
-"""The artifact resource: one model's files, verified in this machine's cache. Needed by images and by mounted deployments."""
+"""The artifact resource: the files of one of a model's sources, verified in this machine's cache. Needed by images and by
+mounted deployments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from typing import Any
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import fingerprint
 from pipeline.core.errors import BackendError
-from pipeline.core.model import Artifact, Model
+from pipeline.core.model import WEIGHTS, Artifact, Model
 from pipeline.core.protocols import Source
 from pipeline.core.report import Emit
 from pipeline.core.resource import (
@@ -34,18 +35,28 @@ class ArtifactState(State):
     artifact: Artifact = field(compare=False)
 
 
-def resource(model: Model) -> Resource[ArtifactState]:
-    """The artifact of a model; it belongs to this machine only, so no inventory keeps it."""
-    content = fingerprint([[entry.path, entry.sha256] for entry in model.artifact.files])
+def addresses(model: Model) -> tuple[Address, ...]:
+    """What has to be in the cache before a model can be served from it: an artifact for each of its sources."""
+    return tuple(_address(model, role) for role in model.artifacts)
+
+
+def resource(model: Model, role: str = WEIGHTS) -> Resource[ArtifactState]:
+    """The artifact of one role; it belongs to this machine only, so no inventory keeps it."""
+    artifact = model.artifacts[role]
+    content = fingerprint([[entry.path, entry.sha256] for entry in artifact.files])
     return Resource(
-        address=address(model.name, KIND),
+        address=_address(model, role),
         kind=KIND,
         locator={},
-        desired=ArtifactState(content, model.artifact),
+        desired=ArtifactState(content, artifact),
         tracked=False,
         lifecycle=model.lifecycle,
         where=model.where,
     )
+
+
+def _address(model: Model, role: str) -> Address:
+    return address(model.name, KIND, None if role == WEIGHTS else role)
 
 
 class ArtifactDriver:

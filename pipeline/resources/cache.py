@@ -112,17 +112,17 @@ class Cache:
         """Remove a bad blob: every entry that has it becomes incomplete."""
         self._blobs.discard(sha256)
 
-    def view_path(self, artifact: Artifact, overlays: Sequence[Overlay] = ()) -> Path:
+    def view_path(self, files: Sequence[FileEntry], overlays: Sequence[Overlay] = ()) -> Path:
         """Where `view` puts its folder; nothing is read or written."""
-        return self.root / "views" / content_of(artifact, overlays)
+        return self.root / "views" / content_of(files, overlays)
 
-    def view(self, artifact: Artifact, overlays: Sequence[Overlay] = ()) -> Path:
-        """A folder to serve from: exactly the artifact's files and the overlays, each one hashed now.
+    def view(self, files: Sequence[FileEntry], overlays: Sequence[Overlay] = ()) -> Path:
+        """A folder to serve from: exactly these files and the overlays, each one hashed now.
 
         Raises Corrupt after removing what is bad, and Missing; then the folder must not be used.
         """
-        folder = self.view_path(artifact, overlays)
-        wanted = contents(artifact, overlays)
+        folder = self.view_path(files, overlays)
+        wanted = contents(files, overlays)
         with disk(self._root):
             for overlay in overlays:
                 self._keep(overlay)

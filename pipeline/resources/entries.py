@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from pipeline.core.digest import Json, canonical, fingerprint
 from pipeline.core.errors import Corrupt
-from pipeline.core.model import Artifact, Overlay
+from pipeline.core.model import Artifact, FileEntry, Overlay
 from pipeline.resources.blobs import Signature
 
 METADATA = ".metadata"
@@ -24,16 +24,16 @@ def place_of(artifact: Artifact) -> str:
     return place
 
 
-def contents(artifact: Artifact, overlays: Sequence[Overlay]) -> dict[str, str]:
-    """Path → sha256 of what is served; an overlay lies over the artifact's file."""
-    return {entry.path: entry.sha256 for entry in artifact.files} | {
+def contents(files: Sequence[FileEntry], overlays: Sequence[Overlay]) -> dict[str, str]:
+    """Path → sha256 of what is served; an overlay lies over the model's file."""
+    return {entry.path: entry.sha256 for entry in files} | {
         overlay.path: overlay.sha256 for overlay in overlays
     }
 
 
-def content_of(artifact: Artifact, overlays: Sequence[Overlay]) -> str:
+def content_of(files: Sequence[FileEntry], overlays: Sequence[Overlay]) -> str:
     """12 hex of the files that are served: the name of the cache's view, and what deployments compare."""
-    return fingerprint([list(pair) for pair in sorted(contents(artifact, overlays).items())])[:12]
+    return fingerprint([list(pair) for pair in sorted(contents(files, overlays).items())])[:12]
 
 
 def require_inside(path: str) -> None:

@@ -25,6 +25,7 @@ from pipeline.core.resource import (
     Unreadable,
     address,
 )
+from pipeline.resources.artifact import addresses
 from pipeline.resources.assembly import FINGERPRINT
 from pipeline.resources.cache import Cache
 from pipeline.resources.publish import OpenRepository, Publisher, Shop
@@ -85,7 +86,7 @@ def _resource(recipe: Recipe, *engine: Address) -> Resource[ImageState]:
         KIND,
         locator(recipe.name),
         ImageState(recipe.fingerprint, version_tag(model.artifact.version), recipe),
-        needs=(address(model.name, "artifact"), *engine),
+        needs=(*(addresses(model) if model.cached else ()), *engine),
         keep=True,
         lifecycle=model.lifecycle,
         where=model.where,

@@ -28,7 +28,7 @@ class Recipe:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        return layers(self.model.artifact.files, self.model.overlays)
+        return layers(self.model.files, self.model.overlays)
 
     @property
     def engine(self) -> ImageName | None:
@@ -100,6 +100,6 @@ def registry_of(where: Mapping[str, str]) -> Registry:
 def _contents(model: Model) -> dict[str, Json]:
     return {
         "layout": LAYOUT_VERSION,
-        "files": [[entry.path, entry.sha256] for entry in model.artifact.files],
+        "files": [[entry.path, entry.sha256] for entry in model.files],
         "overlays": [[overlay.path, overlay.sha256] for overlay in model.overlays],
     }

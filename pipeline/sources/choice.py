@@ -44,7 +44,9 @@ def matches(spec: SourceSpec, path: str) -> bool:
     """Included, not excluded, no dot-file."""
     if any(part.startswith(".") for part in path.split("/")):
         return False
-    return (not spec.include or _any(spec.include, path)) and not _any(spec.exclude, path)
+    return (not spec.filter.include or _any(spec.filter.include, path)) and not _any(
+        spec.filter.exclude, path
+    )
 
 
 def suffix(path: str) -> str:

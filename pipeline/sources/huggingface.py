@@ -1,6 +1,7 @@
 """Models on the Hugging Face Hub or a mirror: `hf://org/name`, pinned by commit."""
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from hashlib import sha256
 from typing import BinaryIO
 
@@ -28,7 +29,7 @@ class HuggingFaceSource:
         paths = chosen(spec, by_path)
         files = [by_path[path] for path in paths]
         if known is not None and known.source == spec.reference and _same(known, revision, files):
-            return Artifact(known.source, spec.version, known.pin, known.files, known.facts)
+            return replace(known, version=spec.version, filter=spec.filter)
         wanted = {*paths, *telling(by_path)}
         small = {
             path: self._hub.small(repository, revision.commit, by_path[path])
@@ -38,7 +39,7 @@ class HuggingFaceSource:
         refuse_code(spec.reference, small)
         entries = tuple(FileEntry(file.path, file.size_bytes, _sha256(file, small)) for file in files)
         said = facts(small, license=revision.license, gated=revision.gated)
-        return Artifact(spec.reference, spec.version, revision.commit, entries, said)
+        return Artifact(spec.reference, spec.version, revision.commit, entries, said, spec.filter)
 
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> AbstractContextManager[BinaryIO]:
         return self._hub.open(_repository(artifact.source), artifact.pin, entry.path, start)

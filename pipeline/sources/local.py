@@ -41,16 +41,17 @@ class LocalSource:
             _require_utf8(spec, listed)
             paths = chosen(spec, listed)
             entries = tuple(self._hashed(root, paths))
-            if known is not None and (known.source, known.version, known.files) == (
+            if known is not None and (known.source, known.version, known.filter, known.files) == (
                 spec.reference,
                 spec.version,
+                spec.filter,
                 entries,
             ):
                 return known  # equal content has equal facts
             content = {path: _read(root, path) for path in telling(paths)}
         refuse_code(spec.reference, content)
         pin = fingerprint([[entry.path, entry.sha256, entry.size_bytes] for entry in entries])
-        return Artifact(spec.reference, spec.version, f"sha256-{pin}", entries, facts(content))
+        return Artifact(spec.reference, spec.version, f"sha256-{pin}", entries, facts(content), spec.filter)
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> Iterator[BinaryIO]:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.core.digest import Json
 from pipeline.core.image import Launch
-from pipeline.core.model import Artifact, Model, Overlay, Question, Secret
-from pipeline.core.resource import Address, address
+from pipeline.core.model import FileEntry, Model, Overlay, Question, Secret
 
 # Parts of a launch document that say where, not what: they differ between machines and are no drift.
 _WHERE = ("format_version", "model", "host", "port", "secrets")
@@ -16,7 +15,7 @@ _WHERE = ("format_version", "model", "host", "port", "secrets")
 class Recipe:
     """What a driver needs to make a deployment and does not compare."""
 
-    artifact: Artifact
+    files: tuple[FileEntry, ...]  # of the model's folder
     overlays: tuple[Overlay, ...]
     launch: Launch
     secrets: Mapping[str, Secret]  # environment variable → secret
@@ -26,7 +25,7 @@ class Recipe:
 
 def recipe_of(model: Model, launch: Launch) -> Recipe:
     return Recipe(
-        model.artifact, model.overlays, launch, _secrets(model, launch), model.api_key, model.questions
+        model.files, model.overlays, launch, _secrets(model, launch), model.api_key, model.questions
     )
 
 
@@ -47,10 +46,6 @@ def launch_in(document: Mapping[str, Json], secret_names: Mapping[str, Json]) ->
     files = document.get("secrets")
     seen["secrets"] = {key: secret_names.get(key) for key in sorted(files if isinstance(files, dict) else {})}
     return seen
-
-
-def artifact_address(model: Model) -> Address:
-    return address(model.name, "artifact")
 
 
 def _secrets(model: Model, launch: Launch) -> dict[str, Secret]:

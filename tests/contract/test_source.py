@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.clients.hub import Hub
 from pipeline.core.errors import Missing, Refused
-from pipeline.core.model import Artifact
+from pipeline.core.model import Artifact, Filter
 from pipeline.core.protocols import Source, SourceSpec
 from pipeline.sources.huggingface import HuggingFaceSource
 from pipeline.sources.local import LocalSource
@@ -140,14 +140,14 @@ def test_changed_content_changes_the_pin(stage: Stage) -> None:
 
 
 def test_filter_chooses_files(stage: Stage) -> None:
-    spec = replace(stage.publish(FILES), include=("*.safetensors", "*.json"), exclude=("sub dir/*",))
+    spec = replace(stage.publish(FILES), filter=Filter(("*.safetensors", "*.json"), ("sub dir/*",)))
     artifact = stage.source.resolve(spec, None)
     assert [entry.path for entry in artifact.files] == ["config.json", "model.safetensors"]
 
 
 def test_another_filter_is_noticed_beside_a_known_artifact(stage: Stage) -> None:
     spec = stage.publish(FILES)
-    known = stage.source.resolve(replace(spec, include=("*.safetensors",)), None)
+    known = stage.source.resolve(replace(spec, filter=Filter(("*.safetensors",))), None)
     assert len(stage.source.resolve(spec, known).files) == 3
 
 

@@ -228,5 +228,5 @@ def test_registry_target_publishes_what_is_asked_for() -> None:
 
 def test_state_of_mounted_weights_is_the_name_of_the_caches_view() -> None:
     model = a_model()
-    view = Cache(Path("/c")).view_path(model.artifact, model.overlays)
+    view = Cache(Path("/c")).view_path(model.files, model.overlays)
     assert expand("docker")[0].desired.content == expand("local")[0].desired.content == view.name

@@ -136,7 +136,7 @@ class MemorySource:
         content = {path: files[path] for path in telling(paths)}
         refuse_code(spec.reference, content)
         pin = fingerprint([[e.path, e.sha256] for e in entries])[:40]
-        return Artifact(spec.reference, spec.version, pin, entries, facts(content))
+        return Artifact(spec.reference, spec.version, pin, entries, facts(content), spec.filter)
 
     @contextmanager
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> Iterator[BinaryIO]:

@@ -11,7 +11,7 @@ from pipeline.core.image import Build, Engine, Launch, Variant
 from pipeline.core.model import Hardware, Model
 from pipeline.core.protocols import Template
 from pipeline.core.settings import Settings
-from pipeline.engine.resolve import source_spec
+from pipeline.engine.resolve import source_specs
 from pipeline.engine.world import World
 from pipeline.manifest.lock import read_lock
 from pipeline.manifest.read import read
@@ -95,8 +95,7 @@ def open_memory_world(
 
 def _repositories(world: World) -> dict[str, dict[str, dict[str, bytes]]]:
     repositories: dict[str, dict[str, dict[str, bytes]]] = {}
-    for name in world.manifest.models:
-        spec = source_spec(world, name)
+    for spec in (spec for name in world.manifest.models for spec in source_specs(world, name).values()):
         text = f"{spec.reference.rsplit('/', 1)[-1]} {spec.version}"
         config: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "name": text}
         files = {"config.json": json.dumps(config).encode(), "model.safetensors": text.encode() * 64}

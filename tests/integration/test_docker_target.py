@@ -378,7 +378,7 @@ def test_weights_that_changed_on_the_disk_are_never_served(box: Box) -> None:
     wanted = box.wanted()
     recipe = wanted.desired.recipe
     assert recipe is not None
-    blob = box.cache.blob(next(e.sha256 for e in recipe.artifact.files if e.path == "answer.txt"))
+    blob = box.cache.blob(next(e.sha256 for e in recipe.files if e.path == "answer.txt"))
     blob.chmod(0o644)
     blob.write_text("the sky is grey")
     with pytest.raises(Corrupt, match="changed on this disk"):

@@ -17,7 +17,7 @@ import pytest
 from pipeline.clients.http import Http
 from pipeline.clients.hub import Hub
 from pipeline.core.errors import Corrupt, Denied, Exhausted, Missing, MpError, Unreachable
-from pipeline.core.model import Artifact
+from pipeline.core.model import Artifact, Filter
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
 from pipeline.core.resource import Address
@@ -63,7 +63,7 @@ def fetch(hub: FakeHub, cache: Cache) -> Artifact:
 
 
 def assert_right(cache: Cache, artifact: Artifact) -> None:
-    folder = Cache(cache.root).view(artifact)
+    folder = Cache(cache.root).view(artifact.files)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
 
 
@@ -92,7 +92,7 @@ def test_moved_branch_is_a_new_pin(hub: FakeHub) -> None:
 
 def test_wider_filter_is_noticed_although_the_commit_is_known(hub: FakeHub) -> None:
     pinned = replace(SPEC, version=hub.repositories["acme/tiny"].branches["main"])
-    known = source(hub).resolve(replace(pinned, include=("*.safetensors",)), None)
+    known = source(hub).resolve(replace(pinned, filter=Filter(("*.safetensors",))), None)
     assert len(source(hub).resolve(pinned, known).files) == 3
 
 
@@ -319,7 +319,7 @@ def test_killed_at_any_moment_the_next_run_finishes(hub: FakeHub, cache: Cache) 
     assert pulling(hub, cache).wait(60) == 0
 
     assert Cache(cache.root).complete(artifact)
-    folder = Cache(cache.root).view(artifact)
+    folder = Cache(cache.root).view(artifact.files)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == big
     assert list((cache.root / "partial").iterdir()) == []
 
@@ -334,7 +334,7 @@ def test_processes_that_pull_the_same_all_end_complete(hub: FakeHub, cache: Cach
     for process in processes:
         process.communicate()
     assert Cache(cache.root).complete(artifact)
-    assert Cache(cache.root).view(artifact).is_dir()
+    assert Cache(cache.root).view(artifact.files).is_dir()
 
 
 @pytest.fixture

@@ -239,7 +239,7 @@ class DockerDriver:
         mounts: tuple[Mount, ...] = ()
         if state.weights == "mount":
             emit(Progress(resource.address, "verify"))
-            mounts = (Mount(str(self._cache.view(recipe.artifact, recipe.overlays)), MODELS, read_only=True),)
+            mounts = (Mount(str(self._cache.view(recipe.files, recipe.overlays)), MODELS, read_only=True),)
         files = {variable: f"{SECRETS}/{variable}" for variable in recipe.secrets}
         launch = document(recipe.launch, model=MODELS, host="0.0.0.0", port=recipe.launch.port, secrets=files)
         return Wanted(

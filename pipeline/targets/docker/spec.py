@@ -18,9 +18,10 @@ from pipeline.core.resource import Address, Resource, State, address
 from pipeline.core.settings import DOCKER_HOST
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.core.size import size_bytes
+from pipeline.resources.artifact import addresses
 from pipeline.resources.entries import content_of
 from pipeline.resources.image import engine_name, image_name
-from pipeline.targets.deployment import Recipe, artifact_address, launch_of, recipe_of
+from pipeline.targets.deployment import Recipe, launch_of, recipe_of
 
 COMMAND = ("python3", "/opt/mp/serve.py")
 DEFAULT_SHM_BYTES = 64 * 2**20  # what Docker gives when nothing is said
@@ -135,7 +136,7 @@ class DockerTarget:
                 launch,
                 DockerRecipe(**vars(recipe_of(model, launch)), image=image, image_address=image_address),
             ),
-            needs=(artifact_address(model), image_address) if mounted else (image_address,),
+            needs=(*addresses(model), image_address) if mounted else (image_address,),
             optional=place.spec.optional,
             lifecycle=model.lifecycle,
             where=place.where,
@@ -149,7 +150,7 @@ def state_of(options: DockerOptions, model: Model, launch: Launch, recipe: Docke
         command=COMMAND,
         launch=launch_of(launch),
         weights=options.weights,
-        content=content_of(model.artifact, model.overlays) if options.weights == "mount" else "",
+        content=content_of(model.files, model.overlays) if options.weights == "mount" else "",
         gpus=hardware.gpus,
         cpus=None if hardware.cpus is None else float(hardware.cpus),
         memory_bytes=hardware.memory_bytes if options.memory is None else size_bytes(options.memory),

@@ -113,7 +113,7 @@ class LocalDriver:
                 return self._proven(resource, before, folder, emit)
         recipe = _recipe(state)
         emit(Progress(resource.address, "verify"))
-        weights = self._cache.view(recipe.artifact, recipe.overlays)
+        weights = self._cache.view(recipe.files, recipe.overlays)
         argv = [str(self._python(recipe)), recipe.serve, str(folder / "launch.json")]
         secrets = {variable: self._secret(secret) for variable, secret in recipe.secrets.items()}
         if before is not None and before.proof is not None:

@@ -12,9 +12,10 @@ from pipeline.core.image import Build, Engine, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, State, address
+from pipeline.resources.artifact import addresses
 from pipeline.resources.entries import content_of
 from pipeline.resources.environment import environment_fingerprint
-from pipeline.targets.deployment import Recipe, artifact_address, launch_of, recipe_of
+from pipeline.targets.deployment import Recipe, launch_of, recipe_of
 
 
 class LocalSpec(BaseModel):
@@ -81,7 +82,7 @@ class LocalTarget:
             "local",
             {"name": _name(place, options.name or model.name)},
             state_of(model, launch, options.port, build),
-            needs=(artifact_address(model), environment),
+            needs=(*addresses(model), environment),
             lifecycle=model.lifecycle,
             where=place.where,
         )
@@ -92,7 +93,7 @@ def state_of(model: Model, launch: Launch, port: int | None, build: Build) -> Lo
     engine, recipe = model.engine, recipe_of(model, launch)
     files = [list(pair) for pair in build.files if not pair[0].endswith("Dockerfile")]
     return LocalState(
-        content=content_of(model.artifact, model.overlays),
+        content=content_of(model.files, model.overlays),
         environment=f"{engine.key}/{environment_fingerprint(engine)}",
         runtime=fingerprint(files)[:12],
         launch=launch_of(launch),

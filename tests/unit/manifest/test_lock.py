@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.errors import UserError
 from pipeline.core.image import Engine, Variant
-from pipeline.core.model import Artifact, Facts, FileEntry
+from pipeline.core.model import Artifact, Facts, FileEntry, Filter
 from pipeline.core.protocols import SourceSpec
-from pipeline.manifest.lock import Lock, LockedModel, dump, engine_key, read_lock, write_lock
+from pipeline.manifest.lock import Lock, dump, engine_key, read_lock, write_lock
 from pipeline.sources import parse_source
 
 SHA = "0123456789abcdef" * 4
@@ -22,12 +22,13 @@ ENGINE = Engine(
     "vllm", "0.32.0", "cpu", "linux/amd64", "3.11", "debian", None, "https://pypi.org/simple", ("a==1",)
 )
 KEY = engine_key(ENGINE, "linux/amd64")
-SPEC = SourceSpec("hf://Qwen/Qwen3-8B", "main", ("*.json",), ())
+FILTER = Filter(("*.json",), format="safetensors", allow=(("code.py", SHA),))
+SPEC = SourceSpec("hf://Qwen/Qwen3-8B", "main", FILTER)
 FILES = (FileEntry("config.json", 10, SHA), FileEntry("model-00001-of-00002.safetensors", 2**34, SHA))
-LOCKED = LockedModel(
-    Artifact(SPEC.reference, "main", "9c0d2f7" * 5, FILES, Facts(layers=36, gated=False)), ("*.json",)
+LOCKED = Artifact(
+    SPEC.reference, "main", "9c0d2f7" * 5, FILES, Facts(layers=36, gated=False), FILTER, left_out_bytes=7
 )
-LOCK = Lock({"qwen3-8b": LOCKED}, {KEY: ENGINE})
+LOCK = Lock({"qwen3-8b": {"weights": LOCKED}}, {KEY: ENGINE})
 
 
 def problems(path: Path) -> tuple[Diagnostic, ...]:
@@ -59,7 +60,7 @@ def test_no_lock_is_an_empty_lock(tmp_path: Path) -> None:
 
 def test_folders_of_the_checkout_are_locked_relative_to_it(tmp_path: Path) -> None:
     source = parse_source("./checkpoint", tmp_path / "here")
-    lock = Lock({"tiny": LockedModel(Artifact(source, "", f"sha256-{SHA}", FILES))})
+    lock = Lock({"tiny": {"weights": Artifact(source, "", f"sha256-{SHA}", FILES)}})
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
     write_lock(tmp_path / "here" / "models.lock", lock)
@@ -68,8 +69,8 @@ def test_folders_of_the_checkout_are_locked_relative_to_it(tmp_path: Path) -> No
     assert str(tmp_path) not in text
     (tmp_path / "there" / "models.lock").write_text(text)
     assert read_lock(tmp_path / "here" / "models.lock") == lock
-    moved = read_lock(tmp_path / "there" / "models.lock").models["tiny"]
-    assert moved.artifact.source == parse_source("./checkpoint", tmp_path / "there")
+    moved = read_lock(tmp_path / "there" / "models.lock").models["tiny"]["weights"]
+    assert moved.source == parse_source("./checkpoint", tmp_path / "there")
 
 
 def test_writing_replaces_the_file_whole(tmp_path: Path) -> None:
@@ -136,10 +137,19 @@ FACTS = st.builds(
     layers=st.none() | st.integers(1, 99),
     gated=st.none() | st.booleans(),
 )
-ARTIFACT = st.builds(
-    Artifact, WORD.map("hf://".__add__), WORD, HEX, st.lists(ENTRY, max_size=4).map(sorted).map(tuple), FACTS
-)
+ROLE = st.sampled_from(["weights", "tokenizer", "adapters.fr"])
 GLOBS = st.lists(WORD, max_size=2).map(tuple)
+ALLOW = st.dictionaries(WORD, HEX, max_size=2).map(lambda found: tuple(sorted(found.items())))
+ARTIFACT = st.builds(
+    Artifact,
+    WORD.map("hf://".__add__),
+    WORD,
+    HEX,
+    st.lists(ENTRY, max_size=4).map(sorted).map(tuple),
+    FACTS,
+    st.builds(Filter, GLOBS, GLOBS, st.sampled_from(["auto", "text"]), ALLOW),
+    st.integers(0, 2**50),
+)
 ENGINES = st.builds(
     Engine,
     WORD,
@@ -154,7 +164,7 @@ ENGINES = st.builds(
 )
 LOCKS = st.builds(
     Lock,
-    st.dictionaries(NAME, st.builds(LockedModel, ARTIFACT, GLOBS, GLOBS), max_size=3),
+    st.dictionaries(NAME, st.dictionaries(ROLE, ARTIFACT, max_size=3), max_size=3),
     st.dictionaries(WORD, ENGINES, max_size=2),
 )
 
@@ -173,15 +183,15 @@ STALE = [
     (SPEC, None),
     (dataclasses.replace(SPEC, reference="hf://a/b"), 'source "hf://Qwen/Qwen3-8B" → "hf://a/b"'),
     (dataclasses.replace(SPEC, version="v2"), 'version "main" → "v2"'),
-    (dataclasses.replace(SPEC, include=()), "files to include or exclude changed"),
-    (dataclasses.replace(SPEC, exclude=("x",)), "files to include or exclude changed"),
+    (dataclasses.replace(SPEC, filter=Filter()), "the choice of files changed"),
+    (dataclasses.replace(SPEC, filter=dataclasses.replace(FILTER, allow=())), "the choice of files changed"),
 ]
 
 
 @pytest.mark.parametrize(("spec", "why"), STALE)
 def test_pin_is_stale_when_the_manifest_asks_for_something_else(spec: SourceSpec, why: str | None) -> None:
-    assert LOCK.stale_model("qwen3-8b", spec) == why
-    assert LOCK.stale_model("other", spec) == "not in models.lock"
+    assert LOCK.stale("qwen3-8b", "weights", spec) == why
+    assert LOCK.stale("other", "weights", spec) == "not in models.lock"
 
 
 def test_engine_key_is_the_same_for_a_variant_and_its_engine() -> None:
@@ -193,19 +203,17 @@ def test_update_drops_models_and_engines_that_nothing_wants() -> None:
     newer = dataclasses.replace(ENGINE, version="0.33.0")
     other = dataclasses.replace(ENGINE, platform="linux/arm64")
     arm = engine_key(other, "linux/arm64")
-    before = Lock({"gone": LOCKED, "qwen3-8b": LOCKED}, {KEY: ENGINE, arm: other})
-    artifact = dataclasses.replace(LOCKED.artifact, pin="new")
+    before = Lock({"gone": {"weights": LOCKED}, "qwen3-8b": {"weights": LOCKED}}, {KEY: ENGINE, arm: other})
+    parts = {"weights": dataclasses.replace(LOCKED, pin="new")}
     new_key = engine_key(newer, "linux/amd64")
-    after = before.updated(
-        {"qwen3-8b": SPEC}, {"qwen3-8b": artifact}, {new_key: newer}, frozenset({"qwen3-8b"})
-    )
-    assert after.models == {"qwen3-8b": LockedModel(artifact, SPEC.include, SPEC.exclude)}
+    after = before.updated({"qwen3-8b": parts}, {new_key: newer}, frozenset({"qwen3-8b"}))
+    assert after.models == {"qwen3-8b": parts}
     assert set(after.engines) == {new_key, arm}, "engines of other platforms stay"
 
 
 def test_update_of_one_model_keeps_the_engines_of_the_others() -> None:
     newer = dataclasses.replace(ENGINE, version="0.33.0")
-    after = LOCK.updated({"b": SPEC}, {"b": LOCKED.artifact}, {"new": newer}, frozenset({"qwen3-8b", "b"}))
+    after = LOCK.updated({"b": {"weights": LOCKED}}, {"new": newer}, frozenset({"qwen3-8b", "b"}))
     assert set(after.models) == {"qwen3-8b", "b"}
     assert set(after.engines) == {KEY, "new"}
 

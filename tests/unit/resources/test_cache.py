@@ -216,17 +216,17 @@ def test_file_replaced_in_the_entry_is_put_right(cache: Cache) -> None:
 def test_view_never_gives_wrong_bytes(cache: Cache, hide: bool) -> None:
     wanted = artifact(FILES)
     cache.add(wanted, Memory(FILES), silent, WHERE)
-    folder = cache.view(wanted)
+    folder = cache.view(wanted.files)
     flip_byte(cache.blob(wanted.files[1].sha256), hide=hide)
     cache = refreshed(cache)
 
     with pytest.raises(Corrupt, match=r'"model.safetensors" changed'):
-        cache.view(wanted)
+        cache.view(wanted.files)
 
     assert not (folder / "model.safetensors").exists()
     assert not cache.complete(wanted)
     cache.add(wanted, Memory(FILES), silent, WHERE)
-    assert cache.view(wanted) == folder
+    assert cache.view(wanted.files) == folder
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
@@ -237,15 +237,15 @@ def test_view_holds_exactly_the_files_and_overlays(cache: Cache, tmp_path: Path)
         "chat_template.jinja", hashlib.sha256(template.read_bytes()).hexdigest(), 14, str(template)
     )
     cache.add(artifact(FILES), Memory(FILES), silent, WHERE)
-    folder = cache.view(artifact(FILES), [overlay])
+    folder = cache.view(artifact(FILES).files, [overlay])
     (folder / "extra").mkdir()
     (folder / "extra/evil.py").write_text("")
 
-    assert cache.view(artifact(FILES), [overlay]) == folder
+    assert cache.view(artifact(FILES).files, [overlay]) == folder
 
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert found == ["chat_template.jinja", "config.json", "model.safetensors", "sub/tokenizer.json"]
-    assert folder != cache.view(artifact(FILES))
+    assert folder != cache.view(artifact(FILES).files)
 
 
 def test_overlay_that_changed_since_it_was_read_is_refused(cache: Cache, tmp_path: Path) -> None:
@@ -255,12 +255,12 @@ def test_overlay_that_changed_since_it_was_read_is_refused(cache: Cache, tmp_pat
     cache.add(artifact(FILES), Memory(FILES), silent, WHERE)
 
     with pytest.raises(Corrupt, match="changed after it was read"):
-        cache.view(artifact(FILES), [overlay])
+        cache.view(artifact(FILES).files, [overlay])
 
 
 def test_view_of_what_is_not_cached_is_missing(cache: Cache) -> None:
     with pytest.raises(Missing):
-        cache.view(artifact(FILES))
+        cache.view(artifact(FILES).files)
 
 
 @pytest.mark.parametrize(

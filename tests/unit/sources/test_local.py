@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import Denied, Refused
+from pipeline.core.model import Filter
 from pipeline.core.protocols import SourceSpec
 from pipeline.sources.local import LocalSource
 
@@ -124,5 +125,5 @@ def test_a_file_name_that_is_not_utf8_is_refused_by_its_bytes(folder: Path, tmp_
     with pytest.raises(Refused, match=r'the name "caf\\xe9\.json" is not UTF-8'):
         LocalSource(tmp_path / "memo").resolve(spec(folder), None)
 
-    others = SourceSpec(f"file://{folder}", "", exclude=("caf*",))
+    others = SourceSpec(f"file://{folder}", "", Filter(exclude=("caf*",)))
     assert all(entry.path.isascii() for entry in LocalSource(tmp_path / "memo").resolve(others, None).files)
