@@ -1,0 +1,181 @@
+"""What is in the cache: one record an entry, read from `.metadata` and `refs/`; nothing is guessed. Used by shelf and reclaim."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote
+
+from pipeline.core.errors import Corrupt
+from pipeline.core.model import Artifact, FileEntry
+from pipeline.resources.blobs import Signature, disk, signature
+from pipeline.resources.entries import METADATA, place_of, require_inside
+
+Kind = Literal["model", "adapter"]
+
+_PIN = re.compile(r"[0-9a-f]{40}|sha256-[0-9a-f]{64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# What PEFT calls an adapter's configuration (CONFIG_NAME of peft/utils/constants.py); engines look for it too
+_ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One entry. What a damaged or missing `.metadata` does not tell is empty; views show it as n/a."""
+
+    source: str  # canonical reference: "hf://org/name"; "" is not known
+    versions: tuple[str, ...]  # branches and tags that lead to this pin, sorted; () is not known
+    pin: str  # 40-hex commit, or "sha256-<64 hex>" of the content
+    size_bytes: int  # of distinct files
+    files: tuple[FileEntry, ...]  # sorted by path; () is not known
+    path: Path  # the entry's folder
+    complete: bool  # every file looks as it did when it was verified; no content was read
+    kind: Kind
+    fetched_at: str | None  # "2026-01-31T12:00:00Z"
+    used_at: float  # seconds since 1970: written, or served from a view; a read of its files is not seen
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    source: str
+    version: str
+    files: Mapping[str, tuple[str, Signature]]
+    downloaded_at: str | None
+
+
+def read(root: Path) -> tuple[Cached, ...]:
+    """Every entry, sorted by source, then versions. Reads `.metadata` and looks at files; raises Denied."""
+    with disk(str(root)):
+        served = _served(root / "views")
+        entries = [_entry(root, folder, served) for folder in _folders(root / "models")]
+    return tuple(sorted(entries, key=lambda each: (each.source, each.versions, each.pin, each.path)))
+
+
+def references(entry: Path) -> Iterator[tuple[Path, str]]:
+    """The files in `refs/` that lead to an entry, each with the branch or tag it stands for."""
+    folder = entry.parent / "refs"
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.is_file() and file.read_bytes().strip() == entry.name.encode():
+            yield file, unquote(file.name)
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Every file and link in a folder and its folders, sorted; links are not followed."""
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208  # many files: no Path twice
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            yield from below(path)
+        else:
+            yield path
+
+
+def is_pin(name: str) -> bool:
+    return _PIN.fullmatch(name) is not None
+
+
+def _folders(models: Path) -> Iterator[Path]:
+    """Folders that are named as pins are; one without `.metadata` counts when no entry lies in it."""
+    for here, folders, files in os.walk(models):
+        folder = Path(here)
+        if not is_pin(folder.name) or folder == models:
+            continue
+        if METADATA in files or not any(METADATA in inner for _, _, inner in os.walk(folder)):
+            folders.clear()
+            yield folder
+
+
+def _entry(root: Path, folder: Path, served: Mapping[int, float]) -> Cached:
+    known = _metadata(root, folder)
+    seen = {path.relative_to(folder).as_posix(): path.lstat() for path in below(folder)}
+    own = seen.pop(METADATA, None) or folder.stat()
+    used_at = max([own.st_mtime, *(served.get(each.st_ino, 0.0) for each in seen.values())])
+    names = {name for _, name in references(folder)}
+    if known and not _moved(folder, known.version):
+        names.add(known.version)
+    source = known.source if known else _source_of(root, folder)
+    return Cached(
+        source=source,
+        versions=tuple(sorted(names - {"", folder.name})),
+        pin=folder.name,
+        size_bytes=(
+            sum({sha256: look[0] for sha256, look in known.files.values()}.values())
+            if known
+            else sum({each.st_ino: each.st_size for each in seen.values()}.values())
+        ),
+        files=_files(known) if known else (),
+        path=folder,
+        complete=known is not None and _stands(root, folder, known),
+        kind="adapter" if _ADAPTER in (known.files if known else seen) else "model",
+        fetched_at=known.downloaded_at if known else None,
+        used_at=used_at,
+    )
+
+
+def _moved(folder: Path, version: str) -> bool:
+    """The branch or tag that was asked for leads to another entry by now, if anywhere."""
+    return version not in ("", folder.name) and (folder.parent / "refs" / quote(version, safe="")).is_file()
+
+
+def _files(known: _Metadata) -> tuple[FileEntry, ...]:
+    return tuple(sorted(FileEntry(path, look[0], sha256) for path, (sha256, look) in known.files.items()))
+
+
+def _stands(root: Path, folder: Path, known: _Metadata) -> bool:
+    return all(
+        signature(f"{folder}/{path}") == look == signature(f"{root}/blobs/{sha256[:2]}/{sha256}")
+        for path, (sha256, look) in known.files.items()
+    )
+
+
+def _metadata(root: Path, folder: Path) -> _Metadata | None:
+    """What `.metadata` says; None when it is missing, damaged, or speaks of another folder."""
+    try:
+        document = json.loads((folder / METADATA).read_bytes())
+        source, version = str(document["source"]), str(document["version"])
+        files = {
+            str(each["path"]): (
+                str(each["sha256"]),
+                (int(each["size"]), int(each["mtime_ns"]), int(each["inode"])),
+            )
+            for each in document["files"]
+        }
+        for path, (sha256, _) in files.items():
+            require_inside(path)
+            if not _SHA256.fullmatch(sha256):
+                return None
+        if _place(source, folder.name) != folder.relative_to(root / "models").as_posix():
+            return None
+        downloaded_at = document.get("downloaded_at")
+        return _Metadata(source, version, files, str(downloaded_at) if downloaded_at else None)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, Corrupt):
+        return None
+
+
+def _source_of(root: Path, folder: Path) -> str:
+    """A repository of the Hub is known by its folder; a host alone does not tell the scheme."""
+    place = folder.relative_to(root / "models").as_posix()
+    repository = place.removesuffix(f"/{folder.name}").partition("/")[2]
+    source = f"hf://{repository}"
+    return source if _place(source, folder.name) == place else ""
+
+
+def _place(source: str, pin: str) -> str | None:
+    try:
+        return place_of(Artifact(source, "", pin, ()))
+    except Corrupt:
+        return None
+
+
+def _served(views: Path) -> dict[int, float]:
+    """When each file was last served, by its inode: making a view touches its folder."""
+    served: dict[int, float] = {}
+    for view in sorted(views.iterdir()) if views.is_dir() else ():
+        at = min(view.stat().st_ctime, time.time())
+        for path in below(view):
+            inode = path.lstat().st_ino
+            served[inode] = max(at, served.get(inode, 0.0))
+    return served

@@ -1,0 +1,235 @@
+"""What may leave the cache and how many bytes that frees, and carrying it out so that a kill does no harm. Used by shelf."""
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.model import Artifact
+from pipeline.resources.blobs import disk
+from pipeline.resources.cached import Cached, below, is_pin, read, references
+from pipeline.resources.entries import METADATA, place_of
+
+RECENT_S = 3600.0  # what was used so lately may be in use
+OLD_DOWNLOAD_S = 86400.0  # a partial download that nobody went on with for a day
+BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is: stat(2)
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Reclaim:
+    """What would be removed. `freed_bytes` is what the disk gets back when all of it goes."""
+
+    entries: tuple[Cached, ...]
+    views: tuple[Path, ...]  # folders that were served from
+    downloads: tuple[Path, ...]  # partial files that nobody works on
+    leftovers: tuple[Path, ...]  # links and texts of runs that were killed, names that lead nowhere
+    blobs: tuple[Path, ...]  # named by no entry and no view that stays
+    spared: tuple[Cached, ...]  # not wanted, but perhaps in use: they stay
+    freed_bytes: int  # a file system that shares blocks between files (reflinks) may free less
+    made_at: float  # seconds since 1970
+    forced: bool
+
+
+def unwanted(
+    root: Path,
+    wanted: Collection[tuple[str, str]],
+    views: Collection[str],
+    now: float,
+    *,
+    forced: bool,
+) -> Reclaim:
+    """A plan; nothing is changed. `wanted` are pairs of source and pin, `views` names of views that are needed.
+
+    Not `forced`, entries and views of the last hour stay, and while a download is under way every entry and blob does:
+    it may be about to use them.
+    """
+    with disk(str(root)):
+        places = {root / "models" / place_of(Artifact(source, "", pin, ())) for source, pin in wanted}
+        since = float("inf") if forced else now - RECENT_S
+        busy = not forced and _busy(root)
+        entries = read(root)
+        idle = [entry for entry in entries if entry.path not in places]
+        dropped = tuple(entry for entry in idle if not busy and entry.used_at <= since)
+        spared = tuple(entry for entry in idle if entry not in dropped)
+        served = _listed(root / "views")
+        old = tuple(v for v in served if v.name not in views and v.stat().st_ctime <= since)
+        stays = _Stays.of([e for e in entries if e not in dropped], [v for v in served if v not in old])
+        blobs = () if busy else tuple(_unnamed(root, stays, dropped, since))
+        downloads = tuple(_downloads(root, float("inf") if forced else now - OLD_DOWNLOAD_S))
+        leftovers = tuple(_leftovers(root, now))
+        files = [file for folder in (*(entry.path for entry in dropped), *old) for file in below(folder)]
+        files += [file for entry in dropped for file, _ in references(entry.path)]
+        freed_bytes = _freed_bytes([*files, *downloads, *leftovers, *blobs])
+        return Reclaim(dropped, old, downloads, leftovers, blobs, spared, freed_bytes, now, forced)
+
+
+def prune(root: Path, plan: Reclaim) -> int:
+    """Carry a plan out; the bytes that became free. What was used since the plan was made stays.
+
+    Metadata goes first and blobs go last: whatever a kill leaves is incomplete, and the next plan has it.
+    """
+    freed_bytes = 0
+    with disk(str(root)):
+        used = {entry.path: entry.used_at for entry in read(root)}
+        for entry in plan.entries:
+            if used.get(entry.path) == entry.used_at:
+                freed_bytes += _drop(root, entry)
+        for view in plan.views:
+            if view.is_dir() and view.stat().st_ctime <= plan.made_at:
+                freed_bytes += _drop_folder(view, below(view))
+        freed_bytes += sum(_remove_if_idle(path) for path in plan.downloads)
+        freed_bytes += sum(_remove(path) for path in plan.leftovers)
+        if plan.blobs and (plan.forced or not _busy(root)):
+            stays = _Stays.of(read(root), _listed(root / "views"))
+            freed_bytes += sum(_remove(path) for path in plan.blobs if not stays.has(path))
+    return freed_bytes
+
+
+@dataclass(frozen=True)
+class _Stays:
+    """What entries and views that stay need: names of blobs and, where no metadata tells them, inodes."""
+
+    sha256s: frozenset[str]
+    inodes: frozenset[int]
+
+    @classmethod
+    def of(cls, entries: Iterable[Cached], views: Iterable[Path]) -> "_Stays":
+        entries = list(entries)
+        folders = [*(entry.path for entry in entries), *views]
+        return cls(
+            frozenset(file.sha256 for entry in entries for file in entry.files),
+            frozenset(path.lstat().st_ino for folder in folders for path in below(folder)),
+        )
+
+    def has(self, blob: Path) -> bool:
+        if blob.name in self.sha256s:
+            return True
+        with contextlib.suppress(FileNotFoundError):
+            return blob.stat().st_ino in self.inodes
+        return False
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _unnamed(root: Path, stays: _Stays, dropped: Iterable[Cached], since: float) -> Iterator[Path]:
+    """Blobs that nothing needs; one of no entry that has just come may be waiting for its entry."""
+    named = {file.sha256 for entry in dropped for file in entry.files}
+    for folder in _listed(root / "blobs"):
+        for blob in _listed(folder):
+            if not _SHA256.fullmatch(blob.name) or stays.has(blob):
+                continue
+            if blob.name in named or blob.stat().st_mtime <= since:
+                yield blob
+
+
+def _partials(root: Path) -> Iterator[Path]:
+    return (path for path in _listed(root / "partial") if _SHA256.match(path.name))
+
+
+def _downloads(root: Path, before: float) -> Iterator[Path]:
+    for path in _partials(root):
+        with _alone(path) as file:
+            if file is not None and os.fstat(file).st_mtime < before:
+                yield path
+
+
+def _leftovers(root: Path, now: float) -> Iterator[Path]:
+    """A kill may leave links and texts of an instant, and names of entries that are gone."""
+    for path in _listed(root / "partial"):
+        if not _SHA256.match(path.name) and path.lstat().st_ctime < now - RECENT_S:
+            yield path
+    for path in below(root / "models"):
+        if path.is_symlink() and not path.exists():
+            yield path
+        elif path.parent.name == "refs" and not is_pin(path.parent.parent.name):
+            pin = path.read_bytes().strip().decode(errors="replace")
+            if is_pin(pin) and not (path.parent.parent / pin).is_dir():
+                yield path
+
+
+def _busy(root: Path) -> bool:
+    """A process downloads: it holds the lock of a partial file."""
+    for path in _partials(root):
+        with _alone(path) as file:
+            if file is None and path.exists():
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[int | None]:
+    """The descriptor of a file whose lock we got; None when another process has it, or the file is gone."""
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(path.open("rb")).fileno()
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError):
+            yield None
+            return
+        yield descriptor
+
+
+def _freed_bytes(names: Iterable[Path]) -> int:
+    """Bytes on the disk whose last name is among these; each inode counts once."""
+    counts: dict[tuple[int, int], int] = {}
+    freed_bytes = 0
+    for path in dict.fromkeys(names):
+        with contextlib.suppress(FileNotFoundError):
+            look = path.lstat()
+            inode = (look.st_dev, look.st_ino)
+            counts[inode] = counts.get(inode, 0) + 1
+            if counts[inode] == look.st_nlink:
+                freed_bytes += look.st_blocks * BLOCK_BYTES
+    return freed_bytes
+
+
+def _drop(root: Path, entry: Cached) -> int:
+    """Metadata first: from then on the entry is incomplete for everybody."""
+    freed_bytes = _remove(entry.path / METADATA)
+    freed_bytes += sum([_remove(file) for file, _ in references(entry.path)])
+    freed_bytes += _drop_folder(entry.path, below(entry.path))
+    for sibling in _listed(entry.path.parent):  # a readable name that led here
+        if sibling.is_symlink() and sibling.readlink() == Path(entry.pin):
+            sibling.unlink(missing_ok=True)
+    _remove_empty(entry.path.parent / "refs")
+    for parent in entry.path.parents:
+        if parent == root / "models" or not _remove_empty(parent):
+            break
+    return freed_bytes
+
+
+def _drop_folder(folder: Path, files: Iterable[Path]) -> int:
+    freed_bytes = sum([_remove(path) for path in files])
+    for here, _, _ in os.walk(folder, topdown=False):
+        _remove_empty(Path(here))
+    return freed_bytes
+
+
+def _remove(path: Path) -> int:
+    """Unlink; the bytes that this frees on the disk."""
+    with contextlib.suppress(FileNotFoundError):
+        look = path.lstat()
+        path.unlink()
+        return look.st_blocks * BLOCK_BYTES if look.st_nlink == 1 else 0
+    return 0
+
+
+def _remove_if_idle(path: Path) -> int:
+    with _alone(path) as file:
+        return _remove(path) if file is not None else 0
+
+
+def _remove_empty(folder: Path) -> bool:
+    """False when another process put something there, or it is gone."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""The cache as a user sees it: what is in it, whether it is sound, and what may go. Made on top of Cache; used by cli."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.core.model import FileEntry
+from pipeline.resources import reclaim
+from pipeline.resources.blobs import CHUNK_BYTES, OnBytes, disk, signature
+from pipeline.resources.cache import Cache
+from pipeline.resources.cached import Cached, below, read
+from pipeline.resources.entries import METADATA
+from pipeline.resources.reclaim import Reclaim
+
+WORKERS = 4  # files that are hashed at a time: one alone keeps neither a disk nor the cores busy
+
+Problem = Literal["missing", "wrong", "extra"]
+
+
+@dataclass(frozen=True, order=True)
+class Damage:
+    """One file of one entry that is not as it was verified; of an entry without metadata, that file."""
+
+    source: str
+    pin: str
+    path: str  # relative to the entry's folder
+    problem: Problem  # "extra": nobody listed it
+
+
+class Shelf:
+    """`root` is the cache's folder; it need not exist. All methods raise Denied when it cannot be read or written."""
+
+    def __init__(self, root: Path, now: Callable[[], float] = time.time) -> None:
+        self._root = root
+        self._now = now
+
+    def list(self) -> tuple[Cached, ...]:
+        """Every entry, sorted by source, then versions. Reads metadata, no content."""
+        return read(self._root)
+
+    def verify(self, entries: Iterable[Cached], on_bytes: OnBytes) -> tuple[Damage, ...]:
+        """Hash every file of these entries, shared ones once, and remove bad blobs: the next apply fetches them again.
+
+        Nothing else is changed. `on_bytes` is told of bytes that were read, from several threads, one at a time.
+        """
+        entries = tuple(entries)
+        blobs = {file.sha256: file for entry in entries for file in entry.files}
+        guard = threading.Lock()
+
+        def counted(count: int) -> None:
+            with guard:
+                on_bytes(count)
+
+        with disk(str(self._root)), ThreadPoolExecutor(WORKERS, "verify") as pool:
+            found = dict(
+                zip(blobs, pool.map(lambda file: self._look(file, counted), blobs.values()), strict=True)
+            )
+            damage = [each for entry in entries for each in self._damage(entry, found, counted)]
+        return tuple(sorted(damage))
+
+    def unwanted(
+        self, wanted: Collection[tuple[str, str]], views: Collection[str] = (), *, forced: bool = False
+    ) -> Reclaim:
+        """What may go when only these pairs of source and pin, and these views by name, are needed. Changes nothing.
+
+        Without `forced`, what another process may be using stays: see Reclaim.spared.
+        """
+        return reclaim.unwanted(self._root, wanted, views, self._now(), forced=forced)
+
+    def prune(self, plan: Reclaim) -> int:
+        """Carry the plan out; the bytes that became free on the disk. A kill at any moment leaves no wrong entry."""
+        return reclaim.prune(self._root, plan)
+
+    def _look(self, file: FileEntry, on_bytes: OnBytes) -> Problem | None:
+        """Hash one blob; a bad one is removed at once."""
+        cache = Cache(self._root)
+        blob = cache.blob(file.sha256)
+        if not blob.is_file():
+            return "missing"
+        if _sha256(blob, on_bytes) == file.sha256 and blob.stat().st_size == file.size_bytes:
+            return None
+        cache.discard(file.sha256)
+        return "wrong"
+
+    def _damage(self, entry: Cached, found: dict[str, Problem | None], on_bytes: OnBytes) -> Iterator[Damage]:
+        if not entry.files and not entry.complete:
+            there = (entry.path / METADATA).is_file()
+            yield Damage(entry.source, entry.pin, METADATA, "wrong" if there else "missing")
+            return
+        for file in entry.files:
+            if problem := found[file.sha256] or self._problem_of_name(entry, file, on_bytes):
+                yield Damage(entry.source, entry.pin, file.path, problem)
+        listed = {METADATA, *(file.path for file in entry.files)}
+        for path in below(entry.path):
+            if (name := path.relative_to(entry.path).as_posix()) not in listed:
+                yield Damage(entry.source, entry.pin, name, "extra")
+
+    def _problem_of_name(self, entry: Cached, file: FileEntry, on_bytes: OnBytes) -> Problem | None:
+        """The blob is good; its name in the entry should lead to it, and is another file when somebody edited it."""
+        name = entry.path / file.path
+        look = signature(str(name))
+        if look is None or not name.is_file():
+            return "missing"
+        if look == signature(str(Cache(self._root).blob(file.sha256))):
+            return None
+        return None if _sha256(name, on_bytes) == file.sha256 else "wrong"
+
+
+def _sha256(path: Path, on_bytes: OnBytes) -> str | None:
+    """The sha256 of a file; None when the disk cannot read it, which is as bad as wrong bytes."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        try:
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+                on_bytes(count)
+        except OSError:
+            return None
+    return digest.hexdigest()
