@@ -20,8 +20,8 @@ from pipeline.resources.cache import Cache
 from pipeline.resources.engine import EngineDriver
 from pipeline.resources.environment import EnvironmentDriver
 from pipeline.resources.image import ImageDriver
-from pipeline.resources.pin import pin_engine
-from pipeline.sources import SOURCES
+from pipeline.resources.pin import pin_engine, pin_nothing
+from pipeline.sources import open_sources
 from pipeline.store.file import FileStore
 from pipeline.targets import TARGETS
 from pipeline.targets.docker import DockerTarget
@@ -41,7 +41,7 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         settings.state / "inventory" / settings.environment, manifest.project, settings.environment
     )
     lock = read_lock(settings.root / "models.lock")
-    sources = {scheme: make(settings) for scheme, make in SOURCES.items()}
+    sources = open_sources(settings)
     return World(
         settings,
         document,
@@ -54,7 +54,7 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         {**TARGETS, "docker": DockerTarget(default_docker_host(settings.environ))},
         drivers(settings, manifest.project, sources),
         store,
-        pin_engine,
+        pin_nothing if settings.offline else pin_engine,
     )
 
 

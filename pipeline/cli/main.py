@@ -92,6 +92,10 @@ def _root(
         ),
     ] = None,
     env: Annotated[str, typer.Option(metavar="NAME", help="Environment")] = "default",
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Ask no source: lock and cache only; HF_HUB_OFFLINE=1 does the same"),
+    ] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colour; NO_COLOR does the same")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version")
@@ -101,7 +105,7 @@ def _root(
         raise typer.BadParameter(
             f'"{env}" is no name: lower-case letters, digits and "-"', param_hint="--env"
         )
-    context.obj = options_from(chdir, env, colour=not no_color)
+    context.obj = options_from(chdir, env, colour=not no_color, offline=offline)
 
 
 def application() -> Any:

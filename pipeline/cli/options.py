@@ -1,4 +1,4 @@
-"""Options of the whole command line, and the parameters that commands share. `-C`, `--env` and `--no-color` may stand anywhere."""
+"""Options of the whole command line, and the parameters that commands share. `-C`, `--env`, `--offline` and `--no-color` may stand anywhere."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ import typer
 
 from pipeline.cli.views import output
 from pipeline.cli.views.text import Ink
+from pipeline.core.settings import is_offline
 
 Models: TypeAlias = Annotated[
     list[str] | None,
@@ -27,7 +28,7 @@ MaxDeletes: TypeAlias = Annotated[
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 
 _VALUED = ("-C", "--chdir", "--env")
-_FLAGS = ("--no-color",)
+_FLAGS = ("--no-color", "--offline")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Options:
     environment: str
     colour: bool  # False: --no-color
     environ: Mapping[str, str]
+    offline: bool = False
 
     @property
     def ink(self) -> Ink:
@@ -50,8 +52,9 @@ class Options:
         return output.ink(sys.stderr, self.environ, wanted=self.colour)
 
 
-def options_from(chdir: Path | None, environment: str, *, colour: bool) -> Options:
-    return Options((chdir or Path()).absolute(), environment, colour, dict(os.environ))
+def options_from(chdir: Path | None, environment: str, *, colour: bool, offline: bool = False) -> Options:
+    environ = dict(os.environ)
+    return Options((chdir or Path()).absolute(), environment, colour, environ, offline or is_offline(environ))
 
 
 def options_of(context: typer.Context) -> Options:

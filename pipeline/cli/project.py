@@ -35,6 +35,7 @@ class Project:
             environ,
             self.options.environment,
             self.origin.commit,
+            self.options.offline,
         )
 
     @property

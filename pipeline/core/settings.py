@@ -18,6 +18,7 @@ class Settings:
     environ: Mapping[str, str]
     environment: str = "default"
     commit: str | None = None  # of the checkout, when it is one
+    offline: bool = False  # no source is asked and nothing is pinned anew: models.lock and the cache have to do
 
     def secret(self, secret: Secret) -> str:
         """The value of a secret on this machine; never to be logged, stored or put into a State."""
@@ -40,6 +41,11 @@ def default_cache(environ: Mapping[str, str]) -> Path:
         return Path(chosen).expanduser().absolute()
     base = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".cache")
     return Path(base) / "mp"
+
+
+def is_offline(environ: Mapping[str, str]) -> bool:
+    """HF_HUB_OFFLINE, with the values that huggingface_hub takes for true (2.4.0, constants.py)."""
+    return environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def default_docker_host(environ: Mapping[str, str]) -> str:

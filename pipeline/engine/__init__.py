@@ -22,12 +22,13 @@ from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
 from pipeline.engine.execute import execute
 from pipeline.engine.observe import observe
 from pipeline.engine.place import Pinned, engine_of, place_models, registries_of
+from pipeline.engine.policy import breaches
+from pipeline.engine.remarks import open_bases, unfetchable
 from pipeline.engine.resolve import (
     Pins,
     choose_variants,
     locked_engines,
     merge,
-    open_bases,
     pin_artifacts,
     pin_engines,
 )
@@ -84,6 +85,10 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     diagnostics = (*pins.diagnostics, *composition.diagnostics, *notes, *compared.diagnostics)
     if not selection.destroy:
         diagnostics += open_bases(pins, _built(composition))
+        diagnostics += unfetchable(compared.changes) if world.settings.offline else ()
+        made = replace(
+            made, refusals=(*made.refusals, *breaches(world.manifest.policy, pins.models, world.document))
+        )
     made = replace(
         made,
         diagnostics=diagnostics,

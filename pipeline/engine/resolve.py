@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from pipeline.core.diagnostic import Diagnostic, Where, error, warning
+from pipeline.core.diagnostic import Diagnostic, Where, error
 from pipeline.core.errors import Missing, MpError
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import WEIGHTS, Artifact, Hardware
@@ -132,18 +132,6 @@ def base_of(world: World, variant: Variant) -> str | None:
     """The base image that `engines:` names for a variant's template."""
     declared = world.manifest.engines.get(variant.template)
     return declared.base if declared else None
-
-
-def open_bases(pins: Pins, built: frozenset[str]) -> tuple[Diagnostic, ...]:
-    """A remark for every engine whose image is wanted (`built`: Engine.key) and whose base has no digest yet."""
-    return tuple(
-        warning(
-            f'engine {key}: base "{engine.base}" could not be resolved to a digest here: its image cannot be built',
-            hint=f"name a base that this machine reaches: engines: {{{engine.template}: {{base: …@sha256:…}}}}",
-        )
-        for key, engine in sorted(pins.engines.items())
-        if engine.base_digest is None and engine.key in built
-    )
 
 
 def merge(one: Pins, other: Pins) -> Pins:

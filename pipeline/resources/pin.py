@@ -19,6 +19,15 @@ def pin_engine(variant: Variant, platform: str, base: str | None) -> Engine:
     return replace(engine, base_digest=digest, index=index, requirements=requirements)
 
 
+def pin_nothing(variant: Variant, platform: str, base: str | None) -> Engine:
+    """Stands for `pin_engine` where nothing may be asked. Raises BackendError."""
+    raise BackendError(
+        "offline",
+        f"engine {variant.key} for {platform} is not pinned in models.lock",
+        "run mp lock where there is a network, and commit models.lock",
+    )
+
+
 def unpinned(variant: Variant, platform: str, base: str | None) -> Engine:
     """The same engine before anything is fixed: enough to compose with, never to build."""
     name, _, digest = (base or variant.base).partition("@")

@@ -12,6 +12,7 @@ from pipeline.core.protocols import Source
 from pipeline.core.settings import Settings
 from pipeline.sources.huggingface import HuggingFaceSource
 from pipeline.sources.local import LocalSource
+from pipeline.sources.offline import Offline
 
 NEAR = frozenset({"file"})  # schemes that are read without a network: looked at by every plan
 LATER = ("oci", "s3", "https", "http")  # schemes that are planned
@@ -29,6 +30,12 @@ def _local(settings: Settings) -> Source:
 
 
 SOURCES: Mapping[str, Callable[[Settings], Source]] = {"hf": _huggingface, "file": _local}
+
+
+def open_sources(settings: Settings) -> dict[str, Source]:
+    """Every source by its scheme; with `offline` those behind a network answer nothing."""
+    far = Offline() if settings.offline else None
+    return {scheme: far if far and scheme not in NEAR else make(settings) for scheme, make in SOURCES.items()}
 
 
 def scheme_of(reference: str) -> str:
