@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Command] = {
     "init": Command("init", "Write a first models.yaml"),
     "validate": Command("validate", "Check models.yaml: offline, instantly, all mistakes at once"),
     "lock": Command("lock", "Pin every version and write models.lock"),
+    "outdated": Command("outdated", "Say what moved upstream since it was pinned, and what changed"),
     "plan": Command("plan", "Say what apply would do, before a byte moves"),
     "apply": Command("apply", "Bring the world to what models.yaml declares"),
     "drift": Command("drift", "Say where the world moved away from what was applied"),

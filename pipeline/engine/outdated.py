@@ -22,15 +22,33 @@ MOST_BYTES = 10 << 20  # of a config that is read
 
 
 @dataclass(frozen=True)
+class Difference:
+    """One thing that changed between two pins of a source."""
+
+    subject: str  # "weights", "chat template", "licence", "gating", "tokenizer", "config.json", another file
+    text: str  # "2 of 4 files", "rope_theta 10000 → 1000000"
+    fetch_bytes: int = 0  # what taking it over would download
+
+
+@dataclass(frozen=True)
 class Outdated:
     """One source of a model that is not what is pinned, or that could not be asked."""
 
     key: Key  # model, role
     locked: Artifact
     now: Artifact | None  # None: `problem` says why it is not known
-    changes: tuple[str, ...]  # "weights: 2 of 4 files, 8.2 GB", "config.json: rope_theta 10000 → 1000000"
+    changes: tuple[Difference, ...]
     problem: MpError | None = None
     where: Where | None = None
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What came of asking."""
+
+    found: tuple[Outdated, ...]
+    asked: int  # sources
+    unpinned: int  # sources that models.lock does not hold as they are declared: mp lock comes first
 
 
 @dataclass(frozen=True)
@@ -43,19 +61,13 @@ class NewerEngine:
     newest: str
 
 
-def outdated(world: World, names: Iterable[str]) -> tuple[Outdated, ...]:
+def outdated(world: World, names: Iterable[str]) -> Looked:
     """Every pinned source of the named models that has moved. What is pinned by commit or digest cannot move."""
-    keys = [
-        (name, role)
-        for name in names
-        for role, spec in source_specs(world, name).items()
-        if world.lock.stale(name, role, spec) is None
-    ]
-    if not keys:
-        return ()
-    with ThreadPoolExecutor(min(READERS, len(keys)), "outdated") as pool:
-        found = pool.map(lambda key: _look(world, key), keys)
-        return tuple(one for one in found if one is not None)
+    declared = [(name, role, spec) for name in names for role, spec in source_specs(world, name).items()]
+    keys = [(name, role) for name, role, spec in declared if world.lock.stale(name, role, spec) is None]
+    with ThreadPoolExecutor(READERS, "outdated") as pool:
+        found = tuple(one for one in pool.map(lambda key: _look(world, key), keys) if one is not None)
+    return Looked(found, len(keys), len(declared) - len(keys))
 
 
 def newer_engines(world: World, names: Iterable[str]) -> tuple[NewerEngine, ...]:
@@ -72,7 +84,7 @@ def newer_engines(world: World, names: Iterable[str]) -> tuple[NewerEngine, ...]
 
 def differences(
     old: Artifact, new: Artifact, read: Callable[[Artifact, FileEntry], bytes | None]
-) -> tuple[str, ...]:
+) -> tuple[Difference, ...]:
     """What changed between two pins of one source, most important first. `read` gives a small file's bytes."""
     return (*_weights(old, new), *_facts(old, new), *_configs(old, new, read), *_others(old, new))
 
@@ -103,41 +115,41 @@ def _reader(source: Source) -> Callable[[Artifact, FileEntry], bytes | None]:
     return read
 
 
-def _weights(old: Artifact, new: Artifact) -> Iterator[str]:
+def _weights(old: Artifact, new: Artifact) -> Iterator[Difference]:
     before, after = _by_path(old, weights=True), _by_path(new, weights=True)
     held = {entry.sha256 for entry in old.files}
     fresh = [entry for entry in after.values() if entry.sha256 not in held]
     if fresh:
         size_bytes = sum(entry.size_bytes for entry in fresh)
-        yield f"weights: {len(fresh)} of {len(after)} files, {size_bytes:,} bytes to fetch"
+        yield Difference("weights", f"{len(fresh)} of {len(after)} files", size_bytes)
     elif before.keys() != after.keys():
-        yield f"weights: {len(before)} → {len(after)} files, the same bytes"
+        yield Difference("weights", f"{len(before)} → {len(after)} files, the same bytes")
 
 
-def _facts(old: Artifact, new: Artifact) -> Iterator[str]:
+def _facts(old: Artifact, new: Artifact) -> Iterator[Difference]:
     before, after = old.facts, new.facts
     if before.chat_template_sha256 != after.chat_template_sha256:
-        yield f"chat template: {_appeared(before.chat_template_sha256, after.chat_template_sha256)}"
+        yield Difference("chat template", _appeared(before.chat_template_sha256, after.chat_template_sha256))
     if before.license != after.license:
-        yield f"licence: {before.license or 'none named'} → {after.license or 'none named'}"
+        yield Difference("licence", f"{before.license or 'none named'} → {after.license or 'none named'}")
     elif before.license_sha256 != after.license_sha256:
-        yield f"licence text: {_appeared(before.license_sha256, after.license_sha256)}"
+        yield Difference("licence", f"its text {_appeared(before.license_sha256, after.license_sha256)}")
     if before.gated != after.gated:
-        yield "gating: its terms must be accepted now" if after.gated else "gating: it is open now"
+        yield Difference("gating", "its terms must be accepted now" if after.gated else "it is open now")
 
 
 def _configs(
     old: Artifact, new: Artifact, read: Callable[[Artifact, FileEntry], bytes | None]
-) -> Iterator[str]:
+) -> Iterator[Difference]:
     before, after = _by_path(old, weights=False), _by_path(new, weights=False)
     for path in CONFIGS:
         one, other = before.get(path), after.get(path)
         if one is None or other is None or one.sha256 == other.sha256:
             continue
         keys = list(_keys(_flat(read(old, one)), _flat(read(new, other))))
-        yield from (f"{path}: {key}" for key in keys)
+        yield from (Difference(path, key) for key in keys)
         if not keys:
-            yield f"{path}: changed"
+            yield Difference(path, "changed")
 
 
 def _keys(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -> Iterator[str]:
@@ -152,15 +164,15 @@ def _keys(before: Mapping[str, Json] | None, after: Mapping[str, Json] | None) -
             yield f"{key} {_shown(before[key])} → {_shown(after[key])}"
 
 
-def _others(old: Artifact, new: Artifact) -> Iterator[str]:
+def _others(old: Artifact, new: Artifact) -> Iterator[Difference]:
     """The tokenizer together, every other small file by itself; code is what allowed lists let through."""
     before, after = _by_path(old, weights=False), _by_path(new, weights=False)
     changed = [p for p in sorted({*before, *after}) if _sha256(before.get(p)) != _sha256(after.get(p))]
     if tokenizer := [path for path in changed if _is_tokenizer(path)]:
-        yield f"tokenizer: {', '.join(tokenizer)}"
+        yield Difference("tokenizer", ", ".join(tokenizer))
     for path in changed:
         if not _is_tokenizer(path) and path not in (*CONFIGS, "chat_template.jinja"):
-            yield f"{path}: {_appeared(_sha256(before.get(path)), _sha256(after.get(path)))}"
+            yield Difference(path, _appeared(_sha256(before.get(path)), _sha256(after.get(path))))
 
 
 def _by_path(artifact: Artifact, *, weights: bool) -> dict[str, FileEntry]:

@@ -80,15 +80,11 @@ def _headline(owner: str, found: Sequence[Change[Any]], origin: Origin) -> str:
         if artifact is None:
             continue
         if (before := origin.pins.get(owner)) and before != artifact.pin:
-            return f"version {_pin(before)} → {_pin(artifact.pin)}"
+            return f"version {units.pin(before)} → {units.pin(artifact.pin)}"
         if change.kind == "artifact":
             source = units.source(artifact.source, origin.root)
-            return " ".join(clean(f"{source} {artifact.version} ({_pin(artifact.pin)})").split())
+            return " ".join(clean(f"{source} {artifact.version} ({units.pin(artifact.pin)})").split())
     return ""
-
-
-def _pin(pin: str) -> str:
-    return clean(pin.removeprefix("sha256-")[:7])
 
 
 def body(found: Sequence[Block], ink: Ink) -> list[list[str]]:

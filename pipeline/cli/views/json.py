@@ -11,6 +11,7 @@ from pipeline.core.digest import Json
 from pipeline.core.plan import Plan
 from pipeline.core.report import Outcome, Report, Status
 from pipeline.core.resource import Transfer
+from pipeline.engine.outdated import Looked, NewerEngine
 
 FORMAT_VERSION = 1
 
@@ -98,6 +99,31 @@ def locked(changed: Sequence[str], diagnostics: Sequence[Diagnostic], *, written
         "changed": list(changed),
         "written": written,
         "diagnostics": [_diagnostic(d) for d in diagnostics],
+    }
+
+
+def outdated(looked: Looked, engines: Sequence[NewerEngine]) -> dict[str, Json]:
+    """What moved upstream; `now` is null where `problem` says why it is not known."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "asked": looked.asked,
+        "unpinned": looked.unpinned,
+        "sources": [
+            {
+                "model": one.key[0],
+                "role": one.key[1],
+                "source": one.locked.source,
+                "version": one.locked.version,
+                "locked": one.locked.pin,
+                "now": one.now.pin if one.now else None,
+                "changes": [
+                    {"subject": c.subject, "text": c.text, "fetch_bytes": c.fetch_bytes} for c in one.changes
+                ],
+                "problem": one.problem.message if one.problem else None,
+            }
+            for one in looked.found
+        ],
+        "engines": [vars(one) for one in engines],
     }
 
 

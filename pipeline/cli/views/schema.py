@@ -172,6 +172,31 @@ def locked() -> dict[str, Json]:
     )
 
 
+def outdated() -> dict[str, Json]:
+    return _document(
+        "mp outdated",
+        "Output of `mp outdated --json`: sources that moved upstream since they were pinned, and newer engines.",
+        _record(
+            format_version=_FORMAT,
+            asked=_COUNT,
+            unpinned=_COUNT,
+            sources=_list(
+                _record(
+                    model=_TEXT,
+                    role=_TEXT,
+                    source=_TEXT,
+                    version=_TEXT,
+                    locked=_TEXT,
+                    now=_TEXT_OR_NULL,
+                    changes=_list(_record(subject=_TEXT, text=_TEXT, fetch_bytes=_COUNT)),
+                    problem=_TEXT_OR_NULL,
+                )
+            ),
+            engines=_list(_record(template=_TEXT, variant=_TEXT, locked=_TEXT, newest=_TEXT)),
+        ),
+    )
+
+
 SCHEMAS: Mapping[str, Callable[[], dict[str, Json]]] = {
     "plan": plan,
     "report": report,
@@ -180,4 +205,5 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, Json]]] = {
     "show": details,
     "validate": validation,
     "locked": locked,
+    "outdated": outdated,
 }

@@ -50,6 +50,11 @@ def source(reference: str, root: str) -> str:
     )
 
 
+def pin(pin: str) -> str:
+    """A commit or a content hash, as short as git shows one: "9c0d2f7"."""
+    return pin.removeprefix("sha256-")[:7]
+
+
 def counted(number: float, noun: str) -> str:
     """ "1 model", "62 models"."""
     return f"{_short(number)} {noun}{'' if number == 1 else 's'}"

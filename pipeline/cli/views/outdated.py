@@ -1,0 +1,60 @@
+"""`mp outdated` as text: what moved upstream, with what of it changed under each model."""
+
+from collections.abc import Sequence
+
+from pipeline.cli.views import units
+from pipeline.cli.views.text import Ink, clean, hanging, plain
+from pipeline.engine.outdated import Difference, Looked, NewerEngine, Outdated
+from pipeline.engine.parts import label
+
+
+def outdated(looked: Looked, engines: Sequence[NewerEngine], root: str, ink: Ink = plain) -> str:
+    """A block for every source and engine that moved, and one last line of fixed shape."""
+    blocks = [_block(one, root, ink) for one in looked.found]
+    blocks += [
+        hanging(f"{ink('yellow', '~')} ", f"{e.template} ({e.variant})  engine {e.locked} → {e.newest}")
+        for e in engines
+    ]
+    moved = [one for one in looked.found if one.now is not None]
+    if moved or engines:
+        names = " ".join(dict.fromkeys(one.key[0] for one in moved))
+        blocks.append([f"Take it over: mp lock --upgrade {names}".rstrip()])
+    blocks.append([ink("bold", last_line(looked, engines))])
+    return "\n\n".join("\n".join(lines) for lines in blocks)
+
+
+def last_line(looked: Looked, engines: Sequence[NewerEngine]) -> str:
+    moved = sum(1 for one in looked.found if one.now is not None)
+    unknown = len(looked.found) - moved
+    same = looked.asked - len(looked.found)
+    return (
+        f"Outdated: {units.counted(moved, 'source')} moved, {same} as pinned, {unknown} not known, "
+        f"{looked.unpinned} not pinned yet, {units.counted(len(engines), 'newer engine')}."
+    )
+
+
+def _block(one: Outdated, root: str, ink: Ink) -> list[str]:
+    source = units.source(one.locked.source, root)
+    version = f" {one.locked.version}" if one.locked.version else ""
+    head = f"{clean(label(one.key))}  {clean(source + version)}"
+    if one.now is None:
+        reason = one.problem.message if one.problem else "not known"
+        lines = hanging("! ", f"{head}  {clean(reason)}")
+        hint = one.problem.hint if one.problem else None
+        return [
+            lines[0].replace("!", ink("bold red", "!"), 1),
+            *lines[1:],
+            *(hanging("  hint: ", clean(hint)) if hint else []),
+        ]
+    pins = f"{units.pin(one.locked.pin)} → {units.pin(one.now.pin)}"
+    first, *others = hanging("~ ", f"{head}  {pins}")
+    return [
+        first.replace("~", ink("yellow", "~"), 1),
+        *others,
+        *(line for c in one.changes for line in _change(c)),
+    ]
+
+
+def _change(change: Difference) -> list[str]:
+    fetch = f", {units.transferred(change.fetch_bytes)} to fetch" if change.fetch_bytes else ""
+    return hanging(f"  {clean(change.subject)}: ", clean(change.text) + fetch)
