@@ -11,19 +11,15 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
-from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Unreachable
+from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted
 from pipeline.core.model import FileEntry
-
-CHUNK_BYTES = 1 << 20
-TRIES = 5  # connections in a row that bring no new byte
+from pipeline.resources.reading import Opening, verified
 
 Signature: TypeAlias = tuple[int, int, int]  # size in bytes, mtime in ns, inode
-Opening: TypeAlias = Callable[[int], AbstractContextManager[BinaryIO]]  # the bytes from an offset
 OnBytes: TypeAlias = Callable[[int], None]
 
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -172,42 +168,16 @@ class Blobs:
 
     def _fetch(self, entry: FileEntry, opening: Opening, on_bytes: OnBytes) -> None:
         with self._partial(entry.sha256) as (name, file):
-            found = self._receive(entry, opening, on_bytes, file)
-            if found != entry.sha256:
-                raise Corrupt(
-                    "download",
-                    f'"{entry.path}" has sha256 {found[:12]}… and not {entry.sha256[:12]}…: nothing was kept',
-                    "run it again; if it stays so, the source has changed: run mp lock",
-                )
+            self._receive(entry, opening, on_bytes, file)
             with disk(self._root, entry.size_bytes):
                 os.fchmod(file.fileno(), 0o444)
                 os.fsync(file.fileno())
                 self._publish(name, self.path(entry.sha256))
 
-    def _receive(self, entry: FileEntry, opening: Opening, on_bytes: OnBytes, file: FileIO) -> str:
-        """Read a file from its source, going on where a connection broke; the sha256 of what came."""
-        digest = hashlib.sha256()
-        have_bytes = failures = 0
-        while have_bytes < entry.size_bytes or not have_bytes:
-            try:
-                with opening(have_bytes) as stream:
-                    while chunk := _read(stream, entry):
-                        have_bytes += len(chunk)
-                        if have_bytes > entry.size_bytes:
-                            raise _wrong_length(entry, "more than")
-                        digest.update(chunk)
-                        self._write(file, chunk, entry)
-                        on_bytes(len(chunk))
-                        failures = 0
-                break
-            except Unreachable:
-                failures += 1
-                if failures == TRIES:
-                    raise
-                self._pause(0.5 * (failures - 1))
-        if have_bytes < entry.size_bytes:
-            raise _wrong_length(entry, f"{have_bytes:,} of")
-        return digest.hexdigest()
+    def _receive(self, entry: FileEntry, opening: Opening, on_bytes: OnBytes, file: FileIO) -> None:
+        for chunk in verified(entry, opening, self._pause):
+            self._write(file, chunk, entry)
+            on_bytes(len(chunk))
 
     def _write(self, file: FileIO, chunk: bytes, entry: FileEntry) -> None:
         rest = memoryview(chunk)
@@ -248,18 +218,3 @@ def _remove_if_dead(leftover: Path) -> None:
         with leftover.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             leftover.unlink(missing_ok=True)
-
-
-def _read(stream: BinaryIO, entry: FileEntry) -> bytes:
-    try:
-        return stream.read(CHUNK_BYTES)
-    except OSError as problem:  # a source on a failing disk
-        raise BackendError("download", f'"{entry.path}" cannot be read: {problem.strerror}') from problem
-
-
-def _wrong_length(entry: FileEntry, amount: str) -> Corrupt:
-    return Corrupt(
-        "download",
-        f'"{entry.path}" gave {amount} {entry.size_bytes:,} bytes: nothing was kept',
-        "run it again; if it stays so, the source has changed: run mp lock",
-    )

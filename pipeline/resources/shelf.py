@@ -11,10 +11,11 @@ from typing import Literal
 
 from pipeline.core.model import FileEntry
 from pipeline.resources import reclaim
-from pipeline.resources.blobs import CHUNK_BYTES, OnBytes, disk, signature
+from pipeline.resources.blobs import OnBytes, disk, signature
 from pipeline.resources.cache import Cache
 from pipeline.resources.cached import Cached, below, read
 from pipeline.resources.entries import METADATA
+from pipeline.resources.reading import CHUNK_BYTES
 from pipeline.resources.reclaim import Reclaim
 
 WORKERS = 4  # files that are hashed at a time: one alone keeps neither a disk nor the cores busy
