@@ -21,6 +21,7 @@ from pipeline.resources.blobs import Blobs, Signature, disk, sha256_of, signatur
 from pipeline.resources.entries import (
     METADATA,
     Record,
+    choices_of,
     content_of,
     contents,
     metadata,
@@ -196,7 +197,11 @@ class Cache:
             records = records_of(folder) or {}
             records |= {entry.path: (entry.sha256, signatures[entry.sha256]) for entry in artifact.files}
             Path(folder).mkdir(parents=True, exist_ok=True)
-            self._replace(f"{folder}/{METADATA}", metadata(artifact, records, self._now()), durable=True)
+            self._replace(
+                f"{folder}/{METADATA}",
+                metadata(artifact, records, choices_of(folder), self._now()),
+                durable=True,
+            )
             if 0 < len(artifact.version) < 200 and artifact.version != artifact.pin:
                 reference = Path(folder).parent / "refs" / quote(f"{artifact.version}", safe="")
                 reference.parent.mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote
@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from pipeline.core.errors import Corrupt
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.resources.blobs import Signature, disk, signature
-from pipeline.resources.entries import METADATA, place_of, require_inside
+from pipeline.resources.entries import METADATA, choices_of, place_of, require_inside
 
 Kind = Literal["model", "adapter"]
 
@@ -37,6 +37,9 @@ class Cached:
     kind: Kind
     fetched_at: str | None  # "2026-01-31T12:00:00Z"
     used_at: float  # seconds since 1970: written, or served from a view; a read of its files is not seen
+    tool: str | None = None  # what brought it here: "mp"
+    # entries.choice_of → its paths: choices of files that were fetched whole
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class _Metadata:
     version: str
     files: Mapping[str, tuple[str, Signature]]
     downloaded_at: str | None
+    tool: str | None
 
 
 def read(root: Path) -> tuple[Cached, ...]:
@@ -112,6 +116,8 @@ def _entry(root: Path, folder: Path, served: Mapping[int, float]) -> Cached:
         kind="adapter" if _ADAPTER in (known.files if known else seen) else "model",
         fetched_at=known.downloaded_at if known else None,
         used_at=used_at,
+        tool=known.tool if known else None,
+        choices={name: tuple(paths) for name, paths in choices_of(str(folder)).items()} if known else {},
     )
 
 
@@ -149,10 +155,13 @@ def _metadata(root: Path, folder: Path) -> _Metadata | None:
                 return None
         if _place(source, folder.name) != folder.relative_to(root / "models").as_posix():
             return None
-        downloaded_at = document.get("downloaded_at")
-        return _Metadata(source, version, files, str(downloaded_at) if downloaded_at else None)
+        return _Metadata(source, version, files, _said(document, "downloaded_at"), _said(document, "tool"))
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, Corrupt):
         return None
+
+
+def _said(document: Mapping[str, object], key: str) -> str | None:
+    return str(document[key]) if document.get(key) else None
 
 
 def _source_of(root: Path, folder: Path) -> str:

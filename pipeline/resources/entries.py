@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from pipeline.core.digest import Json, canonical, fingerprint
 from pipeline.core.errors import Corrupt
-from pipeline.core.model import Artifact, FileEntry, Overlay
+from pipeline.core.model import Artifact, FileEntry, Filter, Overlay
 from pipeline.resources.blobs import Signature
 
 METADATA = ".metadata"
@@ -59,7 +59,24 @@ def records_of(folder: str) -> dict[str, Record] | None:
         return None
 
 
-def metadata(artifact: Artifact, records: Mapping[str, Record], now: float) -> bytes:
+def choice_of(chosen: Filter) -> str:
+    """12 hex that name a choice of files."""
+    return fingerprint([chosen.include, chosen.exclude, chosen.format, chosen.allow])[:12]
+
+
+def choices_of(folder: str) -> dict[str, list[str]]:
+    """Choices of files that were fetched whole, each with its paths: a pull of one of them needs no request."""
+    try:
+        with open(f"{folder}/{METADATA}", "rb") as file:  # noqa: PTH123
+            held = json.loads(file.read())["choices"]
+        return {str(name): [str(path) for path in paths] for name, paths in held.items()}
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def metadata(
+    artifact: Artifact, records: Mapping[str, Record], choices: Mapping[str, Sequence[str]], now: float
+) -> bytes:
     """`version`, `SHA` and `size` keep the names of InstructLab's file."""
     files: list[Json] = [
         {"path": path, "sha256": sha256, "size": seen[0], "mtime_ns": seen[1], "inode": seen[2]}
@@ -73,6 +90,7 @@ def metadata(artifact: Artifact, records: Mapping[str, Record], now: float) -> b
             "SHA": artifact.pin,
             "size": sum(seen[0] for _, seen in records.values()),
             "files": files,
+            "choices": {**choices, choice_of(artifact.filter): [entry.path for entry in artifact.files]},
             "downloaded_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
             "tool": "mp",
         }
