@@ -69,7 +69,7 @@ def drivers(settings: Settings, project: str, sources: Mapping[str, Source]) -> 
         "artifact": ArtifactDriver(weights, sources),
         "environment": EnvironmentDriver(settings.cache),
         "engine": EngineDriver(builder, settings.cache, repositories, owner),
-        "image": ImageDriver(weights, repositories, owner),
+        "image": ImageDriver(weights, sources, repositories, owner),
         "local": LocalDriver(settings.state / "local", weights, owner, settings.secret, settings.environ),
         "docker": DockerDriver(
             connect, repositories, weights, owner, settings.secret, settings.state / "docker"

@@ -76,6 +76,14 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where one file of a model comes from: a source, and the file as that source has it."""
+
+    artifact: Artifact
+    entry: FileEntry
+
+
+@dataclass(frozen=True)
 class Overlay:
     """A small file of the user's that lies over the weights: a chat template."""
 
@@ -146,11 +154,16 @@ class Model:
     @cached_property
     def files(self) -> tuple[FileEntry, ...]:
         """The model's folder as it is served, by path: the files of a part lie over those of the weights."""
-        found = {entry.path: entry for entry in self.artifact.files}
+        return tuple(replace(self.origins[path].entry, path=path) for path in sorted(self.origins))
+
+    @cached_property
+    def origins(self) -> Mapping[str, Origin]:
+        """By its path in the model's folder: where each file comes from."""
+        found = {entry.path: Origin(self.artifact, entry) for entry in self.artifact.files}
         for part in self.parts:
             start = f"{part.folder}/" if part.folder else ""
-            found |= {e.path: e for e in (replace(one, path=start + one.path) for one in part.artifact.files)}
-        return tuple(found[path] for path in sorted(found))
+            found |= {start + entry.path: Origin(part.artifact, entry) for entry in part.artifact.files}
+        return found
 
     @property
     def artifacts(self) -> Mapping[str, Artifact]:

@@ -59,6 +59,15 @@ def _address(model: Model, role: str) -> Address:
     return address(model.name, KIND, None if role == WEIGHTS else role)
 
 
+def source_of(sources: Mapping[str, Source], artifact: Artifact) -> Source:
+    """What reads an artifact's bytes. Raises BackendError where nothing here does."""
+    scheme = artifact.source.partition("://")[0]
+    source = sources.get(scheme)
+    if source is None:
+        raise BackendError("sources", f'"{artifact.source}": nothing here reads "{scheme}://"', "run mp lock")
+    return source
+
+
 class ArtifactDriver:
     """Brings artifacts into the cache. `sources` is keyed by the scheme of the reference: "hf", "file"."""
 
@@ -82,13 +91,7 @@ class ArtifactDriver:
         if change.resource is None or change.action in (Action.DELETE, Action.FORGET):
             return None
         artifact = change.resource.desired.artifact
-        scheme = artifact.source.partition("://")[0]
-        source = self._sources.get(scheme)
-        if source is None:
-            raise BackendError(
-                "sources", f'"{artifact.source}": nothing here reads "{scheme}://"', "run mp lock"
-            )
-        self._cache.add(artifact, source, emit, change.address)
+        self._cache.add(artifact, source_of(self._sources, artifact), emit, change.address)
         return Observed(change.resource.desired)
 
     def _look(self, desired: ArtifactState) -> Observed[ArtifactState] | Absent | Unreadable:

@@ -11,6 +11,7 @@ from pipeline.core.digest import Digest, image_tag
 from pipeline.core.errors import BackendError, Missing, Unreachable
 from pipeline.core.image import Build, Registry
 from pipeline.core.model import Model
+from pipeline.core.protocols import Source
 from pipeline.core.report import Emit
 from pipeline.core.resource import (
     Absent,
@@ -118,9 +119,11 @@ class _Question:
 class ImageDriver:
     """Images are named by their content: a tag mp-<12 hex> in a repository of ours is ours."""
 
-    def __init__(self, cache: Cache, repositories: OpenRepository, owner: Mark) -> None:
+    def __init__(
+        self, cache: Cache, sources: Mapping[str, Source], repositories: OpenRepository, owner: Mark
+    ) -> None:
         self._open = repositories
-        self._publisher = Publisher(cache, repositories)
+        self._publisher = Publisher(cache, sources, repositories)
         self._owner = owner  # its address is filled in for each
 
     def observe(

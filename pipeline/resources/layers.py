@@ -2,14 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 from pipeline.core.digest import canonical, fingerprint
-from pipeline.core.errors import Corrupt, Missing
+from pipeline.core.errors import BackendError
 from pipeline.core.model import FileEntry, Overlay
 
 LAYOUT_VERSION = 1
@@ -18,9 +17,19 @@ OWN_LAYER_BYTES = 64 * 2**20  # a file of this size or more is a layer of its ow
 MOST_OWN_LAYERS = 90  # engines allow 127 layers; the rest is for the engine image and overlays
 BLOCK_BYTES = 2**20
 _UNIT = 512  # tar's block
+_WRONG = "is not what its sha256 says"
 _USTAR_MOST = 8**11 - 1  # the largest size an octal field of ustar holds
 
-Open: TypeAlias = Callable[[FileEntry], AbstractContextManager[BinaryIO]]
+
+@dataclass(frozen=True)
+class Feed:
+    """The bytes of one file in chunks, and the error to raise when they are not what its sha256 says."""
+
+    chunks: Iterator[bytes]
+    wrong: Callable[[str], BackendError]  # "ends 5 bytes early" → the error, which names file and place
+
+
+Read: TypeAlias = Callable[[FileEntry], Feed]
 
 
 @dataclass(frozen=True)
@@ -55,14 +64,6 @@ class Layer:
         return first if len(self.files) == 1 else f"{first} and {len(self.files) - 1} more"
 
 
-class DamagedFile(Corrupt):
-    """A file is not what its hash says; carries which."""
-
-    def __init__(self, entry: FileEntry, what: str) -> None:
-        super().__init__("cache", f'"{entry.path}" {what}', "run mp apply again: it is fetched again")
-        self.entry = entry
-
-
 def layer_key(pairs: "Iterator[tuple[str, str]] | Sequence[tuple[str, str]]") -> str:
     return fingerprint([LAYOUT_VERSION, sorted([path, sha256] for path, sha256 in pairs)])
 
@@ -81,13 +82,13 @@ def layers(files: Sequence[FileEntry], overlays: Sequence[Overlay] = ()) -> tupl
     return tuple(result)
 
 
-def stream(layer: Layer, open_file: Open) -> Iterator[bytes]:
-    """The tar in blocks; every file is hashed on the way. Raises Missing, and DamagedFile before the end."""
+def stream(layer: Layer, read: Read) -> Iterator[bytes]:
+    """The tar in blocks; every file is hashed on the way. Raises what a feed raises, and its error for a wrong file before the end."""
     for name in _folders(layer.files):
         yield _header(name, 0, folder=True)
     for entry in layer.files:
         yield _header(f"{ROOT}/{entry.path}", entry.size_bytes, folder=False)
-        yield from _content(entry, open_file)
+        yield from _content(entry, read)
         if padding := -entry.size_bytes % _UNIT:
             yield bytes(padding)
     yield bytes(2 * _UNIT)
@@ -107,29 +108,21 @@ def _groups(large: Sequence[FileEntry]) -> list[tuple[FileEntry, ...]]:
     return [tuple(entry for _, entry in group) for _, group in groupby(placed, key=lambda pair: pair[0])]
 
 
-def _content(entry: FileEntry, open_file: Open) -> Iterator[bytes]:
+def _content(entry: FileEntry, read: Read) -> Iterator[bytes]:
+    feed = read(entry)
     hasher = hashlib.sha256()
     left = entry.size_bytes
-    try:
-        with open_file(entry) as handle:
-            while left and (block := handle.read(min(BLOCK_BYTES, left))):
-                hasher.update(block)
-                left -= len(block)
-                # The last block is only handed on when the whole file was right: a wrong one never completes.
-                if not left:
-                    _verify(entry, hasher.hexdigest(), longer=bool(handle.read(1)))
-                yield block
-    except OSError as problem:
-        raise Missing("cache", f'"{entry.path}" cannot be read: {problem.strerror or problem}') from problem
+    for chunk in feed.chunks:
+        hasher.update(chunk)
+        left -= len(chunk)
+        # The last chunk is only handed on when the whole file was right: a wrong one never completes.
+        if left <= 0 and (left or next(feed.chunks, b"") or hasher.hexdigest() != entry.sha256):
+            raise feed.wrong(_WRONG)
+        yield chunk
     if left:
-        raise DamagedFile(entry, f"ends {left:,} bytes early")
-    if not entry.size_bytes:
-        _verify(entry, hasher.hexdigest(), longer=False)
-
-
-def _verify(entry: FileEntry, found: str, *, longer: bool) -> None:
-    if longer or found != entry.sha256:
-        raise DamagedFile(entry, "is not what its sha256 says")
+        raise feed.wrong(f"ends {left:,} bytes early")
+    if not entry.size_bytes and hasher.hexdigest() != entry.sha256:
+        raise feed.wrong(_WRONG)
 
 
 def _folders(files: Sequence[FileEntry]) -> list[str]:

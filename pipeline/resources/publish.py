@@ -5,19 +5,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 from pipeline.clients.repository import BLOCK_BYTES, ImageManifest, Repository, blobs, contents
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Missing
 from pipeline.core.image import Registry
-from pipeline.core.model import FileEntry, Overlay
+from pipeline.core.protocols import Source
 from pipeline.core.report import Emit, Progress
 from pipeline.core.resource import Address, Transfer
 from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, assemble, held_layers, known_layers
 from pipeline.resources.cache import Cache
-from pipeline.resources.layers import DamagedFile, Layer, stream
+from pipeline.resources.feed import DamagedCopy, Feeds
+from pipeline.resources.layers import Layer, stream
 from pipeline.resources.recipe import Recipe
 
 REPORTED_BYTES = 64 * 2**10  # smaller blocks are headers and padding
@@ -38,8 +38,9 @@ class Shop:
 class Publisher:
     """Pushes what is missing. What was pushed by this process is taken over by other repositories, not sent again."""
 
-    def __init__(self, cache: Cache, repositories: OpenRepository) -> None:
+    def __init__(self, cache: Cache, sources: Mapping[str, Source], repositories: OpenRepository) -> None:
         self._cache = cache
+        self._feeds = Feeds(cache, sources)
         self._open = repositories
         self._uploads = threading.BoundedSemaphore(UPLOADS)
         self._guard = threading.Lock()  # of the two below
@@ -58,12 +59,11 @@ class Publisher:
         total = Transfer(reused_bytes=self._engine_bytes(shop))
         for layer in shop.recipe.layers:
             found = known.get(layer.key)
-            if found is None:
-                total += Transfer(push_bytes=layer.size_bytes, exact=False)
-            elif any(one.has(found, layer.size_bytes) for one in (shop.repository, shop.sibling)):
+            if found and any(one.has(found, layer.size_bytes) for one in (shop.repository, shop.sibling)):
                 total += Transfer(reused_bytes=layer.size_bytes)
             else:
-                total += Transfer(push_bytes=layer.size_bytes)
+                straight_bytes = self._feeds.straight_bytes(shop.recipe.model, layer)
+                total += Transfer(straight_bytes, layer.size_bytes, exact=found is not None)
         return total
 
     def standing(self, shop: Shop, reference: str) -> ImageManifest | None:
@@ -184,16 +184,17 @@ class Publisher:
         )
 
     def _upload(self, shop: Shop, layer: Layer, known: Digest | None, meter: "_Meter") -> Digest:
-        opening = partial(_open_overlay, layer.overlay) if layer.overlay else self._cache.open
-        try:
-            return shop.repository.push(
-                known, layer.size_bytes, lambda: meter.counted(layer, stream(layer, opening))
-            )
-        except DamagedFile as problem:
-            if layer.overlay:
-                raise Corrupt(layer.overlay.file, "changed after it was read", "run it again") from problem
-            self._cache.discard(problem.entry.sha256)
-            raise
+        """Send one layer. A copy in the cache that is damaged is gone then: what need not be there is read from its source."""
+        model = shop.recipe.model
+        read = self._feeds.of(model, layer)
+        while True:
+            try:
+                return shop.repository.push(
+                    known, layer.size_bytes, lambda: meter.counted(layer, stream(layer, read))
+                )
+            except DamagedCopy:
+                if model.cached:
+                    raise
 
 
 class _Meter:
@@ -233,7 +234,3 @@ def _blocks(source: Repository, layer: Digest) -> Iterator[bytes]:
     with source.open_blob(layer) as blob:
         while block := blob.read(BLOCK_BYTES):
             yield block
-
-
-def _open_overlay(overlay: Overlay, entry: FileEntry) -> BinaryIO:
-    return Path(overlay.file).open("rb")

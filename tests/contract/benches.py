@@ -175,7 +175,7 @@ def weights_bench(where: Where, request: pytest.FixtureRequest, folder: Path) ->
     registry, cache = where(request, folder), Cache(folder / "cache")
     wanted = image.weights_image(engine.model(folder, cache), registry, OWNER.project)
     changed = image.weights_image(engine.model(folder / "other", cache, "grey"), registry, OWNER.project)
-    driver = ImageDriver(cache, Repositories({}), OWNER)
+    driver = ImageDriver(cache, {}, Repositories({}), OWNER)
     yield Bench(driver, wanted, changed, partial(move_tag, wanted), kept=True)
 
 
@@ -188,7 +188,7 @@ def image_bench(where: Where, request: pytest.FixtureRequest, folder: Path) -> I
     base = image.engine_name(build, registry)
     made = put_image(Repositories({})(registry, base.repository), base.tag, b"engine" * 100)
     inputs = {need: Observed(State(), digest=made) for need in wanted.needs}
-    driver = ImageDriver(cache, Repositories({}), OWNER)
+    driver = ImageDriver(cache, {}, Repositories({}), OWNER)
     yield Bench(driver, wanted, changed, partial(move_tag, wanted), inputs, kept=True)
 
 

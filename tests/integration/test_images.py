@@ -61,7 +61,7 @@ class Bench:
 
     @property
     def driver(self) -> ImageDriver:
-        return ImageDriver(self.cache, Repositories(self.environ), OWNER)
+        return ImageDriver(self.cache, {}, Repositories(self.environ), OWNER)
 
     def model(self, **files: bytes) -> Model:
         """These files, verified in the cache."""

@@ -46,7 +46,7 @@ class Desk:
 
     @property
     def driver(self) -> ImageDriver:
-        return ImageDriver(self.cache, Repositories({}), OWNER)
+        return ImageDriver(self.cache, {}, Repositories({}), OWNER)
 
     def registry(self, name: str = "here") -> Registry:
         return Registry(name, layout=str(self.folder / name))
