@@ -9,7 +9,7 @@ form, `str(reference)`. The rules of each scheme are in the functions below, wit
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -78,10 +78,15 @@ def parse(text: str, root: Path, aliases: Mapping[str, str] = {}) -> Reference:
 
     Asks no network and no disk. No message holds a password or a query: both may be secrets.
     """
-    alias = _ALIAS.fullmatch(text)
-    if alias is not None and alias[1] in aliases:
-        return _behind(alias[1], alias[2] or "", root, aliases)
+    if name := alias_of(text, aliases):
+        return _behind(name, text.removeprefix(name), root, aliases)
     return _parse(text, root, aliases)
+
+
+def alias_of(text: str, aliases: Collection[str]) -> str | None:
+    """The alias that a text begins with, alone or with a tag or digest behind it."""
+    found = _ALIAS.fullmatch(text)
+    return found[1] if found is not None and found[1] in aliases else None
 
 
 def scheme_of(source: str) -> str:
@@ -91,12 +96,9 @@ def scheme_of(source: str) -> str:
 
 def _behind(name: str, version: str, root: Path, aliases: Mapping[str, str]) -> Reference:
     """What an alias stands for, at a version of the user's."""
-    other = _ALIAS.fullmatch(aliases[name])
-    if other is not None and other[1] in aliases:
-        hint = f'write what "{other[1]}" stands for'
-        raise UserError(
-            [error(f'alias "{name}" stands for "{other[1]}", which is an alias itself', hint=hint)]
-        )
+    if other := alias_of(aliases[name], aliases):
+        hint = f'write what "{other}" stands for'
+        raise UserError([error(f'alias "{name}" stands for "{other}", which is an alias itself', hint=hint)])
     try:
         found = _parse(aliases[name], root, {})
     except UserError as problem:

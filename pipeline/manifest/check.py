@@ -3,19 +3,16 @@ wrong key elsewhere hides nothing. Used by read."""
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path as Folder
 
 from pipeline.core.diagnostic import Diagnostic, error, warning
 from pipeline.core.digest import Json
-from pipeline.core.errors import UserError
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.core.size import size_bytes
 from pipeline.manifest.arguments import check_arguments
 from pipeline.manifest.marks import Path, Tree
-from pipeline.manifest.spec import ModelSpec
-from pipeline.manifest.wording import did_you_mean, named, nearest
-from pipeline.sources import parse_source, scheme_of
+from pipeline.manifest.source import check_sources, lacks
+from pipeline.manifest.wording import did_you_mean, named
 from pipeline.templates import TEMPLATES
 
 KEY = "="  # in a pattern: the keys themselves are the references
@@ -40,10 +37,10 @@ def check(sections: dict[str, Json], tree: Tree, folder: Folder) -> list[Diagnos
     for name, model in _mapping(sections.get("models")).items():
         if isinstance(model, dict):
             found += _model(name, model, sections, tree)
-            found += _source(name, model, tree, folder)
             found += _chat(name, model, tree, folder)
             found += _sizes(name, model, tree)
             found += check_arguments(name, model, sections, tree)
+    found += check_sources(sections, tree, folder)
     found += _registry(sections, tree)
     found += _collisions(sections, tree)
     return found
@@ -77,32 +74,13 @@ def _model(
     name: str, model: Mapping[str, Json], sections: Mapping[str, Json], tree: Tree
 ) -> Iterator[Diagnostic]:
     where = tree.where("models", name)
-    if _lacks(model, "template") and "template" not in _mapping(sections.get("defaults")):
+    if lacks(model, "template") and "template" not in _mapping(sections.get("defaults")):
         hint = f"add template: {' or '.join(sorted(TEMPLATES))}, here or under `defaults:`"
         yield error(f"{name}: no template", where, hint, name)
-    if model.get("targets") == {} or _lacks(model, "targets"):
+    if model.get("targets") == {} or lacks(model, "targets"):
         yield warning(
             f"{name}: no target, nothing is done for it", where, "add one under its `targets:`", name
         )
-
-
-def _source(name: str, model: Mapping[str, Json], tree: Tree, folder: Folder) -> Iterator[Diagnostic]:
-    source = model.get("source")
-    if not isinstance(source, str) or not source:
-        return
-    where = tree.where_value("models", name, "source")
-    try:
-        scheme = scheme_of(parse_source(source, folder))
-    except UserError as problem:
-        for one in problem.diagnostics:
-            yield replace(one, summary=f"{name}: {one.summary}", where=where, model=name)
-        return
-    if scheme == "file" and "version" in model:
-        place = tree.where("models", name, "version")
-        yield error(f"{name}: a folder has no version", place, "remove it: its content is the version", name)
-    elif scheme != "file" and _lacks(model, "version"):
-        hint = 'add version: main, or a tag or a commit, quoted: "4e1a6b0"'
-        yield error(f'{name}: "version" is missing', where, hint, name)
 
 
 def _chat(name: str, model: Mapping[str, Json], tree: Tree, folder: Folder) -> Iterator[Diagnostic]:
@@ -174,13 +152,6 @@ def _claims(
         yield "port", (str(host or "this machine"), "port", str(port))
     if isinstance(own := options.get("name"), str):
         yield "name", (name, "name", own)
-
-
-def _lacks(model: Mapping[str, Json], key: str) -> bool:
-    """The key is not there, nor misspelt: that is reported already."""
-    return key not in model and not any(
-        nearest(word, [key]) for word in model if word not in ModelSpec.model_fields
-    )
 
 
 def _mapping(value: Json) -> Mapping[str, Json]:

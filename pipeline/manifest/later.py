@@ -17,7 +17,6 @@ LATER = (
     Later(("include",), (), "models of other files"),
     Later(("policy", "max_usd_per_hour"), (), "prices"),
     Later(("policy", "max_usd_increase"), (), "prices"),
-    Later(("aliases",), (), "short names for references"),
     Later(("moved",), (), "renaming without replacing"),
     Later(("max_deletes",), (), "a limit on deletes"),
     Later(("inventory", "backend"), ("git", "kubernetes", "s3"), "an inventory outside this folder"),

@@ -128,11 +128,11 @@ class ModelSpec(Spec):
     """One model: where it comes from, how it is served and where it runs."""
 
     source: Text = Field(
-        description="Where the weights are: `hf://Qwen/Qwen3-8B`, or a folder: `./checkpoint`"
+        description="Where the weights are: `hf://Qwen/Qwen3-8B`, an alias, or a folder: `./checkpoint`"
     )
     version: Text | None = Field(
         default=None,
-        description="Branch, tag or commit, pinned in models.lock; needed for hf://, not for folders",
+        description="Branch, tag or commit, pinned in models.lock; needed for hf:// unless `source` has it, not for folders",
     )
     files: FilesSpec = Field(default=FilesSpec(), description="Which files of the source belong to the model")
     tokenizer: PartSpec | None = Field(
@@ -202,6 +202,9 @@ class Manifest(Spec):
     )
     inventory: InventorySpec = Field(
         default=InventorySpec(), description="Where the list of what is owned is kept"
+    )
+    aliases: dict[Name, Text] = Field(
+        default={}, description="Short names for references: `qwen: hf://Qwen/Qwen3-8B`"
     )
     policy: PolicySpec = Field(default=PolicySpec(), description="What plans must keep to")
     secrets: dict[Name, SecretSpec] = Field(default={}, description="Secrets by name: where each is found")
