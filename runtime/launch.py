@@ -19,6 +19,7 @@ class Launch:
     served_name: str
     host: str
     port: int
+    adapters: Mapping[str, str]  # name → folder inside the model's
     argv: tuple[str, ...]
     env: Mapping[str, str]
     secrets: Mapping[str, str]  # environment variable → file that holds its value
@@ -62,6 +63,7 @@ def _parse(text: str, where: str) -> Launch:
             served_name=str(document["served_name"]),
             host=str(document["host"]),
             port=int(document["port"]),
+            adapters={str(name): str(folder) for name, folder in document["adapters"].items()},
             argv=tuple(map(str, document["argv"])),
             env={str(name): str(value) for name, value in document["env"].items()},
             secrets={str(name): str(file) for name, file in document["secrets"].items()},

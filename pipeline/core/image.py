@@ -111,6 +111,9 @@ class Launch:
     argv: tuple[str, ...]  # the engine's own flags
     env: Mapping[str, str]
     secrets: Mapping[str, str]  # environment variable → secret name; a target says which file holds it
+    adapters: Mapping[str, str] = field(
+        default_factory=dict
+    )  # name → folder inside the model's: "adapters/fr"
     port: int = 8000
     shm_bytes: int = 0
     start_timeout_s: int = 600

@@ -33,6 +33,7 @@ class Facts:
     head_dim: int | None = None
     vocab_size: int | None = None
     context_tokens: int | None = None
+    lora_rank: int | None = None  # of an adapter
     chat_template_sha256: str | None = None
     license: str | None = None
     license_sha256: str | None = None
@@ -73,6 +74,11 @@ class Part:
     role: str  # its key in models.lock: "tokenizer", "config", "adapters.fr"
     artifact: Artifact
     folder: str = ""  # where its files lie in the model's folder: "adapters/fr"; "" is beside the weights
+
+    @property
+    def adapter(self) -> str:
+        """Its name when it is an adapter: "fr"; else ""."""
+        return self.role.removeprefix("adapters.") if self.role.startswith("adapters.") else ""
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from pipeline.core.digest import Json
 from pipeline.core.errors import MpError
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Source
+from pipeline.core.reference import scheme_of
 from pipeline.engine.parts import Key
 from pipeline.engine.resolve import READERS, choose_variants, source_specs
 from pipeline.engine.world import World
-from pipeline.sources import scheme_of
-from pipeline.sources.choice import WEIGHTS as WEIGHT_SUFFIXES
-from pipeline.sources.choice import suffix
+from pipeline.sources.kinds import WEIGHTS, Kind, kind_of
 
 CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")  # compared key by key
 MOST_BYTES = 10 << 20  # of a config that is read
+HEAVY = WEIGHTS | {Kind.PICKLE}
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _others(old: Artifact, new: Artifact) -> Iterator[Difference]:
 
 
 def _by_path(artifact: Artifact, *, weights: bool) -> dict[str, FileEntry]:
-    return {e.path: e for e in artifact.files if (suffix(e.path) in WEIGHT_SUFFIXES) is weights}
+    return {e.path: e for e in artifact.files if (kind_of(e.path) in HEAVY) is weights}
 
 
 def _is_tokenizer(path: str) -> bool:

@@ -8,9 +8,9 @@ from pipeline.core.model import Artifact
 from pipeline.engine.parts import Key, label
 from pipeline.manifest.read import Document
 from pipeline.manifest.spec import LicensesSpec, PolicySpec
-from pipeline.sources.choice import CODE, PICKLES, suffix
+from pipeline.sources.kinds import Kind, kind_of
 
-FORMATS = {".safetensors": "safetensors", ".gguf": "gguf", **dict.fromkeys(PICKLES, "pickle")}
+FORMATS = {Kind.SAFETENSORS: "safetensors", Kind.GGUF: "gguf", Kind.PICKLE: "pickle"}
 
 
 def breaches(
@@ -33,7 +33,7 @@ def _of_one(
     for kind in sorted(_formats(artifact) - set(policy.formats)):
         allowed = ", ".join(policy.formats) or "none"
         yield ("formats",), f"{owner}: weights as {kind}; policy allows {allowed}", None
-    code = [entry.path for entry in artifact.files if suffix(entry.path) in CODE]
+    code = [entry.path for entry in artifact.files if kind_of(entry.path) is Kind.CODE]
     if code and policy.remote_code == "deny":
         yield ("remote_code",), f"{owner}: {_some(code)} is code; policy denies all of it", None
     if facts.gated and policy.gated == "deny":
@@ -43,7 +43,7 @@ def _of_one(
 
 
 def _formats(artifact: Artifact) -> set[str]:
-    return {FORMATS[end] for entry in artifact.files if (end := suffix(entry.path)) in FORMATS}
+    return {FORMATS[kind] for entry in artifact.files if (kind := kind_of(entry.path)) in FORMATS}
 
 
 def _license(rule: LicensesSpec, license: str | None) -> str | None:

@@ -6,9 +6,10 @@ from typing import Any
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, warning
 from pipeline.core.model import Artifact
+from pipeline.core.reference import scheme_of
 from pipeline.core.resource import owner_of
 from pipeline.engine.resolve import Pins
-from pipeline.sources import NEAR, scheme_of
+from pipeline.sources import NEAR
 
 
 def open_bases(pins: Pins, built: frozenset[str]) -> tuple[Diagnostic, ...]:

@@ -14,9 +14,10 @@ from pipeline.core.errors import Missing, MpError
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import WEIGHTS, Artifact, Hardware
 from pipeline.core.protocols import SourceSpec
+from pipeline.core.reference import parse, scheme_of
 from pipeline.engine.parts import Declared, Key, declared, label
 from pipeline.engine.world import World
-from pipeline.sources import NEAR, parse_source, scheme_of
+from pipeline.sources import NEAR
 
 READERS = 8  # metadata requests at once
 K = TypeVar("K")
@@ -103,8 +104,8 @@ def source_specs(world: World, name: str) -> dict[str, SourceSpec]:
 
 
 def _spec(world: World, one: Declared) -> SourceSpec:
-    reference = parse_source(one.source, world.settings.root)
-    return SourceSpec(reference, one.version or "", one.filter)
+    reference = parse(one.source, world.settings.root, world.manifest.aliases)
+    return SourceSpec(reference.source, reference.version or one.version or "", one.filter)
 
 
 def template_of(world: World, name: str) -> str:

@@ -180,7 +180,7 @@ def _absolute(source: str, root: Path) -> str:
 
 
 def _folder(root: Path) -> str:
-    return f"file://{os.path.normpath(root.absolute())}"  # as sources.parse_source spells it
+    return f"file://{os.path.normpath(root.absolute())}"  # as core.reference spells it
 
 
 def _pretty(value: Json, indent: str) -> str:

@@ -46,6 +46,7 @@ class FactsPin(Spec):
     head_dim: int | None = Field(default=None, description="Width of one head")
     vocab_size: int | None = Field(default=None, description="Tokens of its vocabulary")
     context_tokens: int | None = Field(default=None, description="Longest context in tokens")
+    lora_rank: int | None = Field(default=None, description="Rank of an adapter")
     chat_template_sha256: str | None = Field(default=None, description="Hash of its chat template")
     license: str | None = Field(default=None, description="Licence as the source names it")
     license_sha256: str | None = Field(default=None, description="Hash of the licence's text")

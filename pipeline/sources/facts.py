@@ -10,6 +10,7 @@ from pipeline.core.errors import Refused
 from pipeline.core.model import Facts
 
 CONFIG, TOKENIZER, TEMPLATE, CARD = "config.json", "tokenizer_config.json", "chat_template.jinja", "README.md"
+ADAPTER = "adapter_config.json"  # of PEFT: what makes a folder an adapter
 CONFIGS = (CONFIG, TOKENIZER, "processor_config.json", "preprocessor_config.json")  # may name code to run
 
 _LICENSE = re.compile(r"(licen[cs]e|copying)([._-].*)?", re.IGNORECASE)
@@ -23,7 +24,7 @@ def license_file(paths: Collection[str]) -> str | None:
 
 def telling(paths: Collection[str]) -> tuple[str, ...]:
     """The files of a model that `facts` reads, when they are there."""
-    named = {CONFIG, TOKENIZER, TEMPLATE, CARD, *CONFIGS, license_file(paths)}
+    named = {CONFIG, ADAPTER, TOKENIZER, TEMPLATE, CARD, *CONFIGS, license_file(paths)}
     return tuple(path for path in sorted(paths) if path in named)
 
 
@@ -49,6 +50,7 @@ def facts(files: Mapping[str, bytes], license: str | None = None, gated: bool | 
         head_dim=head_dim,
         vocab_size=_number(flat, "vocab_size"),
         context_tokens=_number(flat, "max_position_embeddings", "n_positions", "max_sequence_length"),
+        lora_rank=_number(_json(files.get(ADAPTER)), "r"),
         chat_template_sha256=_template(files),
         license=license or _card_license(files.get(CARD)),
         license_sha256=sha256(files[licence]).hexdigest() if licence else None,

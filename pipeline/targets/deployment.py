@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.digest import Json
 from pipeline.core.image import Launch
 from pipeline.core.model import FileEntry, Model, Overlay, Question, Secret
+from pipeline.core.protocols import Place
 
 # Parts of a launch document that say where, not what: they differ between machines and are no drift.
 _WHERE = ("format_version", "model", "host", "port", "secrets")
@@ -29,11 +32,22 @@ def recipe_of(model: Model, launch: Launch) -> Recipe:
     )
 
 
+def keeps_nothing(place: Place[Any], model: Model, instead: str) -> Diagnostic:
+    """What is wrong with mounting the weights of a model that goes straight from its source into images."""
+    return error(
+        f'{model.name}: "{place.name}" reads the weights from the cache, and this model keeps none there',
+        place.where,
+        f"{instead}, or keep them: without cache: none and --no-cache",
+        model.name,
+    )
+
+
 def launch_of(launch: Launch) -> dict[str, Json]:
     """The launch as compared: what the engine is told, with the names of its secrets."""
     return {
         "template": launch.template,
         "served_name": launch.served_name,
+        "adapters": dict(launch.adapters),
         "argv": list(launch.argv),
         "env": dict(launch.env),
         "secrets": dict(launch.secrets),

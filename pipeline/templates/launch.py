@@ -22,6 +22,7 @@ class LaunchDocument(BaseModel):
     served_name: str = Field(description="Name that requests use")
     host: str = Field(description="Address to listen on")
     port: int = Field(ge=1, le=65535, description="Port to listen on")
+    adapters: dict[str, str] = Field(description="Adapters by name: their folders inside the model's")
     argv: tuple[str, ...] = Field(description="The engine's own flags")
     env: dict[str, str] = Field(description="Environment variables")
     secrets: dict[str, str] = Field(description="Environment variable → file that holds its value")
@@ -40,6 +41,7 @@ def document(
         served_name=launch.served_name,
         host=host,
         port=port,
+        adapters=dict(sorted(launch.adapters.items())),
         argv=launch.argv,
         env=dict(sorted(launch.env.items())),
         secrets=dict(sorted(secrets.items())),

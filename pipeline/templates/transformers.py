@@ -1,8 +1,9 @@
 """Template transformers: any causal language model behind our own server, runtime/transformers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Engine, Launch, Variant
@@ -31,7 +32,11 @@ class Transformers:
 
     def launch(self, model: Model, variant: Variant) -> Launch:
         known = release(NAME, variant.version)
-        if wrong := tuple(problems(model, known.own, known.flags, "the transformers server")):
+        wrong = (
+            *problems(model, known.own, known.flags, "the transformers server"),
+            *_adapter_problems(model),
+        )
+        if wrong:
             raise UserError(wrong)
         chosen = arguments({**_own_args(model, variant), **model.args}, known.switches)
         return Launch(
@@ -43,6 +48,12 @@ class Transformers:
             shm_bytes=known.shm_bytes.get(variant.name, 0),
             start_timeout_s=variant.start_timeout_s,
         )
+
+
+def _adapter_problems(model: Model) -> Iterator[Diagnostic]:
+    if any(part.adapter for part in model.parts):
+        summary = f"{model.name}: adapters: the transformers server serves none"
+        yield error(summary, model.where, "use template: vllm", model.name)
 
 
 def _own_args(model: Model, variant: Variant) -> Mapping[str, Json]:

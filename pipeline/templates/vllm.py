@@ -1,6 +1,6 @@
 """Template vllm: vLLM's OpenAI-compatible server, on GPUs or on CPU."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.diagnostic import Diagnostic, error
@@ -15,6 +15,17 @@ from pipeline.templates.secrets import secrets
 
 NAME = "vllm"
 API_KEY = "VLLM_API_KEY"
+LORA_RANKS = (
+    1,
+    8,
+    16,
+    32,
+    64,
+    128,
+    256,
+    320,
+    512,
+)  # what --max-lora-rank takes (vLLM 0.32.0, config/lora.py)
 
 
 @dataclass(frozen=True)
@@ -38,13 +49,14 @@ class Vllm:
         )
         if wrong:
             raise UserError(wrong)
-        args = {**_own_args(model, variant), **model.args}
+        args = {**_own_args(model, variant), **{flag_name(name): value for name, value in model.args.items()}}
         return Launch(
             template=NAME,
             served_name=model.name,
             argv=merged(variant.args, arguments(args, known.switches)),
             env={**variant.env, **model.env},
             secrets=secrets(model, API_KEY),
+            adapters={part.adapter: part.folder for part in model.parts if part.adapter},
             shm_bytes=known.shm_bytes.get(variant.name, 0) * max(model.hardware.gpus, 1),
             start_timeout_s=variant.start_timeout_s,
         )
@@ -52,9 +64,18 @@ class Vllm:
 
 def _own_args(model: Model, variant: Variant) -> Mapping[str, Json]:
     args: dict[str, Json] = {"max-model-len": model.max_model_len}
+    if adapters := [part for part in model.parts if part.adapter]:
+        args |= _lora_args([part.artifact.facts.lora_rank for part in adapters])
     if variant.name == "cuda":
         args["tensor-parallel-size"] = model.hardware.gpus // _other_ranks(model)
     return args
+
+
+def _lora_args(ranks: Sequence[int | None]) -> Mapping[str, Json]:
+    """Room for every adapter at once, and for the largest rank where it is told."""
+    largest = max((rank for rank in ranks if rank is not None), default=None)
+    room = next((step for step in LORA_RANKS if largest is not None and step >= largest), None)
+    return {"max-loras": len(ranks), "max-lora-rank": room}
 
 
 def _other_ranks(model: Model) -> int:

@@ -19,6 +19,9 @@ else:
 def command(launch: "launches.Launch", python: str) -> list[str]:
     """vLLM's own argument list."""
     flags = ["--served-model-name", launch.served_name, "--host", launch.host, "--port", str(launch.port)]
+    if launch.adapters:
+        modules = (f"{name}={launch.model}/{folder}" for name, folder in sorted(launch.adapters.items()))
+        flags += ["--enable-lora", "--lora-modules", *modules]
     return [python, "-m", *entry(launch.model), *flags, *launch.argv]
 
 

@@ -17,9 +17,9 @@ from pipeline.cli.views.waiting import Waiting
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import Hardware
 from pipeline.core.protocols import SourceSpec
+from pipeline.core.reference import parse
 from pipeline.engine.world import World
 from pipeline.resources.pin import unpinned
-from pipeline.sources import parse_source
 from pipeline.templates import TEMPLATES
 
 MANIFEST = """\
@@ -62,7 +62,7 @@ def test_sources_and_engines_are_named_as_people_know_them(world: World, tmp_pat
     named: list[str] = []
     told = recorded(world, named)
 
-    found = told.sources["file"].resolve(SourceSpec(parse_source("./weights", tmp_path), ""), None)
+    found = told.sources["file"].resolve(SourceSpec(parse("./weights", tmp_path).source, ""), None)
     told.pin_engine(TEMPLATES["vllm"].variant("0.32.0", Hardware("cpu", 0)), "linux/amd64", None)
 
     assert named == ["resolving ./weights", "resolving vllm-0.32.0-cpu"]

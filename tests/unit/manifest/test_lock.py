@@ -14,8 +14,8 @@ from pipeline.core.errors import UserError
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import Artifact, Facts, FileEntry, Filter
 from pipeline.core.protocols import SourceSpec
+from pipeline.core.reference import parse
 from pipeline.manifest.lock import Lock, dump, engine_key, read_lock, write_lock
-from pipeline.sources import parse_source
 
 SHA = "0123456789abcdef" * 4
 ENGINE = Engine(
@@ -59,7 +59,7 @@ def test_no_lock_is_an_empty_lock(tmp_path: Path) -> None:
 
 
 def test_folders_of_the_checkout_are_locked_relative_to_it(tmp_path: Path) -> None:
-    source = parse_source("./checkpoint", tmp_path / "here")
+    source = parse("./checkpoint", tmp_path / "here").source
     lock = Lock({"tiny": {"weights": Artifact(source, "", f"sha256-{SHA}", FILES)}})
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
@@ -70,7 +70,7 @@ def test_folders_of_the_checkout_are_locked_relative_to_it(tmp_path: Path) -> No
     (tmp_path / "there" / "models.lock").write_text(text)
     assert read_lock(tmp_path / "here" / "models.lock") == lock
     moved = read_lock(tmp_path / "there" / "models.lock").models["tiny"]["weights"]
-    assert moved.source == parse_source("./checkpoint", tmp_path / "there")
+    assert moved.source == parse("./checkpoint", tmp_path / "there").source
 
 
 def test_writing_replaces_the_file_whole(tmp_path: Path) -> None:

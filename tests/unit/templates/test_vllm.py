@@ -7,8 +7,9 @@ import pytest
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
 from pipeline.core.image import Engine, Launch
-from pipeline.core.model import Artifact, Hardware, Model
+from pipeline.core.model import Artifact, Facts, Hardware, Model, Part
 from pipeline.templates.release import release, variant
+from pipeline.templates.transformers import Transformers
 from pipeline.templates.vllm import Vllm
 
 CPU = Hardware("cpu", 0)
@@ -70,3 +71,32 @@ def test_a_version_without_the_variant_names_those_that_have_it() -> None:
 def test_flags_are_those_of_the_version() -> None:
     assert "reasoning-effort-map" not in (release("vllm", "0.32.0").flags or ())
     assert "reasoning-effort-map" in (release("vllm", "0.33.0").flags or ())
+
+
+def adapter(name: str, rank: int | None) -> Part:
+    artifact = Artifact(f"hf://a/{name}", "main", "1" * 40, (), Facts(lora_rank=rank))
+    return Part(f"adapters.{name}", artifact, f"adapters/{name}")
+
+
+@pytest.mark.parametrize(("rank", "room"), [(1, 1), (4, 8), (16, 16), (48, 64), (512, 512)])
+def test_adapters_get_room_for_all_of_them_and_for_the_largest_rank(rank: int, room: int) -> None:
+    template = Vllm()
+    model = replace(MODEL, parts=(adapter("fr", rank), adapter("de", 1)))
+    launch = template.launch(model, template.variant(None, CPU))
+    assert launch.adapters == {"fr": "adapters/fr", "de": "adapters/de"}
+    assert {"--max-loras=2", f"--max-lora-rank={room}"} <= set(launch.argv)
+
+
+def test_room_for_adapters_is_the_users_where_he_names_it() -> None:
+    template = Vllm()
+    model = replace(MODEL, parts=(adapter("fr", None),), args={"max_lora_rank": 64, "max-loras": 4})
+    argv = template.launch(model, template.variant(None, CPU)).argv
+    assert [word for word in argv if "lora" in word] == ["--max-lora-rank=64", "--max-loras=4"]
+
+
+def test_transformers_server_refuses_adapters() -> None:
+    template = Transformers()
+    model = replace(MODEL, template="transformers", parts=(adapter("fr", 8),))
+    with pytest.raises(UserError) as caught:
+        template.launch(model, template.variant(None, CPU))
+    assert [problem.hint for problem in caught.value.diagnostics] == ["use template: vllm"]
