@@ -1,0 +1,157 @@
+"""Taking a model over from another cache: hash, add to mp's, and with `move` clear the other one. Used through resources/adopt."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline.core.digest import fingerprint
+from pipeline.core.errors import Corrupt
+from pipeline.core.model import Artifact, FileEntry, Filter
+from pipeline.core.protocols import SourceSpec
+from pipeline.core.report import Emit, Progress
+from pipeline.core.resource import Address
+from pipeline.resources.adopt import huggingface, instructlab
+from pipeline.resources.adopt.found import Found, inside, is_dotted, reading
+from pipeline.resources.blobs import OnBytes
+from pipeline.resources.cache import Cache
+from pipeline.resources.cached import Cached, below, read
+from pipeline.resources.reading import CHUNK_BYTES
+
+TAKEN = ".mp-taken"  # a folder of the other cache whose files are all in mp's, on its way out
+
+
+def take(found: Found, cache: Cache, emit: Emit, *, move: bool = False) -> Cached:
+    """Have the model in mp's cache, every file hashed. With `move` the other cache gives it up, once it is all here.
+
+    Raises Refused for links that lead out of the other cache, Corrupt when a file is not what its name there says, and
+    what Cache.add raises; then the other cache is as it was. May be repeated.
+    """
+    real = {path: inside(found, path) for path in sorted(found.files)}
+    with reading(found.root):
+        files = _hashed(found, real, emit)
+    content = [[entry.path, entry.sha256, entry.size_bytes] for entry in files]
+    pin = found.pin or f"sha256-{fingerprint(content)}"
+    only = Filter(include=tuple(real))  # nobody knows here whether this is all that another choice would take
+    for version in found.versions or ("",):
+        artifact = Artifact(found.source, version, pin, files, filter=only)
+        try:
+            cache.add(artifact, _Files(artifact, real), emit, Address(found.source))
+        except Corrupt as problem:
+            raise Corrupt(f"cache {found.root}", problem.message, _hint(found)) from problem
+    if move:
+        with reading(found.root):
+            _clear(found)
+    folder = cache.folder(artifact)
+    return next(entry for entry in read(cache.root) if entry.path == folder)
+
+
+class _Files:
+    """The files of a found model as a source."""
+
+    def __init__(self, artifact: Artifact, real: Mapping[str, Path]) -> None:
+        self._artifact = artifact
+        self._real = real
+
+    def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
+        return self._artifact
+
+    @contextlib.contextmanager
+    def open(self, artifact: Artifact, entry: FileEntry, start: int) -> Iterator[BinaryIO]:
+        with self._real[entry.path].open("rb") as file:
+            file.seek(start)
+            yield file
+
+
+def _hint(found: Found) -> str:
+    return f"the file is damaged there: delete {found.folder}, and pull the model instead"
+
+
+def _hashed(found: Found, real: Mapping[str, Path], emit: Emit) -> tuple[FileEntry, ...]:
+    """Size and sha256 of each file; those whose names tell it are hashed when they are added."""
+    sizes = {path: file.stat().st_size for path, file in real.items()}
+    unknown = [path for path in real if path not in found.sha256s]
+    total_bytes, done_bytes = sum(sizes[path] for path in unknown), 0
+
+    def on_bytes(count: int) -> None:
+        nonlocal done_bytes
+        done_bytes += count
+        emit(Progress(Address(found.source), "hash", done_bytes, total_bytes))
+
+    sha256s = {path: _sha256(found, path, real[path], on_bytes) for path in unknown} | dict(found.sha256s)
+    return tuple(FileEntry(path, sizes[path], sha256s[path]) for path in sorted(real))
+
+
+def _sha256(found: Found, path: str, file: Path, on_bytes: OnBytes) -> str:
+    """Hash a file; what git would call it is checked where the other cache tells it."""
+    size_bytes = file.stat().st_size
+    sha256, sha1 = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+    with file.open("rb", buffering=0) as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            sha256.update(chunk)
+            if path in found.git_sha1s:
+                sha1.update(chunk)
+            on_bytes(len(chunk))
+    if found.git_sha1s.get(path, sha1.hexdigest()) != sha1.hexdigest():
+        raise Corrupt(f"cache {found.root}", f'"{path}" is not what its name there says', _hint(found))
+    return sha256.hexdigest()
+
+
+def _clear(found: Found) -> None:
+    """Remove a model's names, then the files that nothing else there leads to: a kill leaves no link that leads nowhere."""
+    for leftover in found.folder.parent.glob(f"{TAKEN}-*"):  # of a run that was killed here
+        shutil.rmtree(leftover, ignore_errors=True)
+    names = list(found.files.values())
+    if whole := _is_whole(found):
+        names = list(below(found.folder))
+    targets = {_target(name) for name in names if name.is_symlink()}
+    if whole:  # in one step: half a model looks like another one
+        leaving = found.folder.with_name(f"{TAKEN}-{found.folder.name}")
+        found.folder.rename(leaving)
+        shutil.rmtree(leaving)
+    else:
+        for name in names:
+            name.unlink(missing_ok=True)
+    _remove_targets(found.root, targets)
+    _remove_empty(found)
+    if found.origin == "huggingface":
+        huggingface.clear(found)
+
+
+def _is_whole(found: Found) -> bool:
+    """Nothing but bookkeeping would stay in the folder. Single GGUF files lie side by side in one that is never whole."""
+    taken = {*found.files.values()}
+    return found.folder != found.root / "models" and all(
+        name in taken or _is_bookkeeping(found, name) for name in below(found.folder)
+    )
+
+
+def _is_bookkeeping(found: Found, name: Path) -> bool:
+    path = name.relative_to(found.folder).as_posix()
+    return is_dotted(path) or (found.origin == "instructlab" and instructlab.is_note(name))
+
+
+def _target(link: Path) -> Path:
+    """Where a link points, without following what is there."""
+    return Path(os.path.normpath(link.parent / link.readlink()))
+
+
+def _remove_targets(root: Path, targets: set[Path]) -> None:
+    """Remove what links led to, unless another link still does, or it lies elsewhere."""
+    still = {_target(name) for name in below(root) if name.is_symlink()} if targets else set()
+    for target in targets - still:
+        if target.parent.resolve().is_relative_to(root.resolve()):
+            target.unlink(missing_ok=True)
+
+
+def _remove_empty(found: Found) -> None:
+    """Folders of the model that are empty now, and those above it."""
+    below_it = [Path(here) for here, _, _ in os.walk(found.folder, topdown=False)]
+    for folder in (*below_it, *found.folder.parents):
+        if folder in (found.root, found.root / "models"):
+            return
+        with contextlib.suppress(OSError):
+            folder.rmdir()
