@@ -87,7 +87,7 @@ class Hub:
             yield reply.body
 
     def small(self, repository: str, commit: str, file: HubFile) -> bytes:
-        """A file that is no LFS file, checked against the id that git gave it."""
+        """A whole small file, checked against the id that git or LFS gave it."""
         if file.size_bytes > SMALL_BYTES:
             raise BackendError(
                 self._system,
@@ -96,7 +96,7 @@ class Hub:
             )
         with self.open(repository, commit, file.path, 0) as stream:
             content = stream.read(SMALL_BYTES + 1)
-        if file.git_sha1 not in (None, _git_sha1(content)) or len(content) != file.size_bytes:
+        if not _is_listed(file, content):
             raise Corrupt(
                 self._system, f'"{file.path}" of "{repository}" is not what the Hub lists', "run it again"
             )
@@ -204,6 +204,14 @@ def _file(sibling: "RepoSibling") -> HubFile:
 def _license(model: "ModelInfo") -> str | None:
     said = model.card_data.get("license") if model.card_data is not None else None
     return said if isinstance(said, str) else None
+
+
+def _is_listed(file: HubFile, content: bytes) -> bool:
+    if len(content) != file.size_bytes:
+        return False
+    if file.sha256 is not None:
+        return hashlib.sha256(content).hexdigest() == file.sha256
+    return file.git_sha1 in (None, _git_sha1(content))
 
 
 def _git_sha1(content: bytes) -> str:

@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping
 from hashlib import sha256
 
 from pipeline.core.digest import canonical
-from pipeline.core.errors import Refused
 from pipeline.core.model import Facts
+from pipeline.sources.safety import configs
 
 CONFIG, TOKENIZER, TEMPLATE, CARD = "config.json", "tokenizer_config.json", "chat_template.jinja", "README.md"
 ADAPTER = "adapter_config.json"  # of PEFT: what makes a folder an adapter
-CONFIGS = (CONFIG, TOKENIZER, "processor_config.json", "preprocessor_config.json")  # may name code to run
 
 _LICENSE = re.compile(r"(licen[cs]e|copying)([._-].*)?", re.IGNORECASE)
 _CARD_LICENSE = re.compile(rb"\A---\s*\n(?:.*\n)*?license:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
@@ -23,8 +22,8 @@ def license_file(paths: Collection[str]) -> str | None:
 
 
 def telling(paths: Collection[str]) -> tuple[str, ...]:
-    """The files of a model that `facts` reads, when they are there."""
-    named = {CONFIG, ADAPTER, TOKENIZER, TEMPLATE, CARD, *CONFIGS, license_file(paths)}
+    """The small files that `facts` and `require_safe` read, when they are there."""
+    named = {CONFIG, ADAPTER, TOKENIZER, TEMPLATE, CARD, license_file(paths), *configs(paths)}
     return tuple(path for path in sorted(paths) if path in named)
 
 
@@ -56,16 +55,6 @@ def facts(files: Mapping[str, bytes], license: str | None = None, gated: bool | 
         license_sha256=sha256(files[licence]).hexdigest() if licence else None,
         gated=gated,
     )
-
-
-def refuse_code(reference: str, files: Mapping[str, bytes]) -> None:
-    """A config that names Python code of the repository is refused: `trust_remote_code` alone is no boundary."""
-    for path in CONFIGS:
-        if "auto_map" in _json(files.get(path)):
-            raise Refused(
-                f'{reference}: "{path}" has auto_map, so loading the model runs code of its own',
-                "allowing that is not supported yet; choose a model that the engine knows",
-            )
 
 
 def _json(content: bytes | None) -> dict[str, object]:

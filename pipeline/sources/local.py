@@ -14,8 +14,9 @@ from pipeline.core.digest import canonical, fingerprint
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Refused
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
-from pipeline.sources.choice import chosen, matches
-from pipeline.sources.facts import facts, refuse_code, telling
+from pipeline.sources.choice import Choice, choose, matches
+from pipeline.sources.facts import facts, telling
+from pipeline.sources.safety import require_safe
 
 TELLING_BYTES = 10 << 20  # a larger "small" file is not read for facts
 SETTLED_NS = 2_000_000_000  # younger files may still change without a new time stamp
@@ -39,8 +40,11 @@ class LocalSource:
         with _reading(spec.reference):
             listed = [path for path in _listed(root) if path not in OF_THE_PROJECT]
             _require_utf8(spec, listed)
-            paths = chosen(spec, listed)
-            entries = tuple(self._hashed(root, paths))
+            folder = _folder(root)
+            choice = choose(spec, {path: _size_bytes(folder, path) for path in listed})
+            if known is None:  # before hours of hashing
+                require_safe(spec, choice, _content(root, choice))
+            entries = tuple(self._hashed(root, choice.paths))
             if known is not None and (known.source, known.version, known.filter, known.files) == (
                 spec.reference,
                 spec.version,
@@ -48,10 +52,11 @@ class LocalSource:
                 entries,
             ):
                 return known  # equal content has equal facts
-            content = {path: _read(root, path) for path in telling(paths)}
-        refuse_code(spec.reference, content)
-        pin = fingerprint([[entry.path, entry.sha256, entry.size_bytes] for entry in entries])
-        return Artifact(spec.reference, spec.version, f"sha256-{pin}", entries, facts(content), spec.filter)
+            content = _content(root, choice)
+        require_safe(spec, choice, content, {entry.path: entry.sha256 for entry in entries})
+        pin = "sha256-" + fingerprint([[entry.path, entry.sha256, entry.size_bytes] for entry in entries])
+        said, left_out_bytes = facts(content), choice.left_out_bytes
+        return Artifact(spec.reference, spec.version, pin, entries, said, spec.filter, left_out_bytes)
 
     @contextlib.contextmanager
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> Iterator[BinaryIO]:
@@ -65,7 +70,7 @@ class LocalSource:
         memo = self._memo / f"{fingerprint(str(root))[:16]}.json"
         remembered = _remembered(memo)
         fresh: dict[str, tuple[Seen, str]] = {}
-        folder = os.path.dirname(root) if root.is_file() else str(root)  # noqa: PTH120  # many files: no Path for each
+        folder = _folder(root)
         for path in paths:
             file = f"{folder}/{path}"
             if os.path.islink(file):  # noqa: PTH114
@@ -87,6 +92,11 @@ class LocalSource:
 
 def _root(reference: str) -> Path:
     return Path(reference.removeprefix("file://"))
+
+
+def _folder(root: Path) -> str:
+    """Where the files lie, also of a model that is one file. A text: there are many files, and no Path for each."""
+    return str(root.parent if root.is_file() else root)
 
 
 @contextlib.contextmanager
@@ -154,6 +164,18 @@ def _seen(file: str) -> Seen:
 def _sha256(file: str) -> str:
     with Path(file).open("rb") as stream:
         return file_digest(stream, "sha256").hexdigest()
+
+
+def _size_bytes(folder: str, path: str) -> int:
+    """0 of what is no file: only choosing it says what is wrong with it."""
+    try:
+        return os.stat(f"{folder}/{path}").st_size  # noqa: PTH116
+    except OSError:
+        return 0
+
+
+def _content(root: Path, choice: Choice) -> dict[str, bytes]:
+    return {path: _read(root, path) for path in telling(choice.paths)}
 
 
 def _read(root: Path, path: str) -> bytes:

@@ -27,8 +27,9 @@ from pipeline.core.resource import (
     current_of,
     fields_of,
 )
-from pipeline.sources.choice import chosen
-from pipeline.sources.facts import facts, refuse_code, telling
+from pipeline.sources.choice import choose
+from pipeline.sources.facts import facts, telling
+from pipeline.sources.safety import require_safe
 
 KEPT = ("artifact", "engine", "image")  # a delete leaves them, as the real drivers do
 SHARED = ("artifact", "engine")  # several of them have one locator
@@ -129,14 +130,16 @@ class MemorySource:
 
     def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
         files = self._files(spec.reference, spec.version)
-        paths = chosen(spec, files)
+        choice = choose(spec, {path: len(content) for path, content in files.items()})
         entries = tuple(
-            FileEntry(path, len(files[path]), digest(files[path]).removeprefix("sha256:")) for path in paths
+            FileEntry(path, len(files[path]), digest(files[path]).removeprefix("sha256:"))
+            for path in choice.paths
         )
-        content = {path: files[path] for path in telling(paths)}
-        refuse_code(spec.reference, content)
+        content = {path: files[path] for path in telling(choice.paths)}
         pin = fingerprint([[e.path, e.sha256] for e in entries])[:40]
-        return Artifact(spec.reference, spec.version, pin, entries, facts(content), spec.filter)
+        require_safe(spec, choice, content, {e.path: e.sha256 for e in entries}, pin)
+        said = facts(content)
+        return Artifact(spec.reference, spec.version, pin, entries, said, spec.filter, choice.left_out_bytes)
 
     @contextmanager
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> Iterator[BinaryIO]:

@@ -107,7 +107,7 @@ def test_link_put_there_after_the_lock_is_refused(folder: Path, tmp_path: Path) 
 
 
 def test_pipe_is_refused(folder: Path, tmp_path: Path) -> None:
-    os.mkfifo(folder / "pipe")
+    os.mkfifo(folder / "pipe.json")
     with pytest.raises(Refused, match="no regular file"):
         LocalSource(tmp_path / "memo").resolve(spec(folder), None)
 
