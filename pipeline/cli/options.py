@@ -25,6 +25,12 @@ MaxDeletes: TypeAlias = Annotated[
         "--max-deletes", metavar="N", min=0, help="Most things that may be deleted; 3 or 10 % when left out"
     ),
 ]
+NoCache: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache", help="Weights go straight from their source into images, none stay on this disk"
+    ),
+]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 
 _VALUED = ("-C", "--chdir", "--env")

@@ -1,7 +1,8 @@
 """The project a command works on: models.yaml read and found right, settings, and the commit it stands at."""
 
+import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cli.options import Options
@@ -49,7 +50,12 @@ def read_project(options: Options) -> Project:
     document = read(options.folder / FILE)
     if document.manifest is None:
         raise UserError(document.diagnostics)
-    return Project(options, document, document.manifest, _origin(options.folder, document.name))
+    return Project(
+        options,
+        document,
+        document.manifest,
+        replace(_origin(options.folder, document.name), machine=platform.node()),
+    )
 
 
 def _origin(folder: Path, file: str) -> Origin:

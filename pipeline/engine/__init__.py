@@ -57,6 +57,7 @@ class Selection:
     models: tuple[str, ...] = ()  # names in the manifest; empty is all
     destroy: bool = False  # nothing is desired any more
     max_deletes: int | None = None
+    cached: bool = True  # False: no weights are kept on this disk, whatever the entries say
 
 
 ALL = Selection()
@@ -70,7 +71,7 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     began = time.monotonic()
     names = _names(world, selection)
     inventory = world.store.load()
-    pins, composition = _desired(world, () if selection.destroy else names)
+    pins, composition = _desired(world, () if selection.destroy else names, cached=selection.cached)
     if world.locked and pins.stale:
         raise Stale("models.lock is stale: " + "; ".join(pins.stale), "run mp lock and commit models.lock")
     gone, notes = _gone(world, names, selection, composition, inventory)
@@ -165,7 +166,7 @@ def _names(world: World, selection: Selection) -> tuple[str, ...]:
 
 
 def _desired(
-    world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset()
+    world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset(), *, cached: bool = True
 ) -> tuple[Pins, Composition]:
     """Pins and resources. Engines are pinned only when a resource builds on them: publishing weights needs none."""
     names = tuple(names)
@@ -174,20 +175,20 @@ def _desired(
     variants, problems = choose_variants(world, pinned, anew=bool(upgrade))
     pins = replace(pins, diagnostics=(*pins.diagnostics, *problems))
     keyed = {engine_key(variant, world.platform): variant for variant in variants.values()}
-    composition = _compose(world, pins, variants, locked_engines(world, keyed))
+    composition = _compose(world, pins, variants, locked_engines(world, keyed), cached=cached)
     used = {key: variant for key, variant in keyed.items() if _is_used(variant.key, composition)}
     engines = pin_engines(world, used, anew=bool(upgrade))
     pins = merge(pins, engines)
     if engines.stale:  # composed with engines that were not pinned yet
-        composition = _compose(world, pins, variants, pins.engines)
+        composition = _compose(world, pins, variants, pins.engines, cached=cached)
     return pins, composition
 
 
 def _compose(
-    world: World, pins: Pins, variants: Mapping[str, Variant], engines: Mapping[str, Engine]
+    world: World, pins: Pins, variants: Mapping[str, Variant], engines: Mapping[str, Engine], *, cached: bool
 ) -> Composition:
     models = {n: Pinned(pins.models[n], engine_of(world, v, engines)) for n, v in variants.items()}
-    placed = place_models(world, models)
+    placed = place_models(world, models, cached=cached)
     return compose(placed, world.templates, world.targets, registries_of(world), world.manifest.project)
 
 

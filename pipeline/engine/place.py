@@ -32,10 +32,11 @@ class Pinned:
     engine: Engine
 
 
-def place_models(world: World, models: Mapping[str, Pinned]) -> tuple[Placed, ...]:
-    """Models ready to compose, each at all of its targets."""
+def place_models(world: World, models: Mapping[str, Pinned], *, cached: bool = True) -> tuple[Placed, ...]:
+    """Models ready to compose, each at all of its targets. Not `cached`: none of them may be kept on this disk."""
     registries = registries_of(world)
-    return tuple(_place(world, name, pinned, registries) for name, pinned in models.items())
+    placed = (_place(world, name, pinned, registries) for name, pinned in models.items())
+    return tuple(one if cached else replace(one, model=replace(one.model, cached=False)) for one in placed)
 
 
 def engine_of(world: World, variant: Variant, pinned: Mapping[str, Engine]) -> Engine:

@@ -4,12 +4,16 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.parts.bulk import Bulk
+
+Content: TypeAlias = bytes | Bulk
 
 LFS_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt")
 
@@ -42,7 +46,7 @@ class Fault:
 class Repository:
     """Commits by id, and the names that point to them."""
 
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    commits: dict[str, dict[str, Content]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     gated: bool = False  # readable with a token of `readers` only
@@ -81,10 +85,10 @@ class FakeHub:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def commit(self, name: str, files: Mapping[str, bytes], branch: str = "main") -> str:
+    def commit(self, name: str, files: Mapping[str, Content], branch: str = "main") -> str:
         """A new commit with exactly these files; the branch moves to it."""
         repository = self.repositories.setdefault(name, Repository())
-        listed = [(path, hashlib.sha256(content).hexdigest()) for path, content in sorted(files.items())]
+        listed = [(path, _sha256(content)) for path, content in sorted(files.items())]
         commit = hashlib.sha1(json.dumps([len(repository.commits), listed]).encode()).hexdigest()
         repository.commits[commit] = dict(files)
         repository.branches[branch] = commit
@@ -264,8 +268,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Answer(404, "EntryNotFound", "Entry not found")
         headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if not path.endswith(LFS_SUFFIXES):
-            return self._send_range(content, headers | {"ETag": f'"{_git_sha1(content)}"'})
-        sha256 = hashlib.sha256(content).hexdigest()
+            return self._send_range(content, headers | {"ETag": f'"{_git_sha1(_stored(path, content))}"'})
+        sha256 = _sha256(content)
         headers |= {
             "ETag": f'"{_git_sha1(_pointer(content))}"',
             "X-Linked-ETag": f'"{sha256}"',
@@ -283,65 +287,96 @@ class _Handler(BaseHTTPRequestHandler):
         for repository in self.HUB.repositories.values():
             for files in repository.commits.values():
                 for path, content in files.items():
-                    if path.endswith(LFS_SUFFIXES) and hashlib.sha256(content).hexdigest() == sha256:
+                    if path.endswith(LFS_SUFFIXES) and _sha256(content) == sha256:
                         return self._send_range(content, {"ETag": f'"{sha256}"'})
         raise _Answer(404)
 
-    def _send_range(self, content: bytes, headers: Mapping[str, str]) -> None:
+    def _send_range(self, content: Content, headers: Mapping[str, str]) -> None:
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if self.fault is not None and self.fault.corrupt_at is not None:
-            flipped = bytearray(content)
-            flipped[self.fault.corrupt_at] ^= 1
-            content = bytes(flipped)
+            content = _flipped(content, self.fault.corrupt_at)
+        size_bytes = len(content)
         if asked is None or (self.fault is not None and self.fault.ignore_range):
-            return self._send(200, headers, content)
-        start, end = int(asked[1]), int(asked[2] or len(content) - 1)
-        if start >= len(content):
-            return self._send(416, {"Content-Range": f"bytes */{len(content)}"}, b"")
-        part = content[start : end + 1]
-        span = f"bytes {start}-{start + len(part) - 1}/{len(content)}"
-        return self._send(206, {**headers, "Content-Range": span}, part)
+            return self._send_blocks(200, headers, size_bytes, _blocks(content, 0, size_bytes))
+        start, end = int(asked[1]), min(int(asked[2] or size_bytes - 1), size_bytes - 1) + 1
+        if start >= size_bytes:
+            return self._send(416, {"Content-Range": f"bytes */{size_bytes}"}, b"")
+        headers = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{size_bytes}"}
+        return self._send_blocks(206, headers, end - start, _blocks(content, start, end))
 
     def _send_json(self, value: object) -> None:
         self._send(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
     def _send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self._send_blocks(status, headers, len(body), iter([body]))
+
+    def _send_blocks(
+        self, status: int, headers: Mapping[str, str], size_bytes: int, blocks: Iterator[bytes]
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(size_bytes))
         self.end_headers()
         if self.command == "HEAD":
             return
+        left = size_bytes
         if self.fault is not None and self.fault.cut_after_bytes is not None:
-            body = body[: self.fault.cut_after_bytes]
+            left = self.fault.cut_after_bytes
             self.close_connection = True
-        self.wfile.write(body)
+        for block in blocks:
+            self.wfile.write(block[:left])
+            left -= len(block)
+            if left <= 0:
+                break
+
+
+def _sha256(content: Content) -> str:
+    return content.sha256 if isinstance(content, Bulk) else hashlib.sha256(content).hexdigest()
+
+
+def _blocks(content: Content, start: int, end: int) -> Iterator[bytes]:
+    return content.blocks(start, end) if isinstance(content, Bulk) else iter([content[start:end]])
+
+
+def _flipped(content: Content, at: int) -> Content:
+    if isinstance(content, Bulk):
+        return content.flipped(at)
+    flipped = bytearray(content)
+    flipped[at] ^= 1
+    return bytes(flipped)
 
 
 def _git_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _pointer(content: bytes) -> bytes:
-    sha256 = hashlib.sha256(content).hexdigest()
+def _pointer(content: Content) -> bytes:
+    sha256 = _sha256(content)
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(content)}\n".encode()
 
 
-def _sibling(path: str, content: bytes) -> dict[str, object]:
+def _stored(path: str, content: Content) -> bytes:
+    """What git itself keeps of a file: a pointer in place of what LFS holds."""
+    return _pointer(content) if isinstance(content, Bulk) or path.endswith(LFS_SUFFIXES) else content
+
+
+def _sibling(path: str, content: Content) -> dict[str, object]:
     entry = _tree_entry(path, content)
     found: dict[str, object] = {"rfilename": path, "size": entry["size"], "blobId": entry["oid"]}
     if path.endswith(LFS_SUFFIXES):
-        sha256 = hashlib.sha256(content).hexdigest()
-        found["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": len(_pointer(content))}
+        found["lfs"] = {
+            "sha256": _sha256(content),
+            "size": len(content),
+            "pointerSize": len(_pointer(content)),
+        }
     return found
 
 
-def _tree_entry(path: str, content: bytes) -> dict[str, object]:
-    entry: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": _git_sha1(content)}
+def _tree_entry(path: str, content: Content) -> dict[str, object]:
+    size_bytes, oid = len(content), _git_sha1(_stored(path, content))
+    entry: dict[str, object] = {"type": "file", "path": path, "size": size_bytes, "oid": oid}
     if path.endswith(LFS_SUFFIXES):
-        pointer = _pointer(content)
-        sha256 = hashlib.sha256(content).hexdigest()
-        entry["oid"] = _git_sha1(pointer)
-        entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": len(pointer)}
+        pointer_bytes = len(_pointer(content))
+        entry["lfs"] = {"oid": _sha256(content), "size": size_bytes, "pointerSize": pointer_bytes}
     return entry

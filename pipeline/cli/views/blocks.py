@@ -1,7 +1,7 @@
 """The body of a plan: a block for each model, a line for each engine and environment, texts in one column."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.cli.views import changes, units
@@ -43,6 +43,7 @@ class Block:
     changes: tuple[Change[Any], ...]
     headline: str = ""  # what the model is, when its weights move; why it goes, when it goes
     remarks: tuple[Diagnostic, ...] = ()
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def shared(self) -> bool:
@@ -65,7 +66,11 @@ def blocks(plan: Plan, origin: Origin) -> list[Block]:
     remarks = [d for d in plan.diagnostics if d.model and d.severity is not Severity.ERROR]
     found = [
         Block(
-            owner, tuple(each), _headline(owner, each, origin), tuple(d for d in remarks if d.model == owner)
+            owner,
+            tuple(each),
+            _headline(owner, each, origin),
+            tuple(d for d in remarks if d.model == owner),
+            origin,
         )
         for owner, each in groups.items()
     ]
@@ -77,11 +82,13 @@ def _headline(owner: str, found: Sequence[Change[Any]], origin: Origin) -> str:
         return clean(found[0].reason)
     for change in found:
         artifact = getattr(change.resource.desired, "artifact", None) if change.resource else None
+        if (model := changes.straight(change)) is not None:
+            artifact = model.artifact
         if artifact is None:
             continue
         if (before := origin.pins.get(owner)) and before != artifact.pin:
             return f"version {units.pin(before)} → {units.pin(artifact.pin)}"
-        if change.kind == "artifact":
+        if change.kind == "artifact" or model is not None:
             source = units.source(artifact.source, origin.root)
             return " ".join(clean(f"{source} {artifact.version} ({units.pin(artifact.pin)})").split())
     return ""
@@ -117,13 +124,15 @@ def _lines(block: Block, begin: int, sigil_width: int, ink: Ink) -> Iterator[str
     if block.shared:
         change = block.changes[0]
         style = STYLES[change.action]
-        yield from _row(SIGILS[change.action], clean(block.owner), changes.parts(change), style, begin, ink)
+        yield from _row(
+            SIGILS[change.action], clean(block.owner), changes.parts(change, block.origin), style, begin, ink
+        )
         return
     yield _title(block, begin, ink)
     names = _names(block)
     for change in block.changes:
         sigil = SIGILS[change.action].rjust(sigil_width)
-        parts = [part for part in changes.parts(change) if part != block.headline]
+        parts = [part for part in changes.parts(change, block.origin) if part != block.headline]
         yield from _row(sigil, names[change.address], parts, STYLES[change.action], begin, ink)
     for remark in block.remarks:
         yield from _row("!".rjust(sigil_width), "", [_remark(remark)], "yellow", begin, ink)

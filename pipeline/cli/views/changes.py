@@ -6,21 +6,24 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.cli.views import units
+from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.text import clean
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.digest import Json
 from pipeline.core.image import Engine
-from pipeline.core.resource import State, fields_of
+from pipeline.core.model import Model
+from pipeline.core.resource import State, Transfer, fields_of
 
+_NOWHERE = Origin()
 _MOST = 6  # fields of one change; the others are counted
 _FLAGS = re.compile(r"(?:^|/)argv(?:/\d+)?$")
 _CALLED_BY_KIND = ("artifact", "image", "engine", "environment")
 _SAID_ANYWAY = frozenset({"", "not there", "changed"})
 
 
-def parts(change: Change[Any]) -> list[str]:
+def parts(change: Change[Any], origin: Origin = _NOWHERE) -> list[str]:
     """What a change does and why; a view puts as many parts on a line as fit."""
-    words = [units.moved(change.transfer)]
+    words = _moved(change, origin)
     if change.reason not in _SAID_ANYWAY:
         words.append(units.short(clean(change.reason)))
     match change.action:
@@ -32,6 +35,28 @@ def parts(change: Change[Any]) -> list[str]:
         case _:
             pass
     return [word for word in words if word]
+
+
+def straight(change: Change[Any]) -> Model | None:
+    """The model whose bytes go from their source into this image and are kept nowhere between."""
+    recipe = getattr(change.resource.desired, "recipe", None) if change.resource else None
+    model = getattr(recipe, "model", None)
+    return model if isinstance(model, Model) and not model.cached else None
+
+
+def _moved(change: Change[Any], origin: Origin) -> list[str]:
+    """What moves; of what is not kept here also from where, and through which machine."""
+    moves, model = change.transfer, straight(change)
+    if model is None or not moves.download_bytes:
+        return [units.moved(moves)]
+    pushed, read = units.transferred(moves.push_bytes), units.transferred(moves.download_bytes)
+    share = "" if pushed == read else f", {read} of it"
+    sources = list(dict.fromkeys(units.source(one.source, origin.root) for one in model.artifacts.values()))
+    named = " and ".join(sources[:2]) + (f" and {len(sources) - 2} more" if sources[2:] else "")
+    machine = f"this machine ({clean(origin.machine)})" if origin.machine else "this machine"
+    way = f"straight from {clean(named)} through {machine}, nothing kept"
+    out = units.moved(Transfer(push_bytes=moves.push_bytes, exact=moves.exact))
+    return [f"{out}{share} {way}", units.moved(Transfer(reused_bytes=moves.reused_bytes))]
 
 
 def drift(change: Change[Any]) -> str:

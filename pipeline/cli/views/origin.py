@@ -11,4 +11,5 @@ class Origin:
     edited: bool = False  # the file differs from that commit
     pins: Mapping[str, str] = field(default_factory=dict)  # model → pin in models.lock as it is now
     root: str = ""  # folder of the manifest
+    machine: str = ""  # this one's name: what is not kept passes through it
     unlocked: tuple[str, ...] = ()  # what apply writes into models.lock first: "tiny: not in models.lock"

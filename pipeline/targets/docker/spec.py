@@ -21,7 +21,7 @@ from pipeline.core.size import size_bytes
 from pipeline.resources.artifact import addresses
 from pipeline.resources.entries import content_of
 from pipeline.resources.image import engine_name, image_name
-from pipeline.targets.deployment import Recipe, launch_of, recipe_of
+from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, recipe_of
 
 COMMAND = ("python3", "/opt/mp/serve.py")
 DEFAULT_SHM_BYTES = 64 * 2**20  # what Docker gives when nothing is said
@@ -172,6 +172,8 @@ def _problems(
             "use weights: mount, or a registry with a url",
             model.name,
         )
+    if options.weights == "mount" and not model.cached:
+        yield keeps_nothing(place, model, "use weights: baked")
     if options.weights == "mount" and not is_here(host):
         yield error(
             f'{model.name}: weights: mount needs a Docker engine on this machine, not "{host}"',

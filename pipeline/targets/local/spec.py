@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core.digest import Json, fingerprint
+from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Engine, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
@@ -15,7 +16,7 @@ from pipeline.core.resource import Resource, State, address
 from pipeline.resources.artifact import addresses
 from pipeline.resources.entries import content_of
 from pipeline.resources.environment import environment_fingerprint
-from pipeline.targets.deployment import Recipe, launch_of, recipe_of
+from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, recipe_of
 
 
 class LocalSpec(BaseModel):
@@ -70,11 +71,13 @@ class LocalState(State):
 
 
 class LocalTarget:
-    """Expands a model into one process on this machine."""
+    """Expands a model into one process on this machine. Raises UserError for a model that is not kept here."""
 
     def expand(
         self, place: Place[LocalSpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[LocalState]]:
+        if not model.cached:
+            raise UserError([keeps_nothing(place, model, "publish it with a registry target instead")])
         options: LocalOptions = place.options
         environment = address("@environment", model.engine.key)
         yield Resource(
