@@ -99,10 +99,13 @@ class Connection:
         raise AssertionError("the last try returns or raises")
 
     @contextlib.contextmanager
-    def opened(self, url: str, scope: str) -> Iterator[tuple[int, io.BufferedReader]]:
-        """A body as a stream."""
-        response = self._follow("GET", url, scope, {}, b"")
+    def opened(self, url: str, scope: str, start: int = 0) -> Iterator[tuple[int, io.BufferedReader]]:
+        """A body as a stream; with status 206 it begins at `start`, with 200 at its first byte."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        response = self._follow("GET", url, scope, headers, b"")
         try:
+            if response.status == 206 and not _begins_at(response, start):
+                raise Unreachable(self.host, "sends other bytes than were asked for", "try again later")
             yield response.status, io.BufferedReader(_Stream(response, self._mapped), 2**20)
         finally:
             response.close()  # what was not read must not be taken for the next answer
@@ -220,6 +223,10 @@ class _Stream(io.RawIOBase):
             block = self._response.read(len(view))
         view[: len(block)] = block
         return len(block)
+
+
+def _begins_at(response: urllib3.BaseHTTPResponse, start: int) -> bool:
+    return response.headers.get("content-range", "").startswith(f"bytes {start}-")
 
 
 def _authorization(value: str | None) -> dict[str, str]:

@@ -90,12 +90,13 @@ class LayoutRepository:
         return body
 
     @contextlib.contextmanager
-    def open_blob(self, digest: Digest) -> Iterator[BinaryIO]:
+    def open_blob(self, digest: Digest, start: int = 0) -> Iterator[BinaryIO]:
         try:
             handle = Path(self._path(digest)).open("rb")  # noqa: SIM115  # closed below
         except FileNotFoundError:
             raise Missing(self._folder, f"no blob {digest}", "run mp apply") from None
         with handle:
+            handle.seek(start)
             yield handle
 
     def mount(self, digest: Digest, from_repository: str, size_bytes: int | None = None) -> bool:

@@ -10,6 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 from pipeline.clients.connection import Answer, Body, Connection, reason
 from pipeline.clients.repository import (
+    BLOCK_BYTES,
     DOCKER_LIST,
     DOCKER_MANIFEST,
     INDEX,
@@ -92,13 +93,28 @@ class RegistryRepository:
         return answer.body
 
     @contextlib.contextmanager
-    def open_blob(self, digest: Digest) -> Iterator[BinaryIO]:
-        with self._connection.opened(f"{self._url}/blobs/{digest}", self._scope("pull")) as (status, stream):
-            if status == 404:
-                raise Missing(self.location, f"no blob {digest}", "run mp apply")
-            if status != 200:
-                raise Unreachable(self.location, f"answers {status} for blob {digest}", "try again later")
+    def open_blob(self, digest: Digest, start: int = 0) -> Iterator[BinaryIO]:
+        url = f"{self._url}/blobs/{digest}"
+        with self._connection.opened(url, self._scope("pull"), start) as (status, stream):
+            match status:
+                case 200:
+                    self._skip(digest, stream, start)  # the registry knows no ranges
+                case 206:
+                    pass
+                case 404:
+                    raise Missing(self.location, f"no blob {digest}", "run mp apply")
+                case 416:
+                    raise Corrupt(self.location, f"blob {digest} is shorter than it was said to be")
+                case _:
+                    raise Unreachable(self.location, f"answers {status} for blob {digest}", "try again later")
             yield stream
+
+    def _skip(self, digest: Digest, stream: BinaryIO, count: int) -> None:
+        while count:
+            block = stream.read(min(count, BLOCK_BYTES))
+            if not block:
+                raise Corrupt(self.location, f"blob {digest} is shorter than it was said to be")
+            count -= len(block)
 
     def mount(self, digest: Digest, from_repository: str, size_bytes: int | None = None) -> bool:
         source = f"{self._prefix}{from_repository}"

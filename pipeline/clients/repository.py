@@ -16,6 +16,9 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+FILES = (
+    "dev.mp.files"  # annotation of a layer of weights that mp wrote: {"path below /models": "sha256"} as JSON
+)
 BLOCK_BYTES = 2**20
 
 Chunks: TypeAlias = Callable[
@@ -88,8 +91,8 @@ class Repository(Protocol):
         """A small blob whole, verified: configs."""
         ...
 
-    def open_blob(self, digest: Digest) -> AbstractContextManager[BinaryIO]:
-        """A blob as a stream, not verified. Raises Missing."""
+    def open_blob(self, digest: Digest, start: int = 0) -> AbstractContextManager[BinaryIO]:
+        """A blob as a stream from an offset, not verified. Raises Missing, and Corrupt where a registry says that it is shorter."""
         ...
 
     def mount(self, digest: Digest, from_repository: str, size_bytes: int | None = None) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.clients.archive import Stored, Unpacked
-from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest
+from pipeline.clients.repository import CONFIG, FILES, LAYER, MANIFEST, ImageManifest
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.digest import digest as digest_of
 from pipeline.core.errors import Corrupt
@@ -14,7 +14,6 @@ from pipeline.resources.layers import Layer, layer_key
 FINGERPRINT = "dev.mp.fingerprint"
 PROJECT = "dev.mp.project"
 ADDRESS = "dev.mp.address"
-FILES = "dev.mp.files"
 ENVIRONMENT = "COPY app /opt/app"  # the step of a Dockerfile whose layers mp makes itself
 _OF_THE_BUILD = (
     "container",

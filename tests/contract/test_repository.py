@@ -81,6 +81,13 @@ def test_a_pushed_blob_is_there_whole(repository: Repository, known: bool) -> No
         assert len(stream.read()) == len(BLOCK) - 8
 
 
+def test_a_blob_is_read_from_an_offset(repository: Repository) -> None:
+    pushed = push(repository, BLOCK)
+
+    with repository.open_blob(pushed, 70_003) as stream:
+        assert stream.read() == BLOCK[70_003:]
+
+
 def test_pushing_twice_is_fine(repository: Repository) -> None:
     assert push(repository, BLOCK) == push(repository, BLOCK)
 
