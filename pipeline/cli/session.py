@@ -1,6 +1,6 @@
 """A project with its world opened: what every command that looks outside begins with, and how a plan ends one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline import engine, wiring
@@ -16,8 +16,10 @@ from pipeline.cli.views.waiting import Waiting
 from pipeline.core.errors import ExitCode
 from pipeline.core.model import WEIGHTS
 from pipeline.core.plan import Plan
+from pipeline.core.reference import Reference, parse
 from pipeline.core.report import Report, Status
 from pipeline.core.resource import owner_of
+from pipeline.engine.parts import declared
 from pipeline.engine.world import World
 
 
@@ -28,15 +30,25 @@ class Session:
     waiting: Waiting
 
     def models(self, patterns: Sequence[str] | None) -> tuple[str, ...]:
-        """Declared models by name or glob; () is all."""
-        return selected(patterns, self.project.manifest.models)
+        """Declared models by name, glob or reference; () is all."""
+        return self._selected(patterns, self.project.manifest.models)
 
     def owned(self, patterns: Sequence[str] | None) -> tuple[str, ...]:
         """The same, also of models that only the inventory still knows."""
         entries = engine.owned(self.world).entries
         owners = {owner_of(address): None for address in sorted(entries)}
         names = [*self.project.manifest.models, *(o for o in owners if not o.startswith("@"))]
-        return selected(patterns, dict.fromkeys(names))
+        return self._selected(patterns, dict.fromkeys(names))
+
+    def _selected(self, patterns: Sequence[str] | None, names: Iterable[str]) -> tuple[str, ...]:
+        manifest, root = self.project.manifest, self.world.settings.root
+
+        def sources(name: str) -> Iterator[Reference]:
+            for one in declared(manifest.models[name]).values() if name in manifest.models else ():
+                reference = parse(one.source, root, manifest.aliases)
+                yield reference.at(one.version) if one.version and not reference.version else reference
+
+        return selected(patterns, names, sources, root, manifest.aliases)
 
     def plan(self, selection: engine.Selection) -> engine.Planned:
         with self.waiting.word("Reading"):

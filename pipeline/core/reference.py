@@ -68,6 +68,12 @@ class Reference:
         """The most exact version that is said; "" when none is."""
         return self.digest or self.tag
 
+    def at(self, version: str) -> "Reference":
+        """The same model at another version: a digest, a commit, or else a branch or tag."""
+        if COMMIT.fullmatch(version) or DIGEST.fullmatch(version):
+            return replace(self, tag="", digest=version)
+        return replace(self, tag=version, digest="")
+
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         return f"{self.source}{tag}@{self.digest}" if self.digest else f"{self.source}{tag}"
