@@ -1,5 +1,6 @@
 """What is in the cache: one record an entry, read from `.metadata` and `refs/`; nothing is guessed. Used by shelf and reclaim."""
 
+import contextlib
 import json
 import os
 import re
@@ -55,26 +56,35 @@ def read(root: Path) -> tuple[Cached, ...]:
     """Every entry, sorted by source, then versions. Reads `.metadata` and looks at files; raises Denied."""
     with disk(str(root)):
         served = _served(root / "views")
-        entries = [_entry(root, folder, served) for folder in _folders(root / "models")]
+        entries = []
+        for folder in _folders(root / "models"):
+            with contextlib.suppress(FileNotFoundError):  # another process prunes it
+                entries.append(_entry(root, folder, served))
     return tuple(sorted(entries, key=lambda each: (each.source, each.versions, each.pin, each.path)))
 
 
 def references(entry: Path) -> Iterator[tuple[Path, str]]:
     """The files in `refs/` that lead to an entry, each with the branch or tag it stands for."""
-    folder = entry.parent / "refs"
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for file in listed(entry.parent / "refs"):
         if file.is_file() and file.read_bytes().strip() == entry.name.encode():
             yield file, unquote(file.name)
 
 
 def below(folder: Path) -> Iterator[Path]:
     """Every file and link in a folder and its folders, sorted; links are not followed."""
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():  # noqa: PTH208  # many files: no Path twice
-        path = folder / name
+    for path in listed(folder):
         if path.is_dir() and not path.is_symlink():
             yield from below(path)
         else:
             yield path
+
+
+def listed(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing when it is not there."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def is_pin(name: str) -> bool:
@@ -182,9 +192,10 @@ def _place(source: str, pin: str) -> str | None:
 def _served(views: Path) -> dict[int, float]:
     """When each file was last served, by its inode: making a view touches its folder."""
     served: dict[int, float] = {}
-    for view in sorted(views.iterdir()) if views.is_dir() else ():
-        at = min(view.stat().st_ctime, time.time())
-        for path in below(view):
-            inode = path.lstat().st_ino
-            served[inode] = max(at, served.get(inode, 0.0))
+    for view in listed(views):
+        with contextlib.suppress(FileNotFoundError):  # another process makes it or prunes it
+            at = min(view.stat().st_ctime, time.time())
+            for path in below(view):
+                inode = path.lstat().st_ino
+                served[inode] = max(at, served.get(inode, 0.0))
     return served

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.core.model import Artifact
 from pipeline.resources.blobs import disk
-from pipeline.resources.cached import Cached, below, is_pin, read, references
+from pipeline.resources.cached import Cached, below, is_pin, listed, read, references
 from pipeline.resources.entries import METADATA, place_of
 
 RECENT_S = 3600.0  # what was used so lately may be in use
@@ -55,14 +55,18 @@ def unwanted(
         entries = read(root)
         idle = [entry for entry in entries if entry.path not in places]
         dropped = tuple(entry for entry in idle if not busy and entry.used_at <= since)
-        spared = tuple(entry for entry in idle if entry not in dropped)
-        served = _listed(root / "views")
-        old = tuple(v for v in served if v.name not in views and v.stat().st_ctime <= since)
-        stays = _Stays.of([e for e in entries if e not in dropped], [v for v in served if v not in old])
+        spared = tuple(entry for entry in idle if busy or entry.used_at > since)
+        served = listed(root / "views")
+        old = tuple(view for view in served if view.name not in views and _changed_at(view) <= since)
+        going = {*(entry.path for entry in dropped), *old}
+        stays = _Stays.of(
+            [entry for entry in entries if entry.path not in going],
+            [view for view in served if view not in going],
+        )
         blobs = () if busy else tuple(_unnamed(root, stays, dropped, since))
         downloads = tuple(_downloads(root, float("inf") if forced else now - OLD_DOWNLOAD_S))
         leftovers = tuple(_leftovers(root, now))
-        files = [file for folder in (*(entry.path for entry in dropped), *old) for file in below(folder)]
+        files = [file for folder in going for file in below(folder)]
         files += [file for entry in dropped for file, _ in references(entry.path)]
         freed_bytes = _freed_bytes([*files, *downloads, *leftovers, *blobs])
         return Reclaim(dropped, old, downloads, leftovers, blobs, spared, freed_bytes, now, forced)
@@ -80,12 +84,12 @@ def prune(root: Path, plan: Reclaim) -> int:
             if used.get(entry.path) == entry.used_at:
                 freed_bytes += _drop(root, entry)
         for view in plan.views:
-            if view.is_dir() and view.stat().st_ctime <= plan.made_at:
+            if _changed_at(view) <= plan.made_at:
                 freed_bytes += _drop_folder(view, below(view))
         freed_bytes += sum(_remove_if_idle(path) for path in plan.downloads)
         freed_bytes += sum(_remove(path) for path in plan.leftovers)
         if plan.blobs and (plan.forced or not _busy(root)):
-            stays = _Stays.of(read(root), _listed(root / "views"))
+            stays = _Stays.of(read(root), listed(root / "views"))
             freed_bytes += sum(_remove(path) for path in plan.blobs if not stays.has(path))
     return freed_bytes
 
@@ -103,34 +107,42 @@ class _Stays:
         folders = [*(entry.path for entry in entries), *views]
         return cls(
             frozenset(file.sha256 for entry in entries for file in entry.files),
-            frozenset(path.lstat().st_ino for folder in folders for path in below(folder)),
+            frozenset(look.st_ino for folder in folders for path in below(folder) if (look := _look(path))),
         )
 
     def has(self, blob: Path) -> bool:
-        if blob.name in self.sha256s:
-            return True
-        with contextlib.suppress(FileNotFoundError):
-            return blob.stat().st_ino in self.inodes
-        return False
+        look = _look(blob)
+        return blob.name in self.sha256s or (look is not None and look.st_ino in self.inodes)
 
 
-def _listed(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+def _look(path: Path) -> os.stat_result | None:
+    """Nothing when another process removed it meanwhile."""
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
+
+
+def _changed_at(path: Path) -> float:
+    """Seconds since 1970; making a view touches its folder. What is gone is of the future: nobody removes it."""
+    look = _look(path)
+    return look.st_ctime if look else float("inf")
 
 
 def _unnamed(root: Path, stays: _Stays, dropped: Iterable[Cached], since: float) -> Iterator[Path]:
     """Blobs that nothing needs; one of no entry that has just come may be waiting for its entry."""
     named = {file.sha256 for entry in dropped for file in entry.files}
-    for folder in _listed(root / "blobs"):
-        for blob in _listed(folder):
+    for folder in listed(root / "blobs"):
+        for blob in listed(folder):
             if not _SHA256.fullmatch(blob.name) or stays.has(blob):
                 continue
-            if blob.name in named or blob.stat().st_mtime <= since:
+            look = _look(blob)
+            if look and (blob.name in named or look.st_mtime <= since):
                 yield blob
 
 
 def _partials(root: Path) -> Iterator[Path]:
-    return (path for path in _listed(root / "partial") if _SHA256.match(path.name))
+    return (path for path in listed(root / "partial") if _SHA256.match(path.name))
 
 
 def _downloads(root: Path, before: float) -> Iterator[Path]:
@@ -142,16 +154,17 @@ def _downloads(root: Path, before: float) -> Iterator[Path]:
 
 def _leftovers(root: Path, now: float) -> Iterator[Path]:
     """A kill may leave links and texts of an instant, and names of entries that are gone."""
-    for path in _listed(root / "partial"):
-        if not _SHA256.match(path.name) and path.lstat().st_ctime < now - RECENT_S:
+    for path in listed(root / "partial"):
+        if not _SHA256.match(path.name) and _changed_at(path) < now - RECENT_S:
             yield path
     for path in below(root / "models"):
         if path.is_symlink() and not path.exists():
             yield path
         elif path.parent.name == "refs" and not is_pin(path.parent.parent.name):
-            pin = path.read_bytes().strip().decode(errors="replace")
-            if is_pin(pin) and not (path.parent.parent / pin).is_dir():
-                yield path
+            with contextlib.suppress(FileNotFoundError):
+                pin = path.read_bytes().strip().decode(errors="replace")
+                if is_pin(pin) and not (path.parent.parent / pin).is_dir():
+                    yield path
 
 
 def _busy(root: Path) -> bool:
@@ -181,8 +194,7 @@ def _freed_bytes(names: Iterable[Path]) -> int:
     counts: dict[tuple[int, int], int] = {}
     freed_bytes = 0
     for path in dict.fromkeys(names):
-        with contextlib.suppress(FileNotFoundError):
-            look = path.lstat()
+        if look := _look(path):
             inode = (look.st_dev, look.st_ino)
             counts[inode] = counts.get(inode, 0) + 1
             if counts[inode] == look.st_nlink:
@@ -195,7 +207,7 @@ def _drop(root: Path, entry: Cached) -> int:
     freed_bytes = _remove(entry.path / METADATA)
     freed_bytes += sum([_remove(file) for file, _ in references(entry.path)])
     freed_bytes += _drop_folder(entry.path, below(entry.path))
-    for sibling in _listed(entry.path.parent):  # a readable name that led here
+    for sibling in listed(entry.path.parent):  # a readable name that led here
         if sibling.is_symlink() and sibling.readlink() == Path(entry.pin):
             sibling.unlink(missing_ok=True)
     _remove_empty(entry.path.parent / "refs")
