@@ -37,7 +37,7 @@ def keeps_nothing(place: Place[Any], model: Model, instead: str) -> Diagnostic:
     return error(
         f'{model.name}: "{place.name}" reads the weights from the cache, and this model keeps none there',
         place.where,
-        f"{instead}, or keep them: without cache: none and --no-cache",
+        f"{instead}, or keep them: remove cache: none, run it without --no-cache",
         model.name,
     )
 

@@ -1,5 +1,6 @@
 """The plan's look: models are the unit, only what changes is shown, the last line never changes its shape."""
 
+from dataclasses import replace
 from textwrap import dedent
 
 from pipeline.cli.views.origin import Origin
@@ -8,9 +9,13 @@ from pipeline.cli.views.plan import plan as view
 from pipeline.cli.views.text import ansi
 from pipeline.core.change import Action, FieldDiff
 from pipeline.core.diagnostic import Diagnostic, Severity, error
-from pipeline.core.image import Engine
-from pipeline.core.resource import Transfer, Unreadable
+from pipeline.core.image import Engine, ImageName, Registry
+from pipeline.core.model import Hardware, Model
+from pipeline.core.resource import Address, Transfer, Unreadable
 from pipeline.resources.environment import EnvironmentState
+from pipeline.resources.image import ImageState
+from pipeline.resources.recipe import Recipe
+from tests.fakes.engine import ENGINE
 from tests.unit.cli.building import Box, artifact, change, plan
 
 GIB = 2**30
@@ -100,6 +105,38 @@ def test_plan_reads_like_the_one_in_the_design() -> None:
         Transfer at most 16.38 GB in, 21.50 GB out.
         Plan: 3 to create, 2 to update, 1 to replace, 1 to delete, 55 unchanged.
         """
+    )
+
+
+def test_what_is_not_kept_names_its_source_and_the_machine_it_passes_through() -> None:
+    model = Model("qwen3-8b", artifact(), Hardware("cpu", 0), "vllm", ENGINE, cached=False)
+    name = ImageName(Registry("main", url="ghcr.io/acme"), "qwen3-8b.weights", "mp-0123456789ab")
+    recipe = Recipe(Address("qwen3-8b/weights:main"), name, model, None, "acme", "0" * 64)
+    straight = plan(
+        change(
+            "qwen3-8b/weights:main",
+            Action.CREATE,
+            kind="image",
+            desired=ImageState("0" * 64, "main", recipe),
+            reason="not there",
+            transfer=Transfer(16_380_000_000, 16_380_010_000, 10_100_000_000),
+            line=31,
+        )
+    )
+
+    text = view(straight, replace(ORIGIN, machine="runner-7"), {})
+
+    assert (
+        shown(
+            """
+        + qwen3-8b         hf://Qwen/Qwen3-8B main (9c0d2f7)                                  models.yaml:31
+          + weights image  push 16.38 GB straight from hf://Qwen/Qwen3-8B through this machine (runner-7),
+                           nothing kept; reuse 10.10 GB
+
+        Transfer 16.38 GB in, 16.38 GB out.
+        """
+        )
+        in text
     )
 
 
