@@ -72,11 +72,9 @@ def found(
     Raises UserError for what fits several entries or none.
     """
     reference = _parsed(word, root, aliases)
-    exact = _exactly(word, cached, root, aliases)
-    versioned = [] if exact else _by_slash(word, cached, root, aliases)
-    short = [] if exact else [entry for entry in _by_end(word, cached) if entry not in versioned]
-    fitting = [*exact, *versioned, *short]
-    unsure = [str(reference)] if pull and reference and short and not versioned else []
+    certain, short = _fitting(word, cached, root, aliases)
+    fitting = [*certain, *short]
+    unsure = [str(reference)] if pull and reference and short and not certain else []
     if len(fitting) + len(unsure) > 1:
         hint = f"say which: {', '.join([*unsure, *_labels(fitting)])}"
         raise UserError([error(f'"{word}" may be each of several', hint=hint)])
@@ -87,6 +85,24 @@ def found(
     if reference is None and (pull or "/" in word):
         parse(word, root, aliases)  # says what is wrong with it
     raise UserError([_not_cached(word, reference, cached, aliases)])
+
+
+def fitting(word: str, cached: Sequence[C], root: Path, aliases: Mapping[str, str]) -> list[C]:
+    """Every entry of the cache that a word may mean, all versions where it says none. Raises UserError when there is none."""
+    certain, short = _fitting(word, cached, root, aliases)
+    if not certain and not short:
+        raise UserError([_not_cached(word, _parsed(word, root, aliases), cached, aliases)])
+    return [*certain, *short]
+
+
+def _fitting(
+    word: str, cached: Sequence[C], root: Path, aliases: Mapping[str, str]
+) -> tuple[list[C], list[C]]:
+    """Entries that a word names by their reference, and entries whose source only ends with it."""
+    if exact := _exactly(word, cached, root, aliases):
+        return exact, []
+    versioned = _by_slash(word, cached, root, aliases)
+    return versioned, [entry for entry in _by_end(word, cached) if entry not in versioned]
 
 
 def _declared(

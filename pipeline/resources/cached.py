@@ -52,12 +52,13 @@ class _Metadata:
     tool: str | None
 
 
-def read(root: Path) -> tuple[Cached, ...]:
-    """Every entry, sorted by source, then versions. Reads `.metadata` and looks at files; raises Denied."""
+def read(root: Path, source: str = "") -> tuple[Cached, ...]:
+    """Every entry (or those of one source), sorted by source, then versions. Reads `.metadata` and looks at files; raises Denied."""
     with disk(str(root)):
         served = _served(root / "views")
         entries = []
-        for folder in _folders(root / "models"):
+        place = (_place(source, "0" * 40) or "").rpartition("/")[0]
+        for folder in _folders(root / "models" / place):
             with contextlib.suppress(FileNotFoundError):  # another process prunes it
                 entries.append(_entry(root, folder, served))
     return tuple(sorted(entries, key=lambda each: (each.source, each.versions, each.pin, each.path)))

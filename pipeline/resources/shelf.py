@@ -1,6 +1,8 @@
 """The cache as a user sees it: what is in it, whether it is sound, and what may go. Made on top of Cache; used by cli."""
 
+import contextlib
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -11,12 +13,13 @@ from typing import Literal
 
 from pipeline.core.model import FileEntry
 from pipeline.resources import reclaim
-from pipeline.resources.blobs import OnBytes, disk, signature
+from pipeline.resources.blobs import disk, signature
 from pipeline.resources.cache import Cache
 from pipeline.resources.cached import Cached, below, read
 from pipeline.resources.entries import METADATA
 from pipeline.resources.reading import CHUNK_BYTES
 from pipeline.resources.reclaim import Reclaim
+from pipeline.resources.supply import OnBytes
 
 WORKERS = 4  # files that are hashed at a time: one alone keeps neither a disk nor the cores busy
 
@@ -40,9 +43,14 @@ class Shelf:
         self._root = root
         self._now = now
 
-    def list(self) -> tuple[Cached, ...]:
-        """Every entry, sorted by source, then versions. Reads metadata, no content."""
-        return read(self._root)
+    def list(self, source: str = "") -> tuple[Cached, ...]:
+        """Every entry, or those of one source, sorted by source, then versions. Reads metadata, no content."""
+        return read(self._root, source)
+
+    def use(self, entry: Cached) -> None:
+        """Remember that an entry was used now: what was not used for long may go. A cache that cannot be written forgets it."""
+        with contextlib.suppress(OSError):
+            os.utime(entry.path / METADATA)
 
     def verify(self, entries: Iterable[Cached], on_bytes: OnBytes) -> tuple[Damage, ...]:
         """Hash every file of these entries, shared ones once, and remove bad blobs: the next apply fetches them again.
