@@ -40,7 +40,8 @@ class Revision:
 
     commit: str
     files: tuple[HubFile, ...]
-    license: str | None
+    licenses: tuple[str, ...]  # what its card says: "apache-2.0", "other"
+    license_name: str | None  # of a licence that is "other"
     gated: bool
 
 
@@ -70,7 +71,7 @@ class Hub:
         if model.sha is None:
             raise BackendError(self._system, f'"{repository}" came without a commit')
         files = tuple(sorted((_file(each) for each in model.siblings or ()), key=lambda file: file.path))
-        return Revision(model.sha, files, _license(model), bool(model.gated))
+        return Revision(model.sha, files, *_license(model), bool(model.gated))
 
     @contextlib.contextmanager
     def open(self, repository: str, commit: str, path: str, start: int) -> Iterator[BinaryIO]:
@@ -201,9 +202,12 @@ def _file(sibling: "RepoSibling") -> HubFile:
     return HubFile(sibling.rfilename, size_bytes, sha256, None if lfs is not None else sibling.blob_id)
 
 
-def _license(model: "ModelInfo") -> str | None:
-    said = model.card_data.get("license") if model.card_data is not None else None
-    return said if isinstance(said, str) else None
+def _license(model: "ModelInfo") -> tuple[tuple[str, ...], str | None]:
+    if model.card_data is None:
+        return (), None
+    said, name = model.card_data.get("license"), model.card_data.get("license_name")
+    licenses = [said] if isinstance(said, str) else said if isinstance(said, list) else []
+    return tuple(each for each in licenses if isinstance(each, str)), name if isinstance(name, str) else None
 
 
 def _is_listed(file: HubFile, content: bytes) -> bool:

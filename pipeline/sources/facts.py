@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 
 from pipeline.core.digest import canonical
@@ -13,7 +13,8 @@ CONFIG, TOKENIZER, TEMPLATE, CARD = "config.json", "tokenizer_config.json", "cha
 ADAPTER = "adapter_config.json"  # of PEFT: what makes a folder an adapter
 
 _LICENSE = re.compile(r"(licen[cs]e|copying)([._-].*)?", re.IGNORECASE)
-_CARD_LICENSE = re.compile(rb"\A---\s*\n(?:.*\n)*?license:[ \t]*[\"']?([\w.+-]+)", re.MULTILINE)
+# One line of the card's YAML head, a list in brackets, or a list below: "license: mit", "license: [mit, gpl]".
+_CARD_FIELD = r"^%s:[ \t]*(?:\[(?P<row>[^\]\n]*)\]|(?P<rows>(?:\r?\n[ \t]*-[ \t]+[^\n]*)+)|(?P<one>[^\n#]+))"
 
 
 def license_file(paths: Collection[str]) -> str | None:
@@ -85,7 +86,23 @@ def _template(files: Mapping[str, bytes]) -> str | None:
     return sha256(template.encode() if isinstance(template, str) else canonical(template)).hexdigest()
 
 
+def license_of(licenses: Sequence[str], name: str | None) -> str | None:
+    """The licence that a card states: of a list all, and the name of one that is "other"."""
+    return ", ".join(name if each == "other" and name else each for each in licenses) or None
+
+
 def _card_license(card: bytes | None) -> str | None:
-    head = (card or b"").split(b"\n---", 1)[0]
-    found = _CARD_LICENSE.match(head)
-    return found[1].decode() if found else None
+    text = (card or b"").decode(errors="replace")
+    if not re.match(r"---\s*\n", text):
+        return None
+    head = text.split("\n---", 1)[0]
+    names = _card_field(head, "license_name")
+    return license_of(_card_field(head, "license"), names[0] if names else None)
+
+
+def _card_field(head: str, name: str) -> list[str]:
+    found = re.search(_CARD_FIELD % name, head, re.MULTILINE)
+    if found is None:
+        return []
+    texts = re.split(r"[,\n]", found[found.lastgroup or 0])
+    return [text for each in texts if (text := each.strip().removeprefix("-").strip(" \t\r\"'"))]

@@ -9,7 +9,7 @@ from pipeline.clients.hub import SMALL_BYTES, Hub, Revision
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
 from pipeline.sources.choice import Choice, choose
-from pipeline.sources.facts import facts, telling
+from pipeline.sources.facts import facts, license_of, telling
 from pipeline.sources.safety import require_safe
 
 
@@ -33,13 +33,15 @@ class HuggingFaceSource:
         by_path = {file.path: file for file in revision.files}
         choice = choose(spec, {file.path: file.size_bytes for file in revision.files})
         if known is not None and _same(known, revision, choice):
-            said = replace(known.facts, gated=revision.gated)  # gates open and close without a commit
+            said = replace(known.facts, gated=revision.gated)  # a gate opens and closes without a commit
             return replace(known, version=spec.version, facts=said)
         small = self._small(repository, revision, choice)
         hashes = {path: by_path[path].sha256 or sha256(small[path]).hexdigest() for path in choice.paths}
         require_safe(spec, choice, small, hashes, revision.commit)
         entries = tuple(FileEntry(path, by_path[path].size_bytes, hashes[path]) for path in choice.paths)
-        said = facts(small, license=revision.license, gated=revision.gated)
+        said = facts(
+            small, license=license_of(revision.licenses, revision.license_name), gated=revision.gated
+        )
         pin, left_out_bytes = revision.commit, choice.left_out_bytes
         return Artifact(spec.reference, spec.version, pin, entries, said, spec.filter, left_out_bytes)
 

@@ -68,3 +68,24 @@ def test_licence_from_the_card_and_its_file() -> None:
 def test_telling_files_are_few() -> None:
     paths = ["config.json", "model.safetensors", "sub/config.json", "LICENSE", "README.md", "vocab.json"]
     assert telling(paths) == ("LICENSE", "README.md", "config.json", "sub/config.json")
+
+
+@pytest.mark.parametrize(
+    ("head", "license"),
+    [
+        ('license: "mit"', "mit"),
+        ("license: apache-2.0  # free", "apache-2.0"),
+        ("license: [apache-2.0, mit]", "apache-2.0, mit"),
+        ("license:\n- apache-2.0\n- mit\ntags: [x]", "apache-2.0, mit"),
+        ("license:\r\n  - mit\r\ntags: [x]", "mit"),
+        ("license: other\nlicense_name: llama3.1\nlicense_link: LICENSE", "llama3.1"),
+        ("license_name: tongyi-qianwen\nlicense: other", "tongyi-qianwen"),
+        ("license: other", "other"),
+        ("tags: [license]", None),
+        ("license:", None),
+        ("license: []", None),
+    ],
+)
+def test_licences_as_cards_write_them(head: str, license: str | None) -> None:
+    card = f"---\nlanguage: en\n{head}\n---\n# Model\nlicense: gpl-3.0\n"
+    assert facts({"README.md": card.encode()}).license == license
