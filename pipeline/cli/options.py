@@ -15,7 +15,9 @@ from pipeline.core.settings import is_offline
 
 Models: TypeAlias = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[MODEL]...", help="Names or globs; all models when left out", show_default=False),
+    typer.Argument(
+        metavar="[MODEL]...", help="Names, globs or references; all models when left out", show_default=False
+    ),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text")]
 Locked: TypeAlias = Annotated[bool, typer.Option("--locked", help="Fail when models.lock is stale (exit 3)")]

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.options import options_from
 from pipeline.cli.select import found, selected
+from pipeline.cli.session import open_session
 from pipeline.core.errors import UserError
 from pipeline.core.reference import Reference, parse
 
@@ -240,3 +242,17 @@ def test_no_message_repeats_a_secret() -> None:
         with pytest.raises(UserError) as raised:
             found("https://user:hunter2@example.org/M.gguf", CACHED, ROOT, ALIASES, pull=pull)
         assert "hunter2" not in str(raised.value.diagnostics)
+
+
+def test_commands_select_by_the_sources_of_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text(
+        "version: 1\nproject: acme\ntargets: {box: {kind: local}}\naliases: {qwen: Qwen/Qwen3-8B}\nmodels:\n"
+        "  one: {source: qwen, version: main, template: vllm, targets: {box: {}}}\n"
+        "  two: {source: 'qwen:v2', template: vllm, targets: {box: {}}}\n"
+        "  three: {source: ./here, template: vllm, targets: {box: {}}}\n"
+    )
+    session = open_session(options_from(tmp_path, "default", colour=False))
+
+    assert session.models(["hf://Qwen/Qwen3-8B"]) == ("one", "two")
+    assert session.models(["qwen:main"]) == session.owned(["Qwen/Qwen3-8B:main"]) == ("one",)
+    assert session.models(["./here", "huggingface.co/Qwen/Qwen3-8B:v2"]) == ("two", "three")
