@@ -2,25 +2,27 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
-import itertools
 import os
 import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import TypeAlias
 
-from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted
+from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missing
 from pipeline.core.model import FileEntry
-from pipeline.resources.reading import Opening, verified
+from pipeline.resources.memory import Memory
+from pipeline.resources.partial import growing, size_bytes, sweep
+from pipeline.resources.reading import Opening, received, require_hash
+from pipeline.resources.supply import OnBytes, Supply, clone, hash_to, movable
+
+POLL_S = 0.1  # how often one looks whether another process has finished
 
 Signature: TypeAlias = tuple[int, int, int]  # size in bytes, mtime in ns, inode
-OnBytes: TypeAlias = Callable[[int], None]
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -70,17 +72,21 @@ def full(root: str, needed_bytes: int) -> Exhausted:
 
 
 class Blobs:
-    """`<root>/blobs/<aa>/<sha256>`, mode 0444: either absent or complete. Downloads grow in `<root>/partial`."""
+    """`<root>/blobs/<aa>/<sha256>`, mode 0444: either absent or complete. Downloads grow in `<root>/partial/<sha256>`.
+
+    A blob gets its name after its bytes are on the disk (fsync), and `<root>/verified` remembers how it looked after
+    that: neither a kill nor a power cut leaves a name, or a line, that tells more than was verified.
+    """
 
     def __init__(self, root: Path, pause: Callable[[float], None] = time.sleep) -> None:
         self._root = str(root)
         self._pause = pause
         self._guard = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
         self._verified: dict[str, Signature] = {}  # by this process
+        self._refuted: dict[str, Signature] = {}  # by this process
+        self._remembered = Memory(root / "verified", _signature_of)
         self._reserved_bytes = 0
-        self._numbers = itertools.count()
-        self._swept = False
+        self._prepared = False
 
     def path(self, sha256: str) -> str:
         if not _HEX.fullmatch(sha256):
@@ -90,32 +96,60 @@ class Blobs:
     def holds(self, entry: FileEntry, trusted: Signature | None) -> bool:
         """The blob is there and good: looks as it did when it was verified, else it is hashed."""
         seen = signature(self.path(entry.sha256))
-        if seen is None or seen[0] != entry.size_bytes:
-            return False
-        if seen in (trusted, self._verified.get(entry.sha256)):
-            return True
-        with disk(self._root):
-            if sha256_of(self.path(entry.sha256)) != entry.sha256:
-                return False
-        self._verified[entry.sha256] = seen
-        return True
+        return seen is not None and seen[0] == entry.size_bytes and self._is_good(entry.sha256, seen, trusted)
 
-    def ensure(
-        self, entry: FileEntry, trusted: Signature | None, opening: Opening, on_bytes: OnBytes
-    ) -> Signature:
-        """Have a good blob: keep the one that is there, or fetch it. A bad one is dropped."""
-        with self._alone(entry.sha256):
-            if not self.holds(entry, trusted):
-                if sha256_of(self.path(entry.sha256)) not in (None, entry.sha256):
-                    self.discard(entry.sha256)  # bad, and not put there by another process just now
-                self._fetch(entry, opening, on_bytes)
-            seen = signature(self.path(entry.sha256))
-            if seen is None:
-                raise Corrupt(
-                    "cache", f"{self.path(entry.sha256)} vanished while it was used", "run it again"
-                )
-            self._verified[entry.sha256] = seen
-            return seen
+    def arrived_bytes(self, sha256: str) -> int:
+        """How much of a blob that is not there has come already, from this run or another."""
+        return size_bytes(self._partial(sha256))
+
+    def ensure(self, entry: FileEntry, trusted: Signature | None, supply: Supply) -> Signature:
+        """Have a good blob: keep the one that is there, or fetch it, or wait for who does. A bad one is dropped."""
+        while (seen := self.attempt(entry, trusted, supply)) is None:
+            self._pause(POLL_S)
+        return seen
+
+    def attempt(self, entry: FileEntry, trusted: Signature | None, supply: Supply) -> Signature | None:
+        """As `ensure`; None when another thread or process is on it: there is other work to do meanwhile."""
+        if not self.holds(entry, trusted):
+            self._prepare()
+            with disk(self._root, entry.size_bytes), growing(self._partial(entry.sha256)) as file:
+                if file is None:
+                    supply.reach.to(min(self.arrived_bytes(entry.sha256), entry.size_bytes))
+                    return None
+                if not self.holds(entry, trusted):
+                    self._drop_bad(entry.sha256)
+                    self._fill(entry, supply, file)
+        seen = signature(self.path(entry.sha256))
+        if seen is None:
+            raise Corrupt("cache", f"{self.path(entry.sha256)} vanished while it was used", "run it again")
+        self._verified[entry.sha256] = seen
+        supply.reach.to(entry.size_bytes)
+        return seen
+
+    def absorb(
+        self, key: str, path: str, expected_bytes: int | None, opening: Opening
+    ) -> tuple[str, int] | None:
+        """Make a blob of bytes whose sha256 nobody knows yet: it and the size, or None when another process is at it.
+
+        `key` is 64 hex that stand for the bytes meanwhile, `path` their name in messages. Begins at zero after a kill:
+        there is no hash that would tell whether what a dead run left is right.
+        """
+        self._prepare()
+        with disk(self._root, expected_bytes or 0), growing(self._partial(key)) as file:
+            if file is None:
+                return None
+            file.truncate(0)
+            digest, count = hashlib.sha256(), 0
+            try:
+                for chunk in received(path, expected_bytes, opening, self._pause):
+                    digest.update(chunk)
+                    _write(file, chunk)
+                    count += len(chunk)
+            except BaseException:
+                file.truncate(0)  # of no use to the next run
+                raise
+            self._finish(digest.hexdigest(), key, file)
+        return digest.hexdigest(), count
 
     def discard(self, sha256: str) -> None:
         """Remove a bad blob; nothing happens when it is not there."""
@@ -149,72 +183,146 @@ class Blobs:
         finally:
             landed(left_bytes)
 
+    def _partial(self, sha256: str) -> str:
+        return f"{self._root}/partial/{sha256}"
+
     def _prepare(self) -> None:
         with disk(self._root), self._guard:
-            if self._swept:
-                return
-            for folder in ("blobs", "partial"):
-                Path(self._root, folder).mkdir(parents=True, exist_ok=True)
-            for leftover in sorted(Path(self._root, "partial").iterdir()):
-                _remove_if_dead(leftover)
-            self._swept = True
+            if not self._prepared:
+                for folder in ("blobs", "partial"):
+                    Path(self._root, folder).mkdir(parents=True, exist_ok=True)
+                sweep(Path(self._root, "partial"))
+                self._prepared = True
 
-    @contextlib.contextmanager
-    def _alone(self, sha256: str) -> Iterator[None]:
-        with self._guard:
-            lock = self._locks.setdefault(sha256, threading.Lock())
-        with lock:
-            yield
+    def _is_good(self, sha256: str, seen: Signature, trusted: Signature | None) -> bool:
+        if seen in (trusted, self._verified.get(sha256)):
+            return True
+        if seen == self._refuted.get(sha256):
+            return False
+        if seen != self._remembered.get(sha256):
+            with disk(self._root):
+                if sha256_of(self.path(sha256)) != sha256:
+                    self._refuted[sha256] = seen
+                    return False
+            with contextlib.suppress(OSError):  # a cache that is only read
+                self._remember(sha256, seen)
+        self._verified[sha256] = seen
+        return True
 
-    def _fetch(self, entry: FileEntry, opening: Opening, on_bytes: OnBytes) -> None:
-        with self._partial(entry.sha256) as (name, file):
-            self._receive(entry, opening, on_bytes, file)
-            with disk(self._root, entry.size_bytes):
-                os.fchmod(file.fileno(), 0o444)
-                os.fsync(file.fileno())
-                self._publish(name, self.path(entry.sha256))
+    def _remember(self, sha256: str, seen: Signature) -> None:
+        self._remembered.put(sha256, [str(number) for number in seen])
 
-    def _receive(self, entry: FileEntry, opening: Opening, on_bytes: OnBytes, file: FileIO) -> None:
-        for chunk in verified(entry, opening, self._pause):
-            self._write(file, chunk, entry)
-            on_bytes(len(chunk))
+    def _drop_bad(self, sha256: str) -> None:
+        """Not when its content is right and only the size of the lock is wrong: another entry may have it."""
+        seen = signature(self.path(sha256))
+        if seen is not None and not self._is_good(sha256, seen, None):
+            self.discard(sha256)
 
-    def _write(self, file: FileIO, chunk: bytes, entry: FileEntry) -> None:
-        rest = memoryview(chunk)
-        with disk(self._root, entry.size_bytes):
-            while rest:  # unbuffered: a full disk shows here, and not again when the file is closed
-                rest = rest[file.write(rest) :]
-
-    @contextlib.contextmanager
-    def _partial(self, sha256: str) -> Iterator[tuple[Path, FileIO]]:
-        """A file of our own that is locked while it is written, so that the next run knows what is dead."""
-        self._prepare()
-        with contextlib.ExitStack() as stack:
-            while True:
-                number = next(self._numbers)
-                name = Path(self._root, "partial", f"{sha256}.{os.getpid()}.{number}")
-                with disk(self._root):
-                    file = stack.enter_context(name.open("xb", buffering=0))
-                stack.callback(name.unlink, missing_ok=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-                if os.fstat(file.fileno()).st_nlink:  # not swept by another process in between
-                    break
-            yield name, file
-
-    def _publish(self, partial: Path, blob: str) -> None:
-        """Give the verified bytes their name. Never over another's: an inode that is in use stays."""
-        Path(blob).parent.mkdir(exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.link(partial, blob)
-
-
-def _remove_if_dead(leftover: Path) -> None:
-    """Downloads are locked while they grow; the links and texts beside them live for an instant."""
-    with contextlib.suppress(
-        FileNotFoundError, BlockingIOError
-    ):  # gone, or in use: another process works here
-        if not _HEX.match(leftover.name) and leftover.stat().st_ctime > time.time() - 3600:
+    def _fill(self, entry: FileEntry, supply: Supply, file: FileIO) -> None:
+        if supply.found is not None and self._take(entry, supply, supply.found, file):
             return
-        with leftover.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            leftover.unlink(missing_ok=True)
+        have_bytes = os.fstat(file.fileno()).st_size
+        if have_bytes > entry.size_bytes:
+            have_bytes = 0
+        while True:
+            try:
+                self._receive(entry, supply, supply.opening, file, have_bytes)
+                break
+            except Corrupt:
+                file.truncate(0)
+                if not have_bytes:
+                    raise
+                have_bytes = (
+                    0  # what another run left may be damaged: only a whole download shows a wrong source
+                )
+        self._finish(entry.sha256, entry.sha256, file)
+
+    def _receive(
+        self, entry: FileEntry, supply: Supply, opening: Opening, file: FileIO, have_bytes: int
+    ) -> None:
+        """Write a file from its source, the first bytes of which are here; all of it is hashed."""
+        file.truncate(have_bytes)
+        digest = hash_to(file, have_bytes, supply.reach.to)
+        if have_bytes < entry.size_bytes or not have_bytes:
+            for chunk in received(entry.path, entry.size_bytes, opening, self._pause, have_bytes):
+                digest.update(chunk)
+                _write(file, chunk)
+                have_bytes += len(chunk)
+                supply.reach.to(have_bytes)
+        require_hash(entry, digest.hexdigest())
+
+    def _take(self, entry: FileEntry, supply: Supply, found: Path, file: FileIO) -> bool:
+        """Make the blob of a copy on this machine; what is wrong with it is said, and an error when it shall move."""
+        try:
+            if supply.move and movable(found, self._root):
+                self._adopt(entry, found)
+                return True
+            file.truncate(0)
+            cloned = clone(found, file)
+            size = os.fstat(file.fileno()).st_size
+            self._receive(entry, supply, _opening(found), file, size if cloned else 0)
+        except (Corrupt, Missing, OSError) as problem:
+            file.truncate(0)
+            said = problem.strerror if isinstance(problem, OSError) else "its bytes are not those of the lock"
+            text = f'{found} is not used for "{entry.path}": {said}'
+            if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            if supply.move:
+                raise Corrupt("import", text, "leave it out, or import without moving") from problem
+            supply.report(text)
+            return False
+        self._finish(entry.sha256, entry.sha256, file)
+        return True
+
+    def _adopt(self, entry: FileEntry, found: Path) -> None:
+        """Give a file of the same disk a blob's name, after it was hashed; the old name goes when all files are here."""
+        with found.open("rb", buffering=0) as file:
+            before = signature(str(found))
+            require_hash(
+                entry, hash_to(file, os.fstat(file.fileno()).st_size + 1, lambda _: None).hexdigest()
+            )
+            if before is None or signature(str(found)) != before:
+                raise Missing("import", f"{found} changed while it was read")
+            self._publish(entry.sha256, str(found), file)
+
+    def _finish(self, sha256: str, partial: str, file: FileIO) -> None:
+        """Make a partial file the blob; its own name goes when the lock does, see `growing`."""
+        self._publish(sha256, self._partial(partial), file)
+        if os.fstat(file.fileno()).st_nlink == 1:  # the blob was there already
+            file.truncate(0)
+
+    def _publish(self, sha256: str, name: str, file: FileIO) -> None:
+        """Give verified bytes their name, once they are on the disk. Never over another's: an inode in use stays."""
+        blob, inode = self.path(sha256), os.fstat(file.fileno()).st_ino
+        os.fchmod(file.fileno(), 0o444)
+        os.fsync(file.fileno())
+        Path(blob).parent.mkdir(exist_ok=True)
+        try:
+            os.link(name, blob)
+        except FileExistsError:
+            return
+        if (seen := signature(blob)) is None or seen[2] != inode:
+            Path(blob).unlink(missing_ok=True)
+            raise Missing("cache", f"{name} was replaced while it was read", "run it again")
+        self._remember(sha256, seen)
+
+
+def _write(file: FileIO, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    while rest:  # unbuffered: a full disk shows here, and not again when the file is closed
+        rest = rest[file.write(rest) :]
+
+
+def _opening(found: Path) -> Opening:
+    @contextlib.contextmanager
+    def opening(start: int) -> "Iterator[FileIO]":
+        with found.open("rb", buffering=0) as file:
+            file.seek(start)
+            yield file
+
+    return opening
+
+
+def _signature_of(words: Sequence[str]) -> Signature:
+    size, mtime_ns, inode = (int(word) for word in words)
+    return size, mtime_ns, inode

@@ -1,6 +1,7 @@
 """The cache: verified artifacts on this machine, laid out by URL over content-addressed blobs. Serving and images read it."""
 
 import contextlib
+import hashlib
 import itertools
 import os
 import threading
@@ -8,16 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 from urllib.parse import quote
 
 from pipeline.core.digest import Digest
 from pipeline.core.errors import Corrupt, Missing
 from pipeline.core.model import Artifact, FileEntry, Overlay
 from pipeline.core.protocols import Source
-from pipeline.core.report import Emit, Progress
+from pipeline.core.report import Emit, Line, Progress
 from pipeline.core.resource import Address
-from pipeline.resources.blobs import Blobs, Signature, disk, sha256_of, signature
+from pipeline.resources.blobs import POLL_S, Blobs, Signature, disk, sha256_of, signature
 from pipeline.resources.entries import (
     METADATA,
     Record,
@@ -29,11 +30,12 @@ from pipeline.resources.entries import (
     records_of,
     require_inside,
 )
+from pipeline.resources.memory import Memory
+from pipeline.resources.reading import Opening, hashed
+from pipeline.resources.sharing import Sharing
+from pipeline.resources.supply import OnBytes, Reach, Supply
 
 WORKERS = 4  # files of one artifact at a time
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 class Cache:
@@ -46,8 +48,10 @@ class Cache:
         self._root = str(root)
         self._now = now
         self._blobs = Blobs(root, pause)
-        self._guard = threading.Lock()  # of .metadata and of the layers' memory
-        self._layers: dict[str, tuple[Digest, int]] | None = None
+        self._pause = pause
+        self._guard = threading.Lock()  # of .metadata
+        self._layers = Memory(root / "layers", _layer_of)
+        self._absorbed = Memory(root / "absorbed", _absorbed_of)
         self._numbers = itertools.count()
 
     def blob(self, sha256: str) -> Path:
@@ -67,40 +71,97 @@ class Cache:
         )
 
     def missing_bytes(self, artifact: Artifact) -> int:
-        """What `add` would have to fetch. A file that looks different is read, so the number is right."""
-        return sum(entry.size_bytes for entry in self._missing(artifact, self._trusted(artifact)))
+        """What `add` would have to fetch; what an unfinished run left counts as here. A file that looks different is read, so the number is right."""
+        missing = self._missing(artifact, self._trusted(artifact))
+        return sum(max(0, each.size_bytes - self._blobs.arrived_bytes(each.sha256)) for each in missing)
 
-    def add(self, artifact: Artifact, source: Source, emit: Emit, address: Address) -> None:
-        """Fetch what is not here and is needed, verify it, and write the entry. May be repeated.
+    def add(
+        self,
+        artifact: Artifact,
+        source: Source,
+        emit: Emit,
+        address: Address,
+        found: Mapping[str, Path] = {},
+        *,
+        move: bool = False,
+    ) -> None:
+        """Fetch what is not here and is needed, verify it, and write the entry. May be repeated, by many processes at once.
 
-        Raises Corrupt, Exhausted, Denied, Missing, Unreachable; then the entry is as incomplete as it was.
+        `found`: copies on this machine by their path in the artifact, used before the source; with `move` they become
+        blobs, or are removed when the artifact is complete, and one that is wrong is an error. Raises Corrupt, Exhausted, Denied, Missing, Unreachable; then the entry is as incomplete as it was.
         """
-        folder = self._folder(artifact)
         for entry in artifact.files:
             require_inside(entry.path)
         trusted = self._trusted(artifact)
-        missing = self._missing(artifact, trusted)
-        total_bytes = sum(entry.size_bytes for entry in missing)
-        show = _progress(emit, address, total_bytes)
+        missing = {
+            entry: self._blobs.arrived_bytes(entry.sha256) for entry in self._missing(artifact, trusted)
+        }
+        show = _progress(emit, address, sum(entry.size_bytes for entry in missing))
+        sharing = Sharing[FileEntry, Signature](WORKERS, lambda: self._pause(POLL_S))
 
-        def bring(entry: FileEntry) -> Signature:
-            def opening(start: int) -> contextlib.AbstractContextManager[BinaryIO]:
-                return source.open(artifact, entry, start)
-
+        def supply(entry: FileEntry, landed: OnBytes) -> Supply:
             def on_bytes(count: int) -> None:
-                landed(count)
-                show(count)
+                sharing.check()
+                if count and entry in missing:
+                    landed(count)
+                    show(count)
 
-            return self._blobs.ensure(entry, trusted.get(entry.sha256), opening, on_bytes)
+            return Supply(
+                opening=lambda start: source.open(artifact, entry, start),
+                reach=Reach(on_bytes),
+                found=found.get(entry.path),
+                move=move,
+                report=lambda text: emit(Line(address, text)),
+            )
 
-        with self._blobs.reserved(total_bytes) as landed:
-            distinct = list({entry.sha256: entry for entry in artifact.files}.values())
-            signatures = _each(bring, distinct, parallel=len(missing) > 1)
-        by_sha256 = {entry.sha256: seen for entry, seen in zip(distinct, signatures, strict=True)}
+        with self._blobs.reserved(sum(max(0, e.size_bytes - have) for e, have in missing.items())) as landed:
+            supplies = {entry: supply(entry, landed) for entry in _distinct(artifact)}
+
+            def attempt(entry: FileEntry) -> Signature | None:
+                return self._blobs.attempt(entry, trusted.get(entry.sha256), supplies[entry])
+
+            sharing.all(attempt, list(missing))
+            signatures = {
+                entry.sha256: self._blobs.ensure(entry, trusted.get(entry.sha256), supplies[entry])
+                for entry in supplies
+            }
+        folder = self._folder(artifact)
         with disk(self._root):
             for entry in artifact.files:
                 self._link(entry.sha256, f"{folder}/{entry.path}")
-            self._write_entry(artifact, folder, by_sha256)
+            self._write_entry(artifact, folder, signatures)
+        if move:
+            with disk(self._root):
+                self._drop_found(artifact, found)
+
+    def absorb(
+        self, identity: str, size_bytes: int | None, opening: Opening, *, keep: bool = True
+    ) -> tuple[str, int]:
+        """sha256 and size of bytes whose source cannot tell it, read once and, with `keep`, kept for `add`.
+
+        `identity` is one line that names immutable bytes ("s3://b/k etag=…"); where it is remembered nothing is read.
+        Raises what `opening` raises, Corrupt when the length is not `size_bytes`, Exhausted.
+        """
+        key = hashlib.sha256(
+            identity.encode()
+        ).hexdigest()  # an identity may hold what does not belong into a file
+        name = identity.partition(" ")[0]
+        while True:
+            known = self._absorbed.get(key)
+            if known is not None and size_bytes in (None, known[1]):
+                return known
+            if not keep:
+                answer = hashed(name, size_bytes, opening, self._pause)
+                break
+            with self._blobs.reserved(size_bytes or 0):
+                absorbed = self._blobs.absorb(key, name, size_bytes, opening)
+            if absorbed is not None:
+                answer = absorbed
+                break
+            self._pause(POLL_S)
+        with disk(self._root):
+            self._absorbed.put(key, [str(answer[1]), answer[0]], durable=True)
+        return answer
 
     def open(self, entry: FileEntry) -> BinaryIO:
         """The bytes of a blob. The reader hashes them, and calls `discard` when they are wrong."""
@@ -138,25 +199,12 @@ class Cache:
 
     def recall_layer(self, key: str) -> tuple[Digest, int] | None:
         """The digest and size of a layer that was written before from the same files."""
-        with self._guard:
-            return self._remembered().get(key)
+        return self._layers.get(key)
 
     def remember_layer(self, key: str, digest: Digest, size: int) -> None:
-        """Keep a layer's digest and size; one line, appended in one write."""
-        if set(key) & set("\t\n"):
-            raise ValueError(f"a layer's key is one word: {key!r}")
-        with self._guard, disk(self._root):
-            if self._remembered().get(key) == (digest, size):
-                return
-            self._remembered()[key] = (digest, size)
-            self.root.mkdir(parents=True, exist_ok=True)
-            with (self.root / "layers").open("ab", buffering=0) as file:
-                file.write(f"{key}\t{digest}\t{size}\n".encode())
-
-    def _remembered(self) -> dict[str, tuple[Digest, int]]:
-        if self._layers is None:
-            self._layers = dict(_layer_lines(self.root / "layers"))
-        return self._layers
+        """Keep a layer's digest and size."""
+        with disk(self._root):
+            self._layers.put(key, [digest, str(size)])
 
     def _folder(self, artifact: Artifact) -> str:
         return f"{self._root}/models/{place_of(artifact)}"
@@ -174,8 +222,9 @@ class Cache:
         return dict((records_of(self._folder(artifact)) or {}).values())
 
     def _missing(self, artifact: Artifact, trusted: Mapping[str, Signature]) -> list[FileEntry]:
-        distinct = {entry.sha256: entry for entry in artifact.files}.values()
-        return [entry for entry in distinct if not self._blobs.holds(entry, trusted.get(entry.sha256))]
+        return [
+            entry for entry in _distinct(artifact) if not self._blobs.holds(entry, trusted.get(entry.sha256))
+        ]
 
     def _link(self, sha256: str, path: str) -> None:
         """Make `path` a name of the blob; what else is there is replaced in one step."""
@@ -215,6 +264,13 @@ class Cache:
                 os.fsync(file.fileno())
         temporary.replace(path)
 
+    def _drop_found(self, artifact: Artifact, found: Mapping[str, Path]) -> None:
+        """Moved means gone from where it was; only what is surely here as well is removed."""
+        for entry in artifact.files:
+            path = found.get(entry.path)
+            if path is not None and sha256_of(str(path)) == entry.sha256:
+                path.unlink()
+
     def _keep(self, overlay: Overlay) -> None:
         entry = FileEntry(overlay.path, overlay.size_bytes, overlay.sha256)
 
@@ -225,14 +281,14 @@ class Cache:
                 yield file
 
         try:
-            self._blobs.ensure(entry, None, opening, lambda _: None)
+            self._blobs.ensure(entry, None, Supply(opening))
         except Corrupt as problem:
             raise Corrupt(overlay.file, "changed after it was read", "run the command again") from problem
 
     def _verify(self, folder: Path, wanted: Mapping[str, str]) -> None:
         paths = sorted(wanted)
-        with disk(self._root):
-            found = _each(lambda path: sha256_of(f"{folder}/{path}"), paths, parallel=len(paths) > 1)
+        with disk(self._root), ThreadPoolExecutor(WORKERS, "verify") as pool:
+            found = list(pool.map(lambda path: sha256_of(f"{folder}/{path}"), paths))
         bad = [path for path, sha256 in zip(paths, found, strict=True) if sha256 != wanted[path]]
         for path in bad:
             self.discard(wanted[path])
@@ -255,12 +311,21 @@ def _remove_others(folder: Path, wanted: Mapping[str, str]) -> None:
             path.rmdir()
 
 
-def _layer_lines(path: Path) -> Iterator[tuple[str, tuple[Digest, int]]]:
-    with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
-        for line in file:
-            words = line.rstrip("\n").split("\t")
-            if len(words) == 3 and words[2].isdecimal() and line.endswith("\n"):
-                yield words[0], (Digest(words[1]), int(words[2]))
+def _layer_of(words: Sequence[str]) -> tuple[Digest, int]:
+    digest, size = words
+    return Digest(digest), int(size)
+
+
+def _absorbed_of(words: Sequence[str]) -> tuple[str, int]:
+    size, sha256 = words
+    if len(sha256) != 64:
+        raise ValueError(sha256)
+    return sha256, int(size)
+
+
+def _distinct(artifact: Artifact) -> list[FileEntry]:
+    """One file of each content."""
+    return list({entry.sha256: entry for entry in artifact.files}.values())
 
 
 def _progress(emit: Emit, address: Address, total_bytes: int) -> Callable[[int], None]:
@@ -274,15 +339,3 @@ def _progress(emit: Emit, address: Address, total_bytes: int) -> Callable[[int],
             emit(Progress(address, "download", done_bytes, total_bytes))
 
     return on_bytes
-
-
-def _each(work: Callable[[A], B], items: Sequence[A], *, parallel: bool) -> list[B]:
-    """The results in order. After a failure nothing new is begun; what runs is finished and kept."""
-    if not parallel:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(WORKERS, "transfer") as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)

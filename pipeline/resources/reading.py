@@ -63,6 +63,15 @@ def verified(entry: FileEntry, opening: Opening, pause: Pause = time.sleep) -> I
         require_hash(entry, digest.hexdigest())
 
 
+def hashed(path: str, size_bytes: int | None, opening: Opening, pause: Pause = time.sleep) -> tuple[str, int]:
+    """The sha256 and the size of bytes that are read once and not kept."""
+    digest, count = hashlib.sha256(), 0
+    for chunk in received(path, size_bytes, opening, pause):
+        digest.update(chunk)
+        count += len(chunk)
+    return digest.hexdigest(), count
+
+
 def require_hash(entry: FileEntry, found: str) -> None:
     """Raises Corrupt when a file's content has another sha256 than the lock says."""
     if found != entry.sha256:

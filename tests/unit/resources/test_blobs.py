@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import Exhausted
-from pipeline.resources.blobs import Blobs, _remove_if_dead
+from pipeline.resources.blobs import Blobs
 
 
 def test_bytes_that_have_landed_are_not_counted_a_second_time(tmp_path: Path) -> None:
@@ -30,20 +30,3 @@ def test_room_is_given_back_once_whatever_landed(tmp_path: Path) -> None:
             landed(most_bytes // 3)
     with blobs.reserved(most_bytes), pytest.raises(Exhausted), blobs.reserved(most_bytes):
         pass
-
-
-def test_leftover_that_another_process_takes_away_meanwhile_is_no_error(tmp_path: Path) -> None:
-    _remove_if_dead(tmp_path / "link.1.0")
-    _remove_if_dead(tmp_path / f"{'a' * 64}.1.0")
-
-
-def test_link_in_the_making_stays_and_a_download_of_a_dead_run_goes(tmp_path: Path) -> None:
-    fresh = tmp_path / "link.1.0"
-    fresh.touch()
-    _remove_if_dead(fresh)
-    assert fresh.exists()
-
-    partial = tmp_path / f"{'a' * 64}.1.0"
-    partial.touch()
-    _remove_if_dead(partial)
-    assert not partial.exists()

@@ -299,20 +299,6 @@ def test_damaged_metadata_is_as_good_as_none(cache: Cache) -> None:
     assert cache.complete(wanted)
 
 
-def test_dead_partial_is_swept_and_a_living_one_is_not(cache: Cache) -> None:
-    import fcntl
-
-    partial = cache.root / "partial"
-    partial.mkdir(parents=True)
-    (partial / f"{'0' * 64}.1.0").write_bytes(b"dead")
-    with (partial / f"{'1' * 64}.1.0").open("wb") as living:
-        fcntl.flock(living, fcntl.LOCK_EX)
-
-        cache.add(artifact(FILES), Memory(FILES), silent, WHERE)
-
-        assert leftovers(cache) == [f"{'1' * 64}.1.0"]
-
-
 def test_threads_that_want_the_same_bytes_fetch_them_once(cache: Cache) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
