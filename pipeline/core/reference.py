@@ -38,6 +38,7 @@ from pipeline.core.spelling import (
 HUB = "huggingface.co"
 SCHEMES = ("hf", "oci", "s3", "https", "http", "file")
 TAGGED = ("hf", "oci")  # schemes that have tags; elsewhere ":" and "@" are ordinary characters
+MOST_CHARACTERS = 4096  # the longest path of Linux (PATH_MAX); S3 keys have 1,024 bytes
 
 _HUB_HOSTS = (HUB, "hf.co")  # the second is the Hub's own short name and leads to the first
 _OLLAMA = "registry.ollama.ai"  # the registry of `ollama pull` (ollama, types/model/name.go, FillDefault)
@@ -84,6 +85,9 @@ def parse(text: str, root: Path, aliases: Mapping[str, str] = {}) -> Reference:
 
     Asks no network and no disk. No message holds a password or a query: both may be secrets.
     """
+    if len(text) > MOST_CHARACTERS:
+        hint = f"write at most {MOST_CHARACTERS:,} characters"
+        raise UserError([error(f"a reference of {len(text):,} characters is too long", hint=hint)])
     if name := alias_of(text, aliases):
         return _behind(name, text.removeprefix(name), root, aliases)
     return _parse(text, root, aliases)
@@ -194,7 +198,7 @@ def _hub(text: str, rest: str) -> Reference:
     """`org/name[:revision][@commit]`; the host may be said, and a page of it may be pasted."""
     host, _, behind = rest.partition("/")
     if host.lower() in _HUB_HOSTS:
-        if page := _HUB_PAGE.fullmatch(behind):
+        if page := _HUB_PAGE.fullmatch(behind.removesuffix("/")):
             return _hub_page(text, page)
         rest = behind
     name, tag, digest = versioned(text, rest)

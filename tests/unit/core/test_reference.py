@@ -67,6 +67,7 @@ def test_one_model_of_the_hub_is_one_reference_however_it_is_written(written: st
         (f"Qwen/Qwen3-8B:{COMMIT}", f"hf://Qwen/Qwen3-8B@{COMMIT}"),
         (f"Qwen/Qwen3-8B:main@{COMMIT}", f"hf://Qwen/Qwen3-8B:main@{COMMIT}"),
         ("https://huggingface.co/Qwen/Qwen3-8B/tree/main", "hf://Qwen/Qwen3-8B:main"),
+        ("https://huggingface.co/Qwen/Qwen3-8B/tree/main/", "hf://Qwen/Qwen3-8B:main"),
         ("huggingface.co/Qwen/Qwen3-8B/tree/refs%2Fpr%2F3", "hf://Qwen/Qwen3-8B:refs/pr/3"),
         (f"https://huggingface.co/Qwen/Qwen3-8B/commit/{COMMIT}", f"hf://Qwen/Qwen3-8B@{COMMIT}"),
         ("quay.io/ai-lab/models/granite-7b-lab", "oci://quay.io/ai-lab/models/granite-7b-lab"),
@@ -187,6 +188,7 @@ def test_version_is_the_most_exact_one_that_is_said() -> None:
         ("Qwen/\u202eQwen3-8B", "has a space or a control character", "remove it"),
         ("./a\nb", "has a control character", "rename the file"),
         ("/x\x00", "has a control character", "rename the file"),
+        ("x@" * 50_000, "a reference of 100,000 characters is too long", "at most 4,096"),
         ("./m@sha256:abc", "where a digest belongs", "@sha256:<64 hex>"),
     ],
 )  # fmt: skip
