@@ -15,7 +15,10 @@ def write_adapter(folder: Path, base: Path, strength: float = 1.0) -> None:
     `strength` scales the weights: 0 changes nothing.
     """
     config = json.loads((base / "config.json").read_text())
-    hidden, head = config["hidden_size"], config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    hidden, head = (
+        config["hidden_size"],
+        config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
+    )
     outputs = {"q_proj": config["num_attention_heads"] * head, "v_proj": config["num_key_value_heads"] * head}
     dice = random.Random(20261121)
     tensors = {}
@@ -23,7 +26,11 @@ def write_adapter(folder: Path, base: Path, strength: float = 1.0) -> None:
         for module in MODULES:
             name = f"base_model.model.model.layers.{layer}.self_attn.{module}"
             tensors[f"{name}.lora_A.weight"] = (RANK, hidden, _numbers(dice, RANK * hidden, 1.0))
-            tensors[f"{name}.lora_B.weight"] = (outputs[module], RANK, _numbers(dice, outputs[module] * RANK, strength))
+            tensors[f"{name}.lora_B.weight"] = (
+                outputs[module],
+                RANK,
+                _numbers(dice, outputs[module] * RANK, strength),
+            )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_model.safetensors").write_bytes(_safetensors(tensors))
     (folder / "adapter_config.json").write_text(
