@@ -125,6 +125,12 @@ def test_version_is_the_most_exact_one_that_is_said() -> None:
     assert parse(f"quay.io/x:v1@{SHA256}", ROOT).version == SHA256
 
 
+def test_another_version_of_a_model_is_a_branch_or_a_digest() -> None:
+    assert str(QWEN.at("feature/x").at(COMMIT)) == f"hf://Qwen/Qwen3-8B@{COMMIT}"
+    assert str(QWEN.at(COMMIT).at("main")) == "hf://Qwen/Qwen3-8B:main"
+    assert str(parse("quay.io/x:v1", ROOT).at(SHA256)) == f"oci://quay.io/x@{SHA256}"
+
+
 @pytest.mark.parametrize(
     ("written", "summary", "hint"),
     [
@@ -189,6 +195,7 @@ def test_version_is_the_most_exact_one_that_is_said() -> None:
         ("./a\nb", "has a control character", "rename the file"),
         ("/x\x00", "has a control character", "rename the file"),
         ("x@" * 50_000, "a reference of 100,000 characters is too long", "at most 4,096"),
+        ("./m@sha256:abc/.", "has a name that ends as a digest", "rename the file"),
         ("./m@sha256:abc", "where a digest belongs", "@sha256:<64 hex>"),
     ],
 )  # fmt: skip
