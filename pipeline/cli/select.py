@@ -73,26 +73,31 @@ def found(
     """
     reference = _parsed(word, root, aliases)
     certain, short = _fitting(word, cached, root, aliases)
-    fitting = [*certain, *short]
+    entries = [*certain, *short]
     unsure = [str(reference)] if pull and reference and short and not certain else []
-    if len(fitting) + len(unsure) > 1:
-        hint = f"say which: {', '.join([*unsure, *_labels(fitting)])}"
-        raise UserError([error(f'"{word}" may be each of several', hint=hint)])
-    if fitting:
-        return fitting[0]
+    if len(entries) + len(unsure) > 1:
+        raise _several(word, [*unsure, *_labels(entries)])
+    if entries:
+        return entries[0]
     if reference is not None and pull:
         return reference
-    if reference is None and (pull or "/" in word):
+    if pull:
         parse(word, root, aliases)  # says what is wrong with it
-    raise UserError([_not_cached(word, reference, cached, aliases)])
+    raise _not_cached(word, cached, root, aliases)
 
 
 def fitting(word: str, cached: Sequence[C], root: Path, aliases: Mapping[str, str]) -> list[C]:
-    """Every entry of the cache that a word may mean, all versions where it says none. Raises UserError when there is none."""
+    """The entries of the cache that a word means, all versions of one source where it says none.
+
+    Raises UserError for what fits several sources or none.
+    """
     certain, short = _fitting(word, cached, root, aliases)
-    if not certain and not short:
-        raise UserError([_not_cached(word, _parsed(word, root, aliases), cached, aliases)])
-    return [*certain, *short]
+    entries = [*certain, *short]
+    if not entries:
+        raise _not_cached(word, cached, root, aliases)
+    if len({_folded(entry.source) for entry in entries}) > 1:
+        raise _several(word, _labels(entries))
+    return entries
 
 
 def _fitting(
@@ -226,24 +231,24 @@ def _labels(entries: Sequence[Cached]) -> list[str]:
     return [f"{entry.source}@{entry.pin.removeprefix('sha256-')[:12]}" for entry in entries]
 
 
-def _not_cached(
-    word: str, reference: Reference | None, cached: Sequence[Cached], aliases: Mapping[str, str]
-) -> Diagnostic:
+def _several(word: str, candidates: Sequence[str]) -> UserError:
+    return UserError([error(f'"{word}" may be each of several', hint=f"say which: {', '.join(candidates)}")])
+
+
+def _not_cached(word: str, cached: Sequence[Cached], root: Path, aliases: Mapping[str, str]) -> UserError:
+    """What is damaged is told as such: it may hold a secret, which this message would repeat."""
+    reference = _parsed(word, root, aliases) if "/" not in word else parse(word, root, aliases)
     if reference is None:
         name = re.split("[:@]", word, maxsplit=1)[0]
         ends = {entry.source.rpartition("/")[2] for entry in cached if entry.source}
         close = difflib.get_close_matches(name, sorted({*ends, *aliases}), 1)
-        hint = (
-            f'did you mean "{close[0]}"?'
-            if close
-            else "run mp pull REF, or add --pull, with a whole reference"
-        )
+        ask = "run mp pull REF, or add --pull, with a whole reference"
+        hint = f'did you mean "{close[0]}"?' if close else ask
     else:
         here = _labels([entry for entry in cached if _is(reference, entry)])
-        hint = f"run mp pull {reference}, or add --pull" + (
-            f"; the cache has {', '.join(here)}" if here else ""
-        )
-    return error(f'"{word}" is not in the manifest and not in the cache', hint=hint)
+        have = f"; the cache has {', '.join(here)}" if here else ""
+        hint = f"run mp pull {reference}, or add --pull{have}"
+    return UserError([error(f'"{word}" is not in the manifest and not in the cache', hint=hint)])
 
 
 def _unknown(pattern: str, names: Sequence[str], aliases: Mapping[str, str]) -> Diagnostic:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.options import options_from
-from pipeline.cli.select import found, selected
+from pipeline.cli.select import fitting, found, selected
 from pipeline.cli.session import open_session
 from pipeline.core.errors import UserError
 from pipeline.core.reference import Reference, parse
@@ -235,6 +235,37 @@ def test_pull_of_what_is_no_reference_says_what_to_write() -> None:
     with pytest.raises(UserError) as raised:
         found("nothing", CACHED, ROOT, ALIASES, pull=True)
     assert "is neither org/name" in raised.value.diagnostics[0].summary
+
+
+@pytest.mark.parametrize(
+    ("word", "entries"),
+    [
+        ("qwen", [QWEN, OLD_QWEN]),
+        ("Qwen3-8B", [QWEN, OLD_QWEN]),
+        ("qwen/v1", [OLD_QWEN]),
+        ("quay.io/ai-lab/models/granite-7b-lab", [GRANITE]),
+    ],
+)
+def test_a_word_may_mean_all_versions_of_one_source(word: str, entries: list[Entry]) -> None:
+    assert fitting(word, [*CACHED, OLD_QWEN, NAMESAKE], ROOT, ALIASES) == entries
+
+
+@pytest.mark.parametrize(
+    ("word", "summary"),
+    [
+        ("granite-7b-lab", "may be each of several"),
+        ("nothing", "is not in the manifest and not in the cache"),
+        ("a/b/c", "is no repository of the Hub"),
+        (
+            "https://user:hunter2@example.org/x",
+            'reference "https://…@example.org/x" has a user name or a password',
+        ),
+    ],
+)
+def test_all_versions_of_several_sources_or_of_none_are_an_error(word: str, summary: str) -> None:
+    with pytest.raises(UserError) as raised:
+        fitting(word, [*CACHED, NAMESAKE], ROOT, ALIASES)
+    assert summary in raised.value.diagnostics[0].summary
 
 
 def test_no_message_repeats_a_secret() -> None:
