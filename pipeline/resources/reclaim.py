@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +39,14 @@ def unwanted(
     root: Path,
     wanted: Collection[tuple[str, str]],
     views: Collection[str],
+    contents: Collection[str],
     now: float,
     *,
     forced: bool,
 ) -> Reclaim:
     """A plan; nothing is changed. `wanted` are pairs of source and pin, `views` names of views that are needed.
 
-    Not `forced`, entries and views of the last hour stay, and while a download is under way every entry and blob does:
+    `contents` are sha256s that will be wanted: what came of them, whole or in part, stays without an entry too. Not `forced`, entries and views of the last hour stay, and while a download is under way every entry and blob does:
     it may be about to use them.
     """
     with disk(str(root)):
@@ -60,11 +61,13 @@ def unwanted(
         old = tuple(view for view in served if view.name not in views and _changed_at(view) <= since)
         going = {*(entry.path for entry in dropped), *old}
         stays = _Stays.of(
+            contents,
             [entry for entry in entries if entry.path not in going],
             [view for view in served if view not in going],
         )
         blobs = () if busy else tuple(_unnamed(root, stays, dropped, since))
-        downloads = tuple(_downloads(root, float("inf") if forced else now - OLD_DOWNLOAD_S))
+        old_before = float("inf") if forced else now - OLD_DOWNLOAD_S
+        downloads = tuple(path for path in _downloads(root, old_before) if path.name not in contents)
         leftovers = tuple(_leftovers(root, now))
         files = [file for folder in going for file in below(folder)]
         files += [file for entry in dropped for file, _ in references(entry.path)]
@@ -89,7 +92,7 @@ def prune(root: Path, plan: Reclaim) -> int:
         freed_bytes += sum(_remove_if_idle(path) for path in plan.downloads)
         freed_bytes += sum(_remove(path) for path in plan.leftovers)
         if plan.blobs and (plan.forced or not _busy(root)):
-            stays = _Stays.of(read(root), listed(root / "views"))
+            stays = _Stays.of((), read(root), listed(root / "views"))
             freed_bytes += sum(_remove(path) for path in plan.blobs if not stays.has(path))
     return freed_bytes
 
@@ -102,11 +105,10 @@ class _Stays:
     inodes: frozenset[int]
 
     @classmethod
-    def of(cls, entries: Iterable[Cached], views: Iterable[Path]) -> "_Stays":
-        entries = list(entries)
+    def of(cls, contents: Iterable[str], entries: Sequence[Cached], views: Iterable[Path]) -> "_Stays":
         folders = [*(entry.path for entry in entries), *views]
         return cls(
-            frozenset(file.sha256 for entry in entries for file in entry.files),
+            frozenset(contents) | {file.sha256 for entry in entries for file in entry.files},
             frozenset(look.st_ino for folder in folders for path in below(folder) if (look := _look(path))),
         )
 
@@ -148,7 +150,10 @@ def _partials(root: Path) -> Iterator[Path]:
 def _downloads(root: Path, before: float) -> Iterator[Path]:
     for path in _partials(root):
         with _alone(path) as file:
-            if file is not None and os.fstat(file).st_mtime < before:
+            look = os.fstat(file) if file is not None else None
+            if look and (
+                look.st_mtime < before or look.st_nlink > 1
+            ):  # of a second name only the first is needed
                 yield path
 
 

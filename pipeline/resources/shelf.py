@@ -73,13 +73,19 @@ class Shelf:
         return tuple(sorted(damage))
 
     def unwanted(
-        self, wanted: Collection[tuple[str, str]], views: Collection[str] = (), *, forced: bool = False
+        self,
+        wanted: Collection[tuple[str, str]],
+        views: Collection[str] = (),
+        contents: Collection[str] = (),
+        *,
+        forced: bool = False,
     ) -> Reclaim:
         """What may go when only these pairs of source and pin, and these views by name, are needed. Changes nothing.
 
+        `contents` are the sha256s of what will be wanted: an unfinished download of it is kept to be gone on with.
         Without `forced`, what another process may be using stays: see Reclaim.spared.
         """
-        return reclaim.unwanted(self._root, wanted, views, self._now(), forced=forced)
+        return reclaim.unwanted(self._root, wanted, views, contents, self._now(), forced=forced)
 
     def prune(self, plan: Reclaim) -> int:
         """Carry the plan out; the bytes that became free on the disk. A kill at any moment leaves no wrong entry."""

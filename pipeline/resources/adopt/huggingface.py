@@ -38,6 +38,7 @@ def default_folder(environ: Mapping[str, str]) -> Path:
 
 def find(root: Path) -> tuple[Found, ...]:
     """Every snapshot of every model, sorted. Repositories without an owner have no reference and are left out."""
+    root = root.absolute()
     with reading(root):
         repositories = sorted(root.glob("models--*")) if root.is_dir() else []
         return tuple(each for repository in repositories for each in _snapshots(root, repository))

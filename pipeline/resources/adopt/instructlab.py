@@ -28,6 +28,7 @@ def default_folder(environ: Mapping[str, str]) -> Path:
 
 def find(root: Path) -> tuple[Found, ...]:
     """Every model in `root`, sorted by its place."""
+    root = root.absolute()
     models = root / "models"
     with reading(root):
         return tuple(_below(root, models)) if models.is_dir() else ()

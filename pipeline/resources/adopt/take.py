@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +16,6 @@ from pipeline.core.report import Emit, Progress
 from pipeline.core.resource import Address
 from pipeline.resources.adopt import huggingface, instructlab
 from pipeline.resources.adopt.found import Found, inside, is_dotted, reading
-from pipeline.resources.blobs import OnBytes
 from pipeline.resources.cache import Cache
 from pipeline.resources.cached import Cached, below, read
 from pipeline.resources.reading import CHUNK_BYTES
@@ -28,18 +27,20 @@ def take(found: Found, cache: Cache, emit: Emit, *, move: bool = False) -> Cache
     """Have the model in mp's cache, every file hashed. With `move` the other cache gives it up, once it is all here.
 
     Raises Refused for links that lead out of the other cache, Corrupt when a file is not what its name there says, and
-    what Cache.add raises; then the other cache is as it was. May be repeated.
+    what Cache.add raises; then the other cache keeps every file. May be repeated, after a kill too.
     """
     real = {path: inside(found, path) for path in sorted(found.files)}
     with reading(found.root):
-        files = _hashed(found, real, emit)
+        files = _hashed(found, real, emit, every=move)
+        if move:
+            _share(found, real, files, cache)
     content = [[entry.path, entry.sha256, entry.size_bytes] for entry in files]
     pin = found.pin or f"sha256-{fingerprint(content)}"
     only = Filter(include=tuple(real))  # nobody knows here whether this is all that another choice would take
     for version in found.versions or ("",):
         artifact = Artifact(found.source, version, pin, files, filter=only)
         try:
-            cache.add(artifact, _Files(artifact, real), emit, Address(found.source))
+            cache.add(artifact, _Files(artifact, real), emit, Address(found.source), real)
         except Corrupt as problem:
             raise Corrupt(f"cache {found.root}", problem.message, _hint(found)) from problem
     if move:
@@ -70,10 +71,10 @@ def _hint(found: Found) -> str:
     return f"the file is damaged there: delete {found.folder}, and pull the model instead"
 
 
-def _hashed(found: Found, real: Mapping[str, Path], emit: Emit) -> tuple[FileEntry, ...]:
-    """Size and sha256 of each file; those whose names tell it are hashed when they are added."""
+def _hashed(found: Found, real: Mapping[str, Path], emit: Emit, *, every: bool) -> tuple[FileEntry, ...]:
+    """Size and sha256 of each file. What names tell is hashed when it is added, with `every` here already."""
     sizes = {path: file.stat().st_size for path, file in real.items()}
-    unknown = [path for path in real if path not in found.sha256s]
+    unknown = [path for path in real if every or path not in found.sha256s]
     total_bytes, done_bytes = sum(sizes[path] for path in unknown), 0
 
     def on_bytes(count: int) -> None:
@@ -81,28 +82,50 @@ def _hashed(found: Found, real: Mapping[str, Path], emit: Emit) -> tuple[FileEnt
         done_bytes += count
         emit(Progress(Address(found.source), "hash", done_bytes, total_bytes))
 
-    sha256s = {path: _sha256(found, path, real[path], on_bytes) for path in unknown} | dict(found.sha256s)
+    sha256s = dict(found.sha256s) | {path: _sha256(found, path, real[path], on_bytes) for path in unknown}
     return tuple(FileEntry(path, sizes[path], sha256s[path]) for path in sorted(real))
 
 
-def _sha256(found: Found, path: str, file: Path, on_bytes: OnBytes) -> str:
-    """Hash a file; what git would call it is checked where the other cache tells it."""
-    size_bytes = file.stat().st_size
-    sha256, sha1 = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+def _sha256(found: Found, path: str, file: Path, on_bytes: Callable[[int], None]) -> str:
+    """Hash a file, and compare with what its name there says: its sha256, or its id in git."""
+    header = b"blob %d\0" % file.stat().st_size
+    sha256, sha1 = hashlib.sha256(), hashlib.sha1(header, usedforsecurity=False)
     with file.open("rb", buffering=0) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             sha256.update(chunk)
             if path in found.git_sha1s:
                 sha1.update(chunk)
             on_bytes(len(chunk))
-    if found.git_sha1s.get(path, sha1.hexdigest()) != sha1.hexdigest():
+    hashed = sha256.hexdigest()
+    if (
+        found.sha256s.get(path, hashed) != hashed
+        or found.git_sha1s.get(path, sha1.hexdigest()) != sha1.hexdigest()
+    ):
         raise Corrupt(f"cache {found.root}", f'"{path}" is not what its name there says', _hint(found))
-    return sha256.hexdigest()
+    return hashed
+
+
+def _share(found: Found, real: Mapping[str, Path], files: Sequence[FileEntry], cache: Cache) -> None:
+    """Give verified files a second name as blobs, where one file system holds both caches: no byte is copied.
+
+    The names there go only after the entry is written, so a kill loses nothing. A file that others keep using there is
+    left to be copied: who writes to it must not write here.
+    """
+    names = {*found.files.values()}
+    kept = {_target(link) for link in below(found.root) if link.is_symlink() and link not in names}
+    for entry in files:
+        file, blob = real[entry.path], cache.blob(entry.sha256)
+        if file.stat().st_nlink > 1 or not kept.isdisjoint(_steps(found.files[entry.path])):
+            continue
+        with contextlib.suppress(OSError):  # another file system or owner: it is copied; or the blob is there
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            file.chmod(0o444)
+            os.link(file, blob)
 
 
 def _clear(found: Found) -> None:
     """Remove a model's names, then the files that nothing else there leads to: a kill leaves no link that leads nowhere."""
-    for leftover in found.folder.parent.glob(f"{TAKEN}-*"):  # of a run that was killed here
+    for leftover in list(found.root.rglob(f"{TAKEN}-*")):  # of a run that was killed here
         shutil.rmtree(leftover, ignore_errors=True)
     names = list(found.files.values())
     if whole := _is_whole(found):
@@ -137,6 +160,13 @@ def _is_bookkeeping(found: Found, name: Path) -> bool:
 def _target(link: Path) -> Path:
     """Where a link points, without following what is there."""
     return Path(os.path.normpath(link.parent / link.readlink()))
+
+
+def _steps(name: Path) -> Iterator[Path]:
+    """Where a name leads, link after link."""
+    while name.is_symlink():
+        name = _target(name)
+        yield name
 
 
 def _remove_targets(root: Path, targets: set[Path]) -> None:

@@ -264,17 +264,109 @@ def test_move_keeps_what_another_snapshot_needs(hub: FakeHub, home: Path, cache:
     download(hub, home, revision=new, local_files_only=True)  # the real client still finds its own
 
 
-def test_move_again_after_a_kill_ends_it(hub: FakeHub, home: Path, cache: Cache) -> None:
+def test_move_copies_nothing_where_one_file_system_holds_both(hub: FakeHub, home: Path, cache: Cache) -> None:
     download(hub, home)
     (found,) = huggingface.find(home / "hub")
-    take(found, cache, silent)
-    leaving = found.folder.with_name(f".mp-taken-{'c' * 40}")  # what a kill in the middle leaves
-    shutil.copytree(found.folder, leaving, symlinks=True)
+    before = {path: file.stat().st_ino for path, file in found.files.items()}
 
-    take(found, cache, silent, move=True)
+    taken = take(found, cache, silent, move=True)
 
-    assert not (home / "hub/models--acme--tiny").exists()
+    assert {path: (taken.path / path).stat().st_ino for path in found.files} == before
+    assert {(taken.path / path).stat().st_mode & 0o777 for path in found.files} == {0o444}
+    plan = Shelf(cache.root).unwanted((), forced=True)
+    assert plan.freed_bytes > len(WEIGHTS)  # no name is left elsewhere
+
+
+def test_move_copies_a_file_that_has_another_name_outside(hub: FakeHub, home: Path, cache: Cache) -> None:
+    download(hub, home)
+    (found,) = huggingface.find(home / "hub")
+    other = home.parent / "elsewhere.safetensors"
+    os.link(found.files["model.safetensors"].resolve(), other)
+
+    taken = take(found, cache, silent, move=True)
+
+    assert not (taken.path / "model.safetensors").samefile(other)
+    other.write_bytes(b"edited")
     assert content_of(cache, found) == KEPT
+
+
+def test_move_where_the_cache_is_reached_through_a_link(hub: FakeHub, home: Path, cache: Cache) -> None:
+    download(hub, home)
+    (home.parent / "short").symlink_to(home / "hub")
+    new = hub.commit("acme/tiny", FILES | {"config.json": b"{ }"})
+    download(hub, home)
+    old = next(each for each in huggingface.find(home.parent / "short") if each.pin != new)
+
+    take(old, cache, silent, move=True)
+
+    assert dangling(home) == []
+    assert [each.pin for each in huggingface.find(home / "hub")] == [new]
+    assert content_of(cache, old) == KEPT
+
+
+MOVE = """
+import itertools, os, pathlib, shutil, signal, sys, traceback
+from pipeline.resources.adopt import find, take
+from pipeline.resources.cache import Cache
+
+start = pathlib.Path(sys.argv[1])
+
+def move(root, steps):
+    done = itertools.count()
+    def counted(real):
+        def step(*arguments, **options):
+            if next(done) == steps:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+        return step
+    for name in ("link", "unlink", "rename", "rmdir", "replace"):
+        setattr(os, name, counted(getattr(os, name)))
+    for found in find({"HF_HOME": str(root / "hf"), "XDG_CACHE_HOME": str(root)}):
+        take(found, Cache(root / "cache"), lambda event: None, move=True)
+
+for steps in itertools.count():
+    root = start.with_name(f"run-{steps}")
+    shutil.copytree(start, root, symlinks=True)
+    child = os.fork()
+    if not child:
+        try:
+            move(root, steps)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if ended != -signal.SIGKILL:
+        sys.exit(ended)
+"""
+
+
+@pytest.mark.parametrize("origin", ["huggingface", "instructlab"])
+def test_killed_move_loses_nothing_and_the_next_one_ends_it(
+    hub: FakeHub, tmp_path: Path, origin: str
+) -> None:
+    start = tmp_path / "start"
+    if origin == "huggingface":
+        download(hub, start / "hf")
+    else:
+        write(start / "instructlab/models/acme/tiny", FILES)
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", MOVE, str(start)], env=environ, check=True, timeout=120)
+
+    runs = list(tmp_path.glob("run-*"))
+
+    assert len(runs) > 10
+    for root in runs:
+        assert dangling(root) == []
+        cache = Cache(root / "cache")
+        for left in find({"HF_HOME": str(root / "hf"), "XDG_CACHE_HOME": str(root)}):
+            # half a model there is a whole one here
+            assert left.files.keys() == KEPT.keys() or Shelf(cache.root).list()[0].complete
+            take(left, cache, silent, move=True)
+        (entry,) = Shelf(cache.root).list()
+        assert entry.complete and {file.path for file in entry.files} == KEPT.keys()
+        assert Shelf(cache.root).verify([entry], nothing) == ()
+        assert find({"HF_HOME": str(root / "hf"), "XDG_CACHE_HOME": str(root)}) == ()
 
 
 def test_instructlab_folder_has_no_version_and_is_pinned_by_content_as_a_local_folder_is(
