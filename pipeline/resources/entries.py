@@ -12,14 +12,29 @@ from pipeline.resources.blobs import Signature
 
 METADATA = ".metadata"
 
+# Where a scheme's sources are. Registries have hosts of their own; what has not is below a word that is no such host.
+_PLACES = {
+    "hf": "huggingface.co/",
+    "oci": "",
+    "file": "localhost",  # the path is absolute
+    "s3": "s3/",
+    "https": "https/",
+    "http": "http/",
+}
+_RESERVED = frozenset({"huggingface.co", "localhost", "s3", "https", "http", "oci"})
+
 Record: TypeAlias = tuple[str, Signature]  # sha256, and how the file looked when it was verified
 
 
 def place_of(artifact: Artifact) -> str:
-    """`<host>/<path>/<pin>`; a mirror of the Hub changes nothing in it."""
+    """`<host>/<path>/<pin>`; a mirror of the Hub changes nothing in it. Two sources never have one place."""
     scheme, _, rest = artifact.source.partition("://")
-    host = {"hf": "huggingface.co/", "file": "localhost"}.get(scheme, "")
-    place = f"{host}{rest}/{artifact.pin}"
+    if scheme not in _PLACES:
+        raise Corrupt("models.lock", f'"{artifact.source}" is no canonical reference', "run mp lock")
+    start = _PLACES[scheme]
+    if scheme == "oci" and rest.partition("/")[0] in _RESERVED:
+        start = "oci/"
+    place = f"{start}{rest}/{artifact.pin}"
     require_inside(place)
     return place
 
