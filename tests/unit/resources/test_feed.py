@@ -41,6 +41,7 @@ class Shelf:
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     opened: list[tuple[str, int]] = field(default_factory=list)
+    open_now: int = 0
     damage: Callable[[str, bytes], BinaryIO] | None = None
 
     def artifact(self, source: str, files: dict[str, bytes]) -> Artifact:
@@ -55,7 +56,11 @@ class Shelf:
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> Iterator[BinaryIO]:
         self.opened.append((entry.path, start))
         body = self.files[artifact.source][entry.path][start:]
-        yield self.damage(entry.path, body) if self.damage else io.BytesIO(body)
+        self.open_now += 1
+        try:
+            yield self.damage(entry.path, body) if self.damage else io.BytesIO(body)
+        finally:
+            self.open_now -= 1
 
 
 class Cut(io.BytesIO):
@@ -200,6 +205,21 @@ def test_a_cut_connection_goes_on_where_it_broke_inside_the_same_upload(desk: De
         ("model.safetensors", 1_000_000),
     ]
     assert desk.published() == hashes(FILES)
+
+
+def test_an_upload_that_begins_again_reads_the_source_again_and_leaves_nothing_open(desk: Desk) -> None:
+    layer = Layer(desk.model.files)
+    read = Feeds(desk.cache, {"hf": desk.shelf}).of(desk.model, layer)
+    given_up = stream(layer, read)
+    while desk.shelf.opened[-1:] != [("model.safetensors", 0)]:
+        next(given_up)
+    del given_up
+    assert desk.shelf.open_now == 0
+
+    whole = b"".join(stream(layer, read))
+
+    assert len(whole) == layer.size_bytes
+    assert desk.shelf.opened == [("config.json", 0), ("model.safetensors", 0)] * 2
 
 
 def _flipped(path: str, body: bytes) -> BinaryIO:
