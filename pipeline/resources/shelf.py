@@ -41,6 +41,7 @@ class Shelf:
 
     def __init__(self, root: Path, now: Callable[[], float] = time.time) -> None:
         self._root = root
+        self._cache = Cache(root)
         self._now = now
 
     def list(self, source: str = "") -> tuple[Cached, ...]:
@@ -93,13 +94,12 @@ class Shelf:
 
     def _look(self, file: FileEntry, on_bytes: OnBytes) -> Problem | None:
         """Hash one blob; a bad one is removed at once."""
-        cache = Cache(self._root)
-        blob = cache.blob(file.sha256)
+        blob = self._cache.blob(file.sha256)
         if not blob.is_file():
             return "missing"
         if _sha256(blob, on_bytes) == file.sha256 and blob.stat().st_size == file.size_bytes:
             return None
-        cache.discard(file.sha256)
+        self._cache.discard(file.sha256)
         return "wrong"
 
     def _damage(self, entry: Cached, found: dict[str, Problem | None], on_bytes: OnBytes) -> Iterator[Damage]:
@@ -121,7 +121,7 @@ class Shelf:
         look = signature(str(name))
         if look is None or not name.is_file():
             return "missing"
-        if look == signature(str(Cache(self._root).blob(file.sha256))):
+        if look == signature(str(self._cache.blob(file.sha256))):
             return None
         return None if _sha256(name, on_bytes) == file.sha256 else "wrong"
 

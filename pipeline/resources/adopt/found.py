@@ -42,7 +42,8 @@ class Found:
     @property
     def size_bytes(self) -> int:
         """Of distinct files."""
-        looks = [path.stat() for path in self.files.values()]
+        with reading(self.root):
+            looks = [path.stat() for path in self.files.values()]
         return sum({(look.st_dev, look.st_ino): look.st_size for look in looks}.values())
 
 
@@ -56,9 +57,11 @@ def missing(found: Found, artifact: Artifact) -> tuple[FileEntry, ...]:
 
 
 def inside(found: Found, path: str) -> Path:
-    """The file a name leads to. Raises Refused when that is out of the cache, or no regular file."""
-    name = found.files[path]
-    real = name.resolve()
+    """The file a name leads to. Raises Refused when that is out of the cache, no regular file, or its name is no UTF-8."""
+    if not is_utf8(path):
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise Refused(f'{found.folder}: the name "{shown}" is not UTF-8', "rename the file there")
+    real = found.files[path].resolve()
     if not real.is_relative_to(found.root.resolve()):
         hint = "copy the file itself there: cp --dereference"
         raise Refused(f'{found.folder}: "{path}" is a link that leads out of {found.root}', hint)
@@ -78,6 +81,15 @@ def dangling(folder: Path) -> tuple[str, ...]:
     """Paths of a model whose links lead nowhere."""
     paths = {path.relative_to(folder).as_posix(): path for path in below(folder)}
     return tuple(sorted(p for p, name in paths.items() if not is_dotted(p) and not name.exists()))
+
+
+def is_utf8(path: str) -> bool:
+    """Locks, metadata and images are UTF-8: another name cannot be told in them."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_dotted(path: str) -> bool:

@@ -450,6 +450,14 @@ def test_registry_model_with_links_into_its_layout_is_taken_and_moved(lab: Path,
     assert dangling(lab) == [] and files_of(lab) == ["oci/granite/index.json", "oci/granite/oci-layout"]
 
 
+def test_name_that_is_no_utf_8_is_refused(lab: Path, cache: Cache) -> None:
+    write(lab / "models/acme/tiny", KEPT)
+    (lab / "models/acme/tiny" / os.fsdecode(b"a\xff.json")).write_bytes(b"{}")
+
+    with pytest.raises(Refused, match=r"a\\xff.json"):
+        take(instructlab.find(lab)[0], cache, silent)
+
+
 def test_hashing_is_shown_in_bytes(lab: Path, cache: Cache) -> None:
     write(lab / "models/acme/tiny", KEPT)
     events: list[Event] = []
