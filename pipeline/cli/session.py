@@ -14,13 +14,13 @@ from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.plan import not_read
 from pipeline.cli.views.waiting import Waiting
 from pipeline.core.errors import ExitCode
-from pipeline.core.model import WEIGHTS
 from pipeline.core.plan import Plan
 from pipeline.core.reference import Reference, parse
 from pipeline.core.report import Report, Status
 from pipeline.core.resource import owner_of
 from pipeline.engine.parts import declared
 from pipeline.engine.world import World
+from pipeline.resources.artifact import artifact_address
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Session:
     def origin(self, planned: engine.Planned) -> Origin:
         """What the plan's first lines say."""
         pins = {
-            name: parts[WEIGHTS].pin for name, parts in self.world.lock.models.items() if WEIGHTS in parts
+            artifact_address(name, role): artifact.pin
+            for name, roles in self.world.lock.models.items()
+            for role, artifact in roles.items()
         }
         return replace(self.project.origin, pins=pins, unlocked=planned.lock_changed)
 

@@ -37,7 +37,12 @@ class ArtifactState(State):
 
 def addresses(model: Model) -> tuple[Address, ...]:
     """What has to be in the cache before a model can be served from it: an artifact for each of its sources."""
-    return tuple(_address(model, role) for role in model.artifacts)
+    return tuple(artifact_address(model.name, role) for role in model.artifacts)
+
+
+def artifact_address(model: str, role: str) -> Address:
+    """ "qwen3-8b/artifact" of the weights, "qwen3-8b/artifact:tokenizer" of a source beside them."""
+    return address(model, KIND, None if role == WEIGHTS else role)
 
 
 def resource(model: Model, role: str = WEIGHTS) -> Resource[ArtifactState]:
@@ -45,7 +50,7 @@ def resource(model: Model, role: str = WEIGHTS) -> Resource[ArtifactState]:
     artifact = model.artifacts[role]
     content = fingerprint([[entry.path, entry.sha256] for entry in artifact.files])
     return Resource(
-        address=_address(model, role),
+        address=artifact_address(model.name, role),
         kind=KIND,
         locator={},
         desired=ArtifactState(content, artifact),
@@ -53,10 +58,6 @@ def resource(model: Model, role: str = WEIGHTS) -> Resource[ArtifactState]:
         lifecycle=model.lifecycle,
         where=model.where,
     )
-
-
-def _address(model: Model, role: str) -> Address:
-    return address(model.name, KIND, None if role == WEIGHTS else role)
 
 
 def source_of(sources: Mapping[str, Source], artifact: Artifact) -> Source:

@@ -99,5 +99,7 @@ def _repositories(world: World) -> dict[str, dict[str, dict[str, bytes]]]:
         text = f"{spec.reference.rsplit('/', 1)[-1]} {spec.version}"
         config: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "name": text}
         files = {"config.json": json.dumps(config).encode(), "model.safetensors": text.encode() * 64}
+        if spec.filter.format == "text":  # a tokenizer from elsewhere
+            files["tokenizer.json"] = text.encode()
         repositories.setdefault(spec.reference, {})[spec.version] = files
     return repositories

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.cli.views import changes, units
+from pipeline.cli.views import changes
 from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, packed, pad, sides
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
 from pipeline.core.plan import Plan
-from pipeline.core.resource import Address, current_of, owner_of, place_of
+from pipeline.core.resource import Address, address, current_of, owner_of, place_of
 
 SIGILS = {
     Action.NOOP: " ",
@@ -80,17 +80,12 @@ def blocks(plan: Plan, origin: Origin) -> list[Block]:
 def _headline(owner: str, found: Sequence[Change[Any]], origin: Origin) -> str:
     if all(change.action in (Action.DELETE, Action.FORGET) for change in found):
         return clean(found[0].reason)
+    main = address(owner, "artifact")
     for change in found:
-        artifact = getattr(change.resource.desired, "artifact", None) if change.resource else None
-        if (model := changes.straight(change)) is not None:
-            artifact = model.artifact
-        if artifact is None:
-            continue
-        if (before := origin.pins.get(owner)) and before != artifact.pin:
-            return f"version {units.pin(before)} → {units.pin(artifact.pin)}"
-        if change.kind == "artifact" or model is not None:
-            source = units.source(artifact.source, origin.root)
-            return " ".join(clean(f"{source} {artifact.version} ({units.pin(artifact.pin)})").split())
+        model = changes.straight(change)
+        artifact = model.artifact if model else changes.artifact(change) if change.address == main else None
+        if artifact is not None:
+            return changes.version(artifact, origin.pins.get(main), origin)
     return ""
 
 
@@ -161,7 +156,9 @@ def _names(block: Block) -> dict[Address, str]:
         if place and here != change.address:
             place = f"{place}, before"
         name = _NOUNS.get(noun, noun)
-        if change.kind not in _ALONE and place:
+        if noun == "artifact" and place:  # a source beside the weights is called by its role
+            name = place.replace("adapters.", "adapter ")
+        elif change.kind not in _ALONE and place:
             name = place
         elif place and all_nouns.count(noun) > 1:
             name = f"{name} {place}"

@@ -11,8 +11,8 @@ from pipeline.cli.views.text import clean
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.digest import Json
 from pipeline.core.image import Engine
-from pipeline.core.model import Model
-from pipeline.core.resource import State, Transfer, fields_of
+from pipeline.core.model import Artifact, Model
+from pipeline.core.resource import State, Transfer, fields_of, place_of
 
 _NOWHERE = Origin()
 _MOST = 6  # fields of one change; the others are counted
@@ -23,7 +23,7 @@ _SAID_ANYWAY = frozenset({"", "not there", "changed"})
 
 def parts(change: Change[Any], origin: Origin = _NOWHERE) -> list[str]:
     """What a change does and why; a view puts as many parts on a line as fit."""
-    words = _moved(change, origin)
+    words = [*_origin(change, origin), *_moved(change, origin), _left_out(change)]
     if change.reason not in _SAID_ANYWAY:
         words.append(units.short(clean(change.reason)))
     match change.action:
@@ -35,6 +35,35 @@ def parts(change: Change[Any], origin: Origin = _NOWHERE) -> list[str]:
         case _:
             pass
     return [word for word in words if word]
+
+
+def artifact(change: Change[Any]) -> Artifact | None:
+    """The files of one source that a change brings into the cache."""
+    held = getattr(change.resource.desired, "artifact", None) if change.resource else None
+    return held if isinstance(held, Artifact) else None
+
+
+def version(found: Artifact, before: str | None, origin: Origin) -> str:
+    """Where an artifact comes from, or from which pin to which it moves."""
+    if before and before != found.pin:
+        return f"version {units.pin(before)} → {units.pin(found.pin)}"
+    source = units.source(found.source, origin.root)
+    return " ".join(clean(f"{source} {found.version} ({units.pin(found.pin)})").split())
+
+
+def _origin(change: Change[Any], origin: Origin) -> list[str]:
+    """Of a source beside the weights; theirs is said of the model as a whole."""
+    found = artifact(change)
+    if found is None or place_of(change.address) is None:
+        return []
+    return [version(found, origin.pins.get(change.address), origin)]
+
+
+def _left_out(change: Change[Any]) -> str:
+    found = artifact(change)
+    if found is None or not found.left_out_bytes or change.action is Action.NOOP:
+        return ""
+    return f"leaves out {units.transferred(found.left_out_bytes)} of duplicates"
 
 
 def straight(change: Change[Any]) -> Model | None:

@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.core.resource import Address
+
 
 @dataclass(frozen=True)
 class Origin:
     file: str = "models.yaml"
     commit: str | None = None
     edited: bool = False  # the file differs from that commit
-    pins: Mapping[str, str] = field(default_factory=dict)  # model → pin in models.lock as it is now
+    pins: Mapping[Address, str] = field(
+        default_factory=dict
+    )  # address of an artifact → its pin in models.lock as it is now
     root: str = ""  # folder of the manifest
     machine: str = ""  # this one's name: what is not kept passes through it
     unlocked: tuple[str, ...] = ()  # what apply writes into models.lock first: "tiny: not in models.lock"
