@@ -9,6 +9,7 @@ import pytest
 
 from tests.parts import capability, network
 from tests.parts.base_image import BaseImage, import_base, push_base
+from tests.parts.buckets import Buckets, running_buckets
 from tests.parts.registry import RealRegistry, running_registry
 
 
@@ -43,6 +44,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]
 def locked_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]:
     """A registry that asks for a user and a password (tests.parts.registry.USER, PASSWORD)."""
     with running_registry(tmp_path_factory.mktemp("locked-registry"), password=True) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def buckets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buckets]:
+    """An S3 store that all tests share; use buckets of your own."""
+    with running_buckets(tmp_path_factory.mktemp("buckets")) as started:
         yield started
 
 

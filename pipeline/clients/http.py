@@ -1,4 +1,4 @@
-"""HTTP reads with the manners a long download needs: retries, time-outs, ranges, redirects, tokens kept home. Used by clients/hub."""
+"""HTTP reads with the manners a long download needs: retries, time-outs, ranges, redirects, tokens kept home. Used by clients/hub and sources/https."""
 
 import contextlib
 import io
@@ -36,12 +36,26 @@ class Busy(Unreachable):
         self.wait_s = wait_s
 
 
+class NotAllowed(BackendError):
+    """The server does not answer requests of this method."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is said of a file without its bytes; names of headers are lower case."""
+
+    url: str  # where it is, after all redirects
+    headers: Mapping[str, str]  # of the server that has the file
+    first_headers: Mapping[str, str]  # of the server that was asked
+
+
 @dataclass(frozen=True)
 class Reply:
     """An answer: the headers of the first server (lower case), the body of the last."""
 
     headers: Mapping[str, str]
     body: BinaryIO
+    head: Head
 
 
 def patiently(work: Callable[[], T], pause: Callable[[float], None], tries: int = TRIES) -> T:
@@ -88,43 +102,60 @@ class Http:
 
         Raises Denied, Missing, Unreachable, and Corrupt when the file ends before `start`.
         """
-        response, first_headers = patiently(lambda: self._ask(url, headers, start), self._pause)
+        response, head = patiently(lambda: self._ask("GET", url, headers, start), self._pause)
         try:
             body = _Body(response, host_of(url))
             if start and response.status != 206:
                 body.skip(start)  # a server that knows no ranges sends everything
-            yield Reply(first_headers, cast(BinaryIO, body))
+            yield Reply(head.first_headers, cast(BinaryIO, body), head)
         finally:
             _give_back(response)
 
+    def head(self, url: str, headers: Mapping[str, str]) -> Head:
+        """What is said of a file; no bytes are read. Where HEAD tells no length the file is asked for, and hung up on.
+
+        Raises Denied, Missing, Unreachable.
+        """
+
+        def asked(method: str) -> Head:
+            response, head = self._ask(method, url, headers, 0)
+            _give_back(response)
+            return head
+
+        with contextlib.suppress(NotAllowed):
+            found = patiently(lambda: asked("HEAD"), self._pause)
+            if "content-length" in found.headers:
+                return found
+        return patiently(lambda: asked("GET"), self._pause)
+
     def _ask(
-        self, url: str, headers: Mapping[str, str], start: int
-    ) -> tuple["urllib3.BaseHTTPResponse", Mapping[str, str]]:
+        self, method: str, url: str, headers: Mapping[str, str], start: int
+    ) -> tuple["urllib3.BaseHTTPResponse", Head]:
         """One try: follow redirects by hand, so that nobody else sees our token."""
         sent = {"Accept-Encoding": "identity", **headers}
         if start:
             sent["Range"] = f"bytes={start}-"
         first_headers: Mapping[str, str] | None = None
         for _ in range(HOPS):
-            response = self._send(url, sent)
+            response = self._send(method, url, sent)
             lowered = {name.lower(): value for name, value in response.headers.items()}
             first_headers = lowered if first_headers is None else first_headers
             if response.status not in MOVED:
                 if problem := _problem(response.status, lowered, url, start):
                     _give_back(response)
                     raise problem
-                return response, first_headers
+                return response, Head(url, lowered, first_headers)
             _give_back(response)
             url, sent = _next_hop(url, lowered.get("location", ""), sent)
         raise BackendError(host_of(url), f"more than {HOPS} redirects")
 
-    def _send(self, url: str, headers: Mapping[str, str]) -> "urllib3.BaseHTTPResponse":
+    def _send(self, method: str, url: str, headers: Mapping[str, str]) -> "urllib3.BaseHTTPResponse":
         import urllib3
 
-        _log.debug("GET %s %s", plain(url), headers.get("Range", ""))
+        _log.debug("%s %s %s", method, plain(url), headers.get("Range", ""))
         try:
             return self._pool(url).request(
-                "GET",
+                method,
                 url,
                 headers=dict(headers),
                 redirect=False,
@@ -213,6 +244,8 @@ def _problem(status: int, headers: Mapping[str, str], url: str, start: int) -> B
             return Missing(system, f"{plain(url)} is not there")
         case 416:
             return Corrupt(system, f"{plain(url)} is shorter than it was said to be")
+        case 405 | 501:
+            return NotAllowed(system, f"{said} for {plain(url)}")
         case _ if status in BUSY:
             return Busy(system, f"{said} for {plain(url)}", seconds(headers.get("retry-after")))
         case _:
@@ -225,14 +258,14 @@ def _unreachable(system: str, problem: Exception) -> Unreachable:
     match problem:
         case urllib3.exceptions.NameResolutionError():
             why = "the name does not resolve"
+        case urllib3.exceptions.NewConnectionError():  # a kind of ConnectTimeoutError
+            why = "connection refused"
         case urllib3.exceptions.ConnectTimeoutError():
             why = "no connection in time"
         case urllib3.exceptions.ReadTimeoutError():
             why = "stalled: no byte came in time"
         case urllib3.exceptions.SSLError():
             why = f"TLS failed: {problem}"
-        case urllib3.exceptions.NewConnectionError():
-            why = "connection refused"
         case _:
             why = "the connection broke"
     return Unreachable(system, why, "check the network and the address, then run it again")
