@@ -41,7 +41,8 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         settings.state / "inventory" / settings.environment, manifest.project, settings.environment
     )
     lock = read_lock(settings.root / "models.lock")
-    sources = open_sources(settings)
+    weights = Cache(settings.cache)
+    sources = open_sources(settings, weights.absorb)
     return World(
         settings,
         document,
@@ -52,15 +53,16 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         sources,
         TEMPLATES,
         {**TARGETS, "docker": DockerTarget(default_docker_host(settings.environ))},
-        drivers(settings, manifest.project, sources),
+        drivers(settings, manifest.project, weights, sources),
         store,
         pin_nothing if settings.offline else pin_engine,
     )
 
 
-def drivers(settings: Settings, project: str, sources: Mapping[str, Source]) -> Mapping[str, Driver[Any]]:
+def drivers(
+    settings: Settings, project: str, weights: Cache, sources: Mapping[str, Source]
+) -> Mapping[str, Driver[Any]]:
     """One driver a kind of resource. None of them reaches out before it is asked to."""
-    weights = Cache(settings.cache)
     owner = Mark(project, settings.environment, Address(""))
     repositories = oci.Repositories(settings.environ)
     connect = cache(partial(DockerHost, environ=settings.environ))

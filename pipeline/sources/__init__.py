@@ -3,27 +3,40 @@
 from collections.abc import Callable, Mapping
 
 from pipeline.clients.hub import Hub
-from pipeline.core.protocols import Source
+from pipeline.clients.oci import Repositories
+from pipeline.core.protocols import Absorb, Source
 from pipeline.core.settings import Settings
 from pipeline.sources.huggingface import HuggingFaceSource
 from pipeline.sources.local import LocalSource
+from pipeline.sources.oci import OciSource
 from pipeline.sources.offline import Offline
 
 NEAR = frozenset({"file"})  # schemes that are read without a network: looked at by every plan
 
 
-def _huggingface(settings: Settings) -> Source:
+def _huggingface(settings: Settings, absorb: Absorb) -> Source:
     return HuggingFaceSource(Hub(settings.environ.get("HF_ENDPOINT"), settings.environ.get("HF_TOKEN")))
 
 
-def _local(settings: Settings) -> Source:
+def _local(settings: Settings, absorb: Absorb) -> Source:
     return LocalSource(settings.cache / "hashes")
 
 
-SOURCES: Mapping[str, Callable[[Settings], Source]] = {"hf": _huggingface, "file": _local}
+def _oci(settings: Settings, absorb: Absorb) -> Source:
+    return OciSource(Repositories(settings.environ), absorb)
 
 
-def open_sources(settings: Settings) -> dict[str, Source]:
+SOURCES: Mapping[str, Callable[[Settings, Absorb], Source]] = {
+    "hf": _huggingface,
+    "oci": _oci,
+    "file": _local,
+}
+
+
+def open_sources(settings: Settings, absorb: Absorb) -> dict[str, Source]:
     """Every source by its scheme; with `offline` those behind a network answer nothing."""
     far = Offline() if settings.offline else None
-    return {scheme: far if far and scheme not in NEAR else make(settings) for scheme, make in SOURCES.items()}
+    return {
+        scheme: far if far and scheme not in NEAR else make(settings, absorb)
+        for scheme, make in SOURCES.items()
+    }
