@@ -162,7 +162,7 @@ def test_adopt_and_forget_are_counted_only_when_there_are_any() -> None:
 def test_new_pin_is_shown_as_version_before_and_after() -> None:
     moved = plan(change("qwen/artifact", Action.CREATE, desired=Box(artifact=artifact()), line=3))
 
-    text = view(moved, Origin(pins={"qwen": "4e1a6b0" + "0" * 33}), {})
+    text = view(moved, Origin(pins={Address("qwen/artifact"): "4e1a6b0" + "0" * 33}), {})
 
     assert "+ qwen       version 4e1a6b0 → 9c0d2f7" in text
 
