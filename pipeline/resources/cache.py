@@ -25,6 +25,7 @@ from pipeline.resources.entries import (
     choices_of,
     content_of,
     contents,
+    is_readable,
     metadata,
     place_of,
     records_of,
@@ -251,10 +252,19 @@ class Cache:
                 metadata(artifact, records, choices_of(folder), self._now()),
                 durable=True,
             )
-            if 0 < len(artifact.version) < 200 and artifact.version != artifact.pin:
-                reference = Path(folder).parent / "refs" / quote(f"{artifact.version}", safe="")
-                reference.parent.mkdir(exist_ok=True)
-                self._replace(str(reference), artifact.pin.encode(), durable=False)
+            if 0 < len(artifact.version) < 200 and artifact.version not in (artifact.pin, ".", ".."):
+                self._name(artifact, Path(folder).parent)
+
+    def _name(self, artifact: Artifact, models: Path) -> None:
+        """Remember which pin a branch or tag meant; one that is safe as a name leads there for people too."""
+        reference = models / "refs" / quote(f"{artifact.version}", safe="")
+        reference.parent.mkdir(exist_ok=True)
+        self._replace(str(reference), artifact.pin.encode(), durable=False)
+        link = models / artifact.version
+        if is_readable(artifact.version) and (link.is_symlink() or not link.exists()):
+            link.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):  # another process was as quick
+                link.symlink_to(artifact.pin)
 
     def _replace(self, path: str, content: bytes, *, durable: bool) -> None:
         temporary = Path(f"{self._root}/partial/entry.{os.getpid()}.{next(self._numbers)}")

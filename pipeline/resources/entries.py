@@ -1,6 +1,7 @@
 """Entries of the cache: where an artifact's folder is, which names may be in it, and what `.metadata` says. Used by cache."""
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -21,6 +22,8 @@ _PLACES = {
     "https": "https/",
     "http": "http/",
 }
+_READABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PIN = re.compile(r"[0-9a-f]{40}|sha256-[0-9a-f]{64}")
 _RESERVED = frozenset({"huggingface.co", "localhost", "s3", "https", "http", "oci"})
 
 Record: TypeAlias = tuple[str, Signature]  # sha256, and how the file looked when it was verified
@@ -37,6 +40,11 @@ def place_of(artifact: Artifact) -> str:
     place = f"{start}{rest}/{artifact.pin}"
     require_inside(place)
     return place
+
+
+def is_readable(version: str) -> bool:
+    """A branch or tag that may stand as one name beside the pins: "v1.1"; never a pin, and never a folder of ours."""
+    return _READABLE.fullmatch(version) is not None and not _PIN.fullmatch(version) and version != "refs"
 
 
 def contents(files: Sequence[FileEntry], overlays: Sequence[Overlay]) -> dict[str, str]:

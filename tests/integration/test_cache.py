@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.clients.http import Http
 from pipeline.clients.hub import Hub
-from pipeline.core.model import Artifact
+from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
 from pipeline.core.resource import Address
@@ -242,3 +242,33 @@ def test_same_file_in_three_models_occupies_the_disk_once(hub: FakeHub, cache: C
     assert len(hub.asked(BLOB)) == 1
     used = subprocess.run(["du", "-s", "-B1", str(cache.root)], capture_output=True, text=True, check=True)
     assert int(used.stdout.split()[0]) < 9 * MIB
+
+
+def test_copies_on_a_file_system_with_reflinks_share_their_blocks(hub: FakeHub, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(320 << 20)
+    made = subprocess.run(
+        ["sh", "-c", f"mkfs.xfs -q -m reflink=1 {image} && mount -o loop {image} {disk}"], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip("this machine cannot make and mount an XFS file system")
+    try:
+        content = os.urandom(64 << 20)
+        entry = FileEntry("model.safetensors", len(content), hashlib.sha256(content).hexdigest())
+        wanted = Artifact("hf://acme/big", "main", "a" * 40, (entry,))
+        (disk / "copy").write_bytes(content)
+        os.sync()
+        before = os.statvfs(disk).f_bfree
+        cache = Cache(disk / "cache")
+
+        cache.add(wanted, source(hub), silent, WHERE, {"model.safetensors": disk / "copy"})
+
+        os.sync()
+        assert (before - os.statvfs(disk).f_bfree) * os.statvfs(disk).f_frsize < 8 << 20
+        (disk / "copy").write_bytes(b"edited")
+        assert cache.view(wanted.files).is_dir()
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -102,6 +103,30 @@ def test_added_artifact_is_complete_read_only_and_laid_out_by_url(cache: Cache) 
     assert (entry / "model.safetensors").samefile(cache.blob(wanted.files[1].sha256))
     assert (entry.parent / "refs/main").read_text() == "a" * 40
     assert leftovers(cache) == []
+
+
+@pytest.mark.parametrize("version", ["v1.1", "main"])
+def test_version_that_is_a_plain_name_leads_to_the_entry(cache: Cache, version: str) -> None:
+    for pin in ("a" * 40, "b" * 40):  # a branch moves
+        cache.add(replace(artifact(FILES, pin), version=version), Memory(FILES), silent, WHERE)
+    models = cache.root / "models/huggingface.co/acme/tiny"
+    assert (models / version).readlink() == Path("b" * 40)
+    assert (models / version / "config.json").read_bytes() == b"{}"
+    assert (models / "refs" / version).read_text() == "b" * 40
+
+
+@pytest.mark.parametrize("version", ["refs", "feature/x", "..", "a" * 40, "x" * 300, "-v", ""])
+def test_version_that_is_no_plain_name_is_only_remembered(cache: Cache, version: str) -> None:
+    cache.add(replace(artifact(FILES, "b" * 40), version=version), Memory(FILES), silent, WHERE)
+    names = {path.name for path in (cache.root / "models/huggingface.co/acme/tiny").iterdir()}
+    assert names <= {"b" * 40, "refs"}
+
+
+def test_folder_of_another_source_stays_where_a_version_would_lead(cache: Cache) -> None:
+    inner = replace(artifact(FILES, "b" * 40), source="hf://acme/tiny/v1")
+    cache.add(inner, Memory(FILES), silent, WHERE)
+    cache.add(replace(artifact(FILES), version="v1"), Memory(FILES), silent, WHERE)
+    assert Cache(cache.root).complete(inner)
 
 
 def test_missing_bytes_before_and_after(cache: Cache) -> None:
