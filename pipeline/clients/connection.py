@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class Connection:
         self.host = host
         self._environ = environ
         self._sleep = sleep
+        self.lists = threading.Lock()  # held while a list that several threads add to is read and written
         scheme = "http" if insecure or is_loopback(host) else "https"
         self._base = f"{scheme}://{_HUB_API if host == 'docker.io' else host}"
         self._authorizations: dict[str, str] = {}  # scope → value of the header

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.clients.repository import INDEX, Chunks, ImageManifest, Tagged
+from pipeline.clients.referrers import described, enlist, is_list_tag, list_tag, listed, of_type, subject_of
+from pipeline.clients.repository import INDEX, Chunks, Descriptor, ImageManifest, Tagged
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missing
 
@@ -71,7 +72,7 @@ class LayoutRepository:
 
     def tags(self) -> tuple[str, ...]:
         names = (descriptor["annotations"].get(REF_NAME) for descriptor in self._index())
-        return tuple(sorted(name for name in names if name))
+        return tuple(sorted(name for name in names if name and not is_list_tag(name)))
 
     def has(self, digest: Digest, size_bytes: int | None = None) -> bool:
         return self._holds(digest, size_bytes)
@@ -150,6 +151,22 @@ class LayoutRepository:
             self._clean()
         return digest
 
+    def referrers(self, digest: Digest, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
+        found = self.manifest(list_tag(digest))
+        return of_type(listed(found.body, self._folder) if found else (), artifact_type)
+
+    def put_referrer(self, manifest: ImageManifest) -> Digest:
+        tag = list_tag(subject_of(manifest))
+        self.put_manifest(manifest.digest, manifest)
+        with _disk(self._folder), self._alone("blobs"):  # put_manifest locks the folder itself
+            enlist(
+                described(manifest),
+                lambda: self.manifest(tag),
+                lambda index: self.put_manifest(tag, index),
+                self._folder,
+            )
+        return manifest.digest
+
     def _path(self, digest: Digest) -> str:
         return f"{self._folder}/{_blob(digest)}"
 
@@ -219,10 +236,10 @@ class LayoutRepository:
         self._made = True
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One writer of the index at a time, on this machine."""
+    def _alone(self, below: str = ".") -> Iterator[None]:
+        """One writer at a time on this machine: of the index, or of what another folder stands for."""
         self._prepare()
-        folder = os.open(self._folder, os.O_RDONLY)
+        folder = os.open(f"{self._folder}/{below}", os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield

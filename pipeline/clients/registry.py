@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from pipeline.clients.connection import Answer, Body, Connection, reason
+from pipeline.clients.referrers import described, enlist, is_list_tag, list_tag, listed, of_type, subject_of
 from pipeline.clients.repository import (
     BLOCK_BYTES,
     DOCKER_LIST,
@@ -16,6 +17,7 @@ from pipeline.clients.repository import (
     INDEX,
     MANIFEST,
     Chunks,
+    Descriptor,
     ImageManifest,
     Tagged,
 )
@@ -72,7 +74,7 @@ class RegistryRepository:
                 break
             found += json.loads(self._expected(answer, 200).body).get("tags") or ()
             url = _next(answer.headers.get("link", ""), url)
-        return tuple(sorted(found))
+        return tuple(sorted(tag for tag in found if not is_list_tag(tag)))
 
     def has(self, digest: Digest, size_bytes: int | None = None) -> bool:
         answer = self._read("HEAD", f"/blobs/{digest}", {})
@@ -155,6 +157,46 @@ class RegistryRepository:
         headers = {"Content-Type": manifest.media_type}
         self._write("PUT", f"{self._url}/manifests/{reference}", headers, manifest.body, 201)
         return manifest.digest
+
+    def referrers(self, digest: Digest, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
+        found = self._referrers(digest, artifact_type)
+        if found is None:
+            tagged = self.manifest(list_tag(digest))
+            found = listed(tagged.body, self.location) if tagged else ()
+        return of_type(found, artifact_type)
+
+    def put_referrer(self, manifest: ImageManifest) -> Digest:
+        subject = subject_of(manifest)
+        headers = {"Content-Type": manifest.media_type}
+        url = f"{self._url}/manifests/{manifest.digest}"
+        answer = self._write("PUT", url, headers, manifest.body, 201)
+        if "oci-subject" not in answer.headers:  # OCI distribution 1.1.0: then the client keeps the list
+            tag = list_tag(subject)
+            with self._connection.lists:
+                enlist(
+                    described(manifest),
+                    lambda: self.manifest(tag),
+                    lambda index: self.put_manifest(tag, index),
+                    self.location,
+                )
+        return manifest.digest
+
+    def _referrers(self, digest: Digest, artifact_type: str | None) -> tuple[Descriptor, ...] | None:
+        """What the registry's own list says, over all of its pages; None where it keeps none."""
+        found: list[Descriptor] = []
+        query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
+        url: str | None = f"{self._url}/referrers/{digest}{query}"
+        while url:
+            answer = self._connection.request(
+                "GET", url, scope=self._scope("pull"), headers={"Accept": INDEX}
+            )
+            kind = answer.headers.get("content-type", "").split(";")[0]
+            # Registries without the list answer 404 by the specification; others with an error or a page for people.
+            if answer.status in (400, 404, 405, 501) or (answer.status == 200 and kind != INDEX):
+                return None
+            found += listed(self._expected(answer, 200).body, self.location)
+            url = _next(answer.headers.get("link", ""), url)
+        return tuple(found)
 
     def _read(self, method: str, below: str, headers: Mapping[str, str]) -> Answer | None:
         answer = self._connection.request(

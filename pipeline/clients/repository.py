@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, TypeAlias
 
 from pipeline.core.digest import Digest, Json
@@ -33,6 +33,29 @@ class Tagged:
     digest: Digest
     size_bytes: int  # of the image manifest itself
     annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """An image manifest as a list of referrers shows it."""
+
+    media_type: str
+    digest: Digest
+    size_bytes: int
+    artifact_type: str | None = None  # "application/vnd.cyclonedx+json"
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Json]:
+        made: dict[str, Json] = {
+            "mediaType": self.media_type,
+            "digest": self.digest,
+            "size": self.size_bytes,
+        }
+        if self.artifact_type:
+            made["artifactType"] = self.artifact_type
+        if self.annotations:
+            made["annotations"] = dict(self.annotations)
+        return made
 
 
 @dataclass(frozen=True)
@@ -76,7 +99,7 @@ class Repository(Protocol):
     def manifest(self, reference: str) -> ImageManifest | None: ...
 
     def tags(self) -> tuple[str, ...]:
-        """Sorted; empty where there is no repository."""
+        """Sorted; empty where there is no repository. Tags that only list referrers are left out."""
         ...
 
     def has(self, digest: Digest, size_bytes: int | None = None) -> bool:
@@ -111,6 +134,17 @@ class Repository(Protocol):
 
     def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
         """Store an image manifest under a tag or its digest. What it names must be there already."""
+        ...
+
+    def referrers(self, digest: Digest, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
+        """What points at an image: signatures, SBOMs; sorted by type and digest, empty where nothing does."""
+        ...
+
+    def put_referrer(self, manifest: ImageManifest) -> Digest:
+        """Store an image manifest that has a `subject`, so that `referrers` finds it. May be repeated.
+
+        Its config and layers must be there already; the subject may come later.
+        """
         ...
 
 

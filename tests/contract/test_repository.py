@@ -3,12 +3,20 @@
 import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest, Repository
+from pipeline.clients.repository import (
+    CONFIG,
+    LAYER,
+    MANIFEST,
+    Descriptor,
+    ImageManifest,
+    Repository,
+)
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Missing
 from pipeline.core.image import Registry
@@ -162,3 +170,66 @@ def test_a_blob_is_taken_over_from_another_repository(place: Registry) -> None:
 def test_opening_a_blob_that_is_not_there_raises_missing(repository: Repository) -> None:
     with pytest.raises(Missing), repository.open_blob(digest(b"absent")):
         pass
+
+
+SBOM = "application/vnd.cyclonedx+json"
+SIGNATURE = "application/vnd.dev.cosign.artifact.sig.v1+json"
+EMPTY = "application/vnd.oci.empty.v1+json"
+
+
+def referrer(repository: Repository, subject: ImageManifest, kind: str, body: bytes) -> ImageManifest:
+    """An artifact about an image, its blobs pushed."""
+    named = {"mediaType": subject.media_type, "digest": subject.digest, "size": len(subject.body)}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": kind,
+        "config": {"mediaType": EMPTY, "digest": push(repository, b"{}"), "size": 2},
+        "layers": [{"mediaType": kind, "digest": push(repository, body), "size": len(body)}],
+        "subject": named,
+        "annotations": {"made.by": body.decode()},
+    }
+    return ImageManifest(json.dumps(document).encode(), MANIFEST)
+
+
+def test_what_points_at_an_image_is_found_by_its_type(repository: Repository) -> None:
+    subject = image(repository, BLOCK)
+    repository.put_manifest("v1", subject)
+    sbom, signature = (referrer(repository, subject, k, k.encode()) for k in (SBOM, SIGNATURE))
+
+    for made in (signature, sbom, sbom):
+        assert repository.put_referrer(made) == made.digest
+
+    expected = [
+        Descriptor(MANIFEST, made.digest, len(made.body), kind, {"made.by": kind})
+        for made, kind in ((sbom, SBOM), (signature, SIGNATURE))
+    ]
+    assert repository.referrers(subject.digest) == tuple(expected)
+    assert repository.referrers(subject.digest, SIGNATURE) == tuple(expected[1:])
+    assert repository.referrers(subject.digest, "text/x-nothing") == ()
+    assert repository.manifest(sbom.digest) == sbom
+    assert repository.tags() == ("v1",)
+
+
+def test_an_image_that_nothing_points_at_has_no_referrers(repository: Repository) -> None:
+    assert repository.referrers(digest(b"absent")) == ()
+
+
+def test_writers_of_one_list_of_referrers_lose_nothing(place: Registry) -> None:
+    repositories = Repositories({})
+    repository = repositories(place, "qwen3")
+    subject = image(repository, BLOCK)
+    made = [referrer(repository, subject, SBOM, b"writer %d" % number) for number in range(3)]
+
+    def put(manifest: ImageManifest) -> None:
+        repositories(place, "qwen3").put_referrer(manifest)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(put, made))
+
+    assert {each.digest for each in repository.referrers(subject.digest)} == {m.digest for m in made}
+
+
+def test_a_manifest_without_a_subject_is_no_referrer(repository: Repository) -> None:
+    with pytest.raises(ValueError, match="subject"):
+        repository.put_referrer(image(repository, BLOCK))
