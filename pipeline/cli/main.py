@@ -6,11 +6,11 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -29,10 +29,11 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": WIDTH}
 
 @dataclass(frozen=True)
 class Command:
-    """One command: the module below `commands` whose `run` it is, and what it is for."""
+    """One command: the module below `commands` whose `run` it is, and what it is for. A group has members instead."""
 
     module: str
     help: str
+    members: Mapping[str, str] = field(default_factory=dict)  # of a group: what each is for; `RUNS` has them
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -45,6 +46,18 @@ COMMANDS: Mapping[str, Command] = {
     "drift": Command("drift", "Say where the world moved away from what was applied"),
     "list": Command("list", "List the models at their targets: state, version, URL or image"),
     "show": Command("show", "Show everything that is known of a model"),
+    "pull": Command("pull", "Bring a model into the cache, or into a folder"),
+    "cache": Command(
+        "cache",
+        "Look at the cache, check it, free its space",
+        {
+            "list": "List what is in the cache",
+            "path": "Print the folder of a cached model, for scripts",
+            "verify": "Hash every file, and drop what is damaged",
+            "prune": "Free the space of what nobody needs",
+            "import": "Take over what other caches of this machine hold",
+        },
+    ),
     "destroy": Command("destroy", "Take deployments down"),
     "forget": Command("forget", "Drop entries of the inventory and leave the world alone"),
     "schema": Command("schema", "Print or write the JSON Schemas"),
@@ -62,20 +75,37 @@ class Lazy(TyperGroup):
             formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in COMMANDS:
-            return load(cmd_name)
-        close = difflib.get_close_matches(cmd_name, COMMANDS)
-        raise MpError(
-            f'there is no command "{cmd_name}"', f'did you mean "{close[0]}"?' if close else "see mp --help"
-        )
+        return load(cmd_name) if cmd_name in COMMANDS else _unknown("mp", cmd_name, COMMANDS)
+
+
+class Group(TyperGroup):
+    """A command with commands of its own: alone, it says which."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or _unknown(f"mp {self.name}", cmd_name, self.commands)
 
 
 def load(name: str) -> Any:
-    """The command as typer's own object: its module's function `run`."""
-    module = import_module(f"pipeline.cli.commands.{COMMANDS[name].module}")
-    app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.command(name, context_settings=_SETTINGS)(module.run)
+    """The command as typer's own object: its module's function `run`, or the group of its `RUNS`."""
+    command = COMMANDS[name]
+    module = import_module(f"pipeline.cli.commands.{command.module}")
+    app = typer.Typer(name=name, rich_markup_mode=None, add_completion=False)
+    if command.members:
+        app.callback(cls=Group, help=f"{command.help}.", context_settings=_SETTINGS)(lambda: None)
+        for member, told in command.members.items():
+            app.command(member, short_help=told, context_settings=_SETTINGS)(module.RUNS[member])
+    else:
+        app.command(name, context_settings=_SETTINGS)(module.run)
     return typer.main.get_command(app)
+
+
+def _unknown(group: str, word: str, known: Iterable[str]) -> NoReturn:
+    close = difflib.get_close_matches(word, known)
+    hint = f'did you mean "{close[0]}"?' if close else f"see {group} --help"
+    raise MpError(f'there is no command "{word}"', hint)
 
 
 def _version(asked: bool) -> None:
@@ -144,8 +174,11 @@ def _sentence(text: str) -> str:
 
 
 def _usage(words: Sequence[str]) -> str:
-    command = next((word for word in words if word in COMMANDS), None)
-    return f"see mp {command} --help" if command else "see mp --help"
+    at = next((index for index, word in enumerate(words) if word in COMMANDS), None)
+    if at is None:
+        return "see mp --help"
+    member = next((word for word in words[at + 1 : at + 2] if word in COMMANDS[words[at]].members), None)
+    return f"see mp {words[at]} {member} --help" if member else f"see mp {words[at]} --help"
 
 
 def _texts(problems: Sequence[Diagnostic], folder: Path) -> dict[str, str]:

@@ -1,28 +1,35 @@
-"""What a plan says of the models it read: the rows of `mp list` and the sections of `mp show`. Pure."""
+"""What a plan says of the models it read: the rows of `mp list` and what `mp show` tells. Pure, but for looks into the cache."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pipeline.cli.views import changes, units
-from pipeline.cli.views.tables import Details, Row
+from pipeline.cli.views.details import Details, Kept, Live, Provenance
+from pipeline.cli.views.tables import AdapterRow, Row
 from pipeline.core.change import Action, Change
-from pipeline.core.digest import Json, image_tag
-from pipeline.core.model import Artifact
+from pipeline.core.digest import image_tag
+from pipeline.core.model import WEIGHTS, Artifact
 from pipeline.core.plan import Plan
 from pipeline.core.resource import Address, address, current_of, fields_of, owner_of, place_of
 from pipeline.engine.place import registry_name
+from pipeline.manifest.lock import Lock
 from pipeline.manifest.spec import Manifest
+from pipeline.resources.cached import Cached
+from pipeline.sources.facts import facts, telling
 from pipeline.targets.registry import RegistrySpec
 
 _PUBLISHED = {"model": "image", "weights": "weights"}  # what a registry target publishes → in an address
+ADAPTERS = "adapters."  # roles that begin so
+TELLING_BYTES = 10 << 20  # a larger file is not read for facts
 
 
-def rows(plan: Plan, manifest: Manifest, names: tuple[str, ...]) -> list[Row]:
+def rows(plan: Plan, lock: Lock, manifest: Manifest, names: tuple[str, ...], root: str) -> list[Row]:
     """One row for each model at each of its targets, then what is no longer declared."""
     by_address = {change.address: change for change in plan.changes}
     found = []
     for name in names or tuple(manifest.models):
-        artifact = _artifact(by_address.get(address(name, "artifact")))
+        parts = lock.models.get(name, {})
         for target in manifest.models[name].targets:
             spec = manifest.targets[target]
             kind = spec.kind
@@ -30,9 +37,29 @@ def rows(plan: Plan, manifest: Manifest, names: tuple[str, ...]) -> list[Row]:
             if isinstance(spec, RegistrySpec):
                 registry = registry_name(manifest, spec)
                 at = [address(name, _PUBLISHED[what], registry) for what in spec.publish]
-            found.append(_row(plan, by_address, name, target, at, artifact))
+            found.append(_row(plan, by_address, name, target, at, parts, root))
     kept = [Row(owner_of(e.address), place_of(e.address) or e.kind, "kept", "", "", None) for e in plan.kept]
     return [*found, *_gone(plan, {(row.model, row.target) for row in found}), *kept]
+
+
+def adapters(
+    lock: Lock, names: Sequence[str], root: str, here: Callable[[Artifact], bool]
+) -> list[AdapterRow]:
+    """One row for each adapter of each model, in the order of the names."""
+    return [
+        AdapterRow(
+            name,
+            role.removeprefix(ADAPTERS),
+            "cached" if here(one) else "not cached",
+            one.version,
+            one.pin,
+            units.source(one.source, root),
+            one.size_bytes,
+        )
+        for name in names
+        for role, one in sorted(lock.models.get(name, {}).items())
+        if role.startswith(ADAPTERS)
+    ]
 
 
 def _gone(plan: Plan, declared: set[tuple[str, str]]) -> Iterator[Row]:
@@ -46,16 +73,60 @@ def _gone(plan: Plan, declared: set[tuple[str, str]]) -> Iterator[Row]:
             yield Row(owner_of(change.address), place, "no longer declared", "", "", endpoint)
 
 
-def details(plan: Plan, name: str, root: str) -> Details:
+def details(plan: Plan, name: str, sources: tuple[Provenance, ...], where: str | None) -> Details:
     """Everything the plan's reading knows of one model, resource by resource."""
-    mine = [change for change in plan.changes if owner_of(change.address) == name]
-    sections = [("", list(_of_artifact(mine, root)))]
-    sections += [(change.address, list(_of_change(change))) for change in mine if change.kind != "artifact"]
-    for where, unread in plan.unreadable.items():
-        if owner_of(where) == name:
-            sections.append((where, [("state", f"not read: {unread.reason}")]))
-    sections.append(("files", list(_files(mine))))
-    return Details(name, tuple((title, texts) for title, texts in sections if texts))
+    mine = [c for c in plan.changes if owner_of(c.address) == name and c.kind != "artifact"]
+    unread = [
+        Live(each, each.split("/", 1)[-1].partition(":")[0], "not read", (why.reason,))
+        for each, why in plan.unreadable.items()
+        if owner_of(each) == name
+    ]
+    return Details(name, where, sources, (*(_live(change) for change in mine), *unread))
+
+
+def provenance(
+    parts: Mapping[str, Artifact], cached: Sequence[Cached], missing_bytes: Callable[[Artifact], int]
+) -> tuple[Provenance, ...]:
+    """Of every source of a model, the weights first: its pin, and the copy that the cache has."""
+    entries = {(entry.source, entry.pin): entry for entry in cached}
+    return tuple(
+        Provenance(
+            role,
+            one.source,
+            (one.version,) if one.version else (),
+            one.pin,
+            one.files,
+            one.filter,
+            one.left_out_bytes,
+            one.facts,
+            _kept(entry) if (entry := entries.get((one.source, one.pin))) else None,
+            missing_bytes(one),
+        )
+        for role, one in sorted(parts.items(), key=lambda each: (each[0] != WEIGHTS, each[0]))
+    )
+
+
+def of_entry(entry: Cached) -> Details:
+    """What the cache alone knows of a model that nobody declares; its facts are those of the files that are here."""
+    paths = {file.path for file in entry.files if file.size_bytes <= TELLING_BYTES}
+    content = {}
+    for path in telling(paths):
+        with suppress(OSError):  # a damaged entry
+            content[path] = (entry.path / path).read_bytes()
+    one = Provenance(
+        WEIGHTS,
+        entry.source,
+        entry.versions,
+        entry.pin,
+        entry.files,
+        facts=facts(content),
+        kept=_kept(entry),
+    )
+    return Details(entry.source or str(entry.path), None, (one,))
+
+
+def _kept(entry: Cached) -> Kept:
+    return Kept(str(entry.path), entry.complete, entry.fetched_at, entry.tool)
 
 
 def state(change: Change[Any] | None, *, unread: bool) -> str:
@@ -83,7 +154,8 @@ def _row(
     name: str,
     target: str,
     at: list[Address],
-    artifact: Artifact | None,
+    parts: Mapping[str, Artifact],
+    root: str,
 ) -> Row:
     """The row of a target; of several images, the first that is not as wanted speaks."""
     states = [state(by_address.get(where), unread=where in plan.unreadable) for where in at]
@@ -91,6 +163,7 @@ def _row(
         (s for s in states if s not in ("running", "published")), states[0] if states else "not planned"
     )
     found = [c for where in at if (c := by_address.get(where)) and c.observed]
+    artifact = parts.get(WEIGHTS)
     return Row(
         name,
         target,
@@ -99,6 +172,8 @@ def _row(
         artifact.pin.removeprefix("sha256-") if artifact else "",
         next((c.observed.endpoint for c in found if c.observed), None),
         tuple(reference for c in found if (reference := _reference(c))),
+        units.source(artifact.source, root) if artifact else "",
+        sum(one.size_bytes for one in parts.values()) if artifact else None,
     )
 
 
@@ -111,64 +186,20 @@ def _reference(change: Change[Any]) -> str | None:
     return f"{where['registry']}/{where['repository']}{tag}@{change.observed.digest}"
 
 
-def _artifact(change: Change[Any] | None) -> Artifact | None:
-    held = getattr(change.resource.desired, "artifact", None) if change and change.resource else None
-    return held if isinstance(held, Artifact) else None
-
-
-def _of_artifact(mine: list[Change[Any]], root: str) -> Iterator[tuple[str, str]]:
-    for change in mine:
-        if (artifact := _artifact(change)) is None:
-            continue
-        yield "source", units.source(artifact.source, root)
-        if artifact.version:
-            yield "version", artifact.version
-        yield "pin", artifact.pin
-        yield (
-            "size",
-            f"{units.transferred(artifact.size_bytes)} in {units.counted(len(artifact.files), 'file')}",
-        )
-        here = change.action is Action.NOOP
-        yield "cache", "here, verified" if here else units.moved(change.transfer) or "not here"
-        for fact, held in sorted(vars(artifact.facts).items()):
-            if held is not None:
-                yield units.label(fact), units.value(fact, held)
-        if change.resource and change.resource.where:
-            yield "declared", str(change.resource.where)
-
-
-def _of_change(change: Change[Any]) -> Iterator[tuple[str, str]]:
+def _live(change: Change[Any]) -> Live:
     """What is live where it was read, else what is wanted."""
     seen = change.observed
-    yield "state", "; ".join([state(change, unread=False), *changes.parts(change)])
-    if change.drift and not change.missing:
-        yield "drift", changes.drift(change)
-    if seen and seen.endpoint:
-        yield "url", seen.endpoint
-    if seen and seen.remote_id:
-        yield "id", seen.remote_id
-    if seen and seen.digest:
-        yield "digest", seen.digest
-    if change.entry and change.entry.commit:
-        yield "applied at", change.entry.commit
     held = seen.state if seen else change.resource.desired if change.resource else None
-    for path, value in _leaves(fields_of(held) if held else {}, ""):
-        yield units.label(path), value
-
-
-def _leaves(held: Json, path: str) -> Iterator[tuple[str, str]]:
-    """Every field of a state that says something, an engine's flags on one line."""
-    if isinstance(held, dict):
-        for key, inner in held.items():
-            yield from _leaves(inner, f"{path}/{key}" if path else key)
-    elif isinstance(held, list) and path.rpartition("/")[2] in ("argv", "command"):
-        yield path, " ".join(map(str, held))
-    elif held not in (None, "", []):
-        yield path, units.value(path, held)
-
-
-def _files(mine: list[Change[Any]]) -> Iterator[tuple[str, str]]:
-    for change in mine:
-        if artifact := _artifact(change):
-            for entry in artifact.files:
-                yield entry.path, f"sha256 {entry.sha256[:12]}, {units.transferred(entry.size_bytes)}"
+    return Live(
+        change.address,
+        change.kind,
+        state(change, unread=False),
+        tuple(changes.parts(change)),
+        change.drift,
+        changes.drift(change) if change.drift and not change.missing else "",
+        seen.endpoint if seen else None,
+        seen.remote_id if seen else None,
+        seen.digest if seen else None,
+        change.entry.commit if change.entry else None,
+        fields_of(held) if held else {},
+    )

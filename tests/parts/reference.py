@@ -27,8 +27,14 @@ def help_text(*words: str) -> str:
     return "\n".join(line.rstrip() for line in said.stdout.strip("\n").splitlines())
 
 
+def commands() -> list[str]:
+    """Every command as it is called: "plan", "cache", "cache list"."""
+    members = [[name, *(f"{name} {member}" for member in COMMANDS[name].members)] for name in COMMANDS]
+    return [name for names in members for name in names]
+
+
 def commands_page() -> str:
-    sections = [f"\n## mp {name}\n\n```text\n{help_text(name)}\n```\n" for name in COMMANDS]
+    sections = [f"\n## mp {name}\n\n```text\n{help_text(*name.split())}\n```\n" for name in commands()]
     return HEAD + "".join(sections)
 
 

@@ -1,24 +1,23 @@
 """Machine JSON of what commands say (plans, reports, drift, lists, pins, mistakes), each with a format_version, and the schemas they keep to."""
 
-import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.views.tables import Details, Row
+from pipeline.cli.views.details import Details, Live, Provenance
+from pipeline.cli.views.entries import FORMAT_VERSION, entry, text
+from pipeline.cli.views.tables import AdapterRow, Row
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.diagnostic import Diagnostic, Severity
 from pipeline.core.digest import Json
 from pipeline.core.plan import Plan
 from pipeline.core.report import Outcome, Report, Status
 from pipeline.core.resource import Transfer
-from pipeline.engine.outdated import Looked, NewerEngine
+from pipeline.resources.cached import Cached
 
-FORMAT_VERSION = 1
+if TYPE_CHECKING:  # what reads no engine does not load one
+    from pipeline.engine.outdated import Looked, NewerEngine
 
-
-def text(value: Json) -> str:
-    """The JSON text people can read too."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+__all__ = ["text"]  # defined where loading it is cheap
 
 
 def plan(plan: Plan) -> dict[str, Json]:
@@ -65,7 +64,10 @@ def report(report: Report) -> dict[str, Json]:
     }
 
 
-def models(rows: Sequence[Row]) -> dict[str, Json]:
+def models(
+    rows: Sequence[Row], adapters: Sequence[AdapterRow], cached: Sequence[Cached] | None = None
+) -> dict[str, Json]:
+    """`cached` is what the cache holds and nobody declares here; None: it was not asked for."""
     return {
         "format_version": FORMAT_VERSION,
         "models": [
@@ -75,11 +77,15 @@ def models(rows: Sequence[Row]) -> dict[str, Json]:
                 "state": row.state,
                 "version": row.version,
                 "pin": row.pin,
+                "source": row.source,
+                "size_bytes": row.size_bytes,
                 "url": row.url,
                 "images": list(row.images),
             }
             for row in rows
         ],
+        "adapters": [dict(vars(row)) for row in adapters],
+        "cached": None if cached is None else [entry(one) for one in cached],
     }
 
 
@@ -102,7 +108,7 @@ def locked(changed: Sequence[str], diagnostics: Sequence[Diagnostic], *, written
     }
 
 
-def outdated(looked: Looked, engines: Sequence[NewerEngine]) -> dict[str, Json]:
+def outdated(looked: "Looked", engines: "Sequence[NewerEngine]") -> dict[str, Json]:
     """What moved upstream; `now` is null where `problem` says why it is not known."""
     return {
         "format_version": FORMAT_VERSION,
@@ -132,14 +138,52 @@ def details(ones: Sequence[Details]) -> dict[str, Json]:
         "format_version": FORMAT_VERSION,
         "models": [
             {
-                "model": one.model,
-                "sections": [
-                    {"title": title, "texts": [{"name": name, "text": text} for name, text in texts]}
-                    for title, texts in one.sections
-                ],
+                "model": one.name,
+                "declared": one.where,
+                "sources": [_provenance(each) for each in one.sources],
+                "resources": [_live(each) for each in one.resources],
             }
             for one in ones
         ],
+    }
+
+
+def _provenance(one: Provenance) -> dict[str, Json]:
+    chosen = one.filter
+    return {
+        "role": one.role,
+        "source": one.source,
+        "versions": list(one.versions),
+        "pin": one.pin,
+        "size_bytes": sum({file.sha256: file.size_bytes for file in one.files}.values()),
+        "missing_bytes": one.missing_bytes,
+        "left_out_bytes": one.left_out_bytes,
+        "filter": None
+        if chosen is None
+        else {
+            "include": list(chosen.include),
+            "exclude": list(chosen.exclude),
+            "format": chosen.format,
+            "allow": dict(chosen.allow),
+        },
+        "facts": dict(vars(one.facts)),
+        "cached": None if one.kept is None else dict(vars(one.kept)),
+        "files": [dict(vars(file)) for file in one.files],
+    }
+
+
+def _live(one: Live) -> dict[str, Json]:
+    return {
+        "address": one.address,
+        "kind": one.kind,
+        "state": one.state,
+        "remarks": list(one.remarks),
+        "drift": _diffs(one.drift),
+        "url": one.url,
+        "id": one.remote_id,
+        "digest": one.digest,
+        "applied_at": one.commit,
+        "fields": dict(one.fields),
     }
 
 

@@ -64,6 +64,17 @@ def cut(text: str, width: int) -> str:
     return _head(text, width - 1).rstrip() + "…" if width > 0 else ""
 
 
+def tail(text: str, width: int) -> str:
+    """The end of the text in at most `width` columns, at a "/" where there is one: "…/granite-7b-lab"."""
+    if columns(text) <= width:
+        return text
+    if width <= 0:
+        return ""
+    kept = _head(text[::-1], width - 1)[::-1]
+    at = kept.find("/")
+    return "…" + (kept[at:] if 0 <= at < len(kept) - 1 else kept).lstrip()
+
+
 def _head(text: str, width: int) -> str:
     """The first characters, as many as fit."""
     used = 0

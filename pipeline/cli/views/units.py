@@ -41,6 +41,17 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def ago(seconds: float) -> str:
+    """How long ago, as roughly as people say it: "just now", "5 min ago", "3 h ago", "12 days ago"."""
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min ago"
+    if seconds < 2 * 86400:
+        return f"{int(seconds // 3600)} h ago"
+    return f"{int(seconds // 86400)} days ago"
+
+
 def source(reference: str, root: str) -> str:
     """A reference as its user wrote it: folders of the project relative to it."""
     return (

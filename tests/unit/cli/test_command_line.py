@@ -224,6 +224,20 @@ def test_unknown_command_is_an_error_with_a_suggestion(capsys: pytest.CaptureFix
     assert capsys.readouterr().err == 'error: there is no command "aply"\n  hint: did you mean "apply"?\n'
 
 
+def test_group_alone_says_what_there_is_and_unknown_words_get_a_suggestion(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["cache"]) == 0
+    told = capsys.readouterr().out
+    assert run(["cache", "lst"]) == 1
+    assert run(["cache", "list", "--nonsense"]) == 1
+
+    assert all(member in told for member in COMMANDS["cache"].members)
+    err = capsys.readouterr().err
+    assert 'there is no command "lst"\n  hint: did you mean "list"?' in err
+    assert "hint: see mp cache list --help" in err
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([name, "--help"]) == 0
@@ -259,16 +273,22 @@ def test_schema_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixtur
 
     written = sorted(file.name.partition(".")[0] for file in (tmp_path / "schema").iterdir())
     assert written == [
+        "cached",
         "drift",
+        "imported",
         "launch",
         "list",
         "lock",
         "locked",
         "models",
+        "outdated",
         "plan",
+        "pruned",
+        "pulled",
         "report",
         "show",
         "validate",
+        "verified",
     ]
 
 

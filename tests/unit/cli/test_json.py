@@ -1,21 +1,31 @@
 """Machine output keeps to its schemas, and the committed schemas are fresh."""
 
 import json as text_json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from pipeline.cli.views import json
+from pipeline.cli.views import entries, json
+from pipeline.cli.views.details import Details, Kept, Live, Provenance
+from pipeline.cli.views.entries import Fate, Pulled
 from pipeline.cli.views.schema import SCHEMAS
-from pipeline.cli.views.tables import Details, Row
+from pipeline.cli.views.tables import AdapterRow, Row
 from pipeline.core.change import Action, FieldDiff
 from pipeline.core.diagnostic import Where, error, warning
 from pipeline.core.digest import Json
+from pipeline.core.errors import Unreachable
+from pipeline.core.model import Facts, FileEntry, Filter
 from pipeline.core.report import Report
 from pipeline.core.resource import Unreadable
-from tests.unit.cli.building import Box, change, plan
+from pipeline.engine.outdated import Difference, Looked, NewerEngine, Outdated
+from pipeline.resources.adopt import Found
+from pipeline.resources.cached import Cached
+from pipeline.resources.reclaim import Reclaim
+from pipeline.resources.shelf import Damage
+from tests.unit.cli.building import Box, artifact, change, plan
 from tests.unit.cli.test_report import RUN
 
 SCHEMA_FOLDER = Path(__file__).parents[3] / "schema"
@@ -33,16 +43,92 @@ PLAN = plan(
     diagnostics=[error("wrong", Where("models.yaml", 1, 2), "do this", "qwen")],
     refusals=[error("protected")],
 )
+CACHED = Cached(
+    "hf://Qwen/Qwen3-8B",
+    ("main", "v1"),
+    "9c0d2f7a" * 5,
+    12,
+    (FileEntry("model.safetensors", 12, "ab" * 32),),
+    Path("/cache/x"),
+    True,
+    "model",
+    "2026-01-31T12:00:00Z",
+    0.0,
+    "mp",
+)
+FOUND = Found("hf://acme/x", (), "", {}, "instructlab", Path("/other"), Path("/other/models/x"))
 MADE: dict[str, dict[str, Json]] = {
     "plan": json.plan(PLAN),
     "report": json.report(RUN),
     "drift": json.drift(PLAN),
     "list": json.models(
-        [Row("qwen", "box", "running", "main", "9c0d2f7", None, ("here/qwen:mp-1@sha256:ab",))]
+        [
+            Row("qwen", "box", "running", "main", "9c0d2f7", None, ("here/qwen:mp-1@sha256:ab",), "./q", 12),
+            Row("old", "box", "kept", "", ""),
+        ],
+        [AdapterRow("qwen", "fr", "cached", "v2", "9c0d2f7", "hf://acme/fr", 12)],
+        [CACHED],
+    ),
+    "outdated": json.outdated(
+        Looked(
+            (
+                Outdated(
+                    ("qwen", "weights"),
+                    artifact(),
+                    artifact("4e" * 20),
+                    (Difference("weights", "1 of 2", 3),),
+                ),
+                Outdated(("old", "weights"), artifact(), None, (), Unreachable("hub", "time-out")),
+            ),
+            3,
+            1,
+        ),
+        [NewerEngine("vllm", "cpu", "0.32.0", "0.33.0")],
     ),
     "validate": json.validation("models.yaml", [error("wrong", Where("models.yaml", 1, 2), "do this")]),
     "locked": json.locked(["tiny: not in models.lock"], [warning("open")], written=True),
-    "show": json.details([Details("qwen", (("", (("pin", "9c0d2f7"),)),))]),
+    "show": json.details(
+        [
+            Details(
+                "qwen",
+                "models.yaml:3:3",
+                (
+                    Provenance(
+                        "weights",
+                        "hf://Qwen/Qwen3-8B",
+                        ("main",),
+                        "9c0d2f7a" * 5,
+                        CACHED.files,
+                        Filter(("*.json",), allow=(("run.py", "ab" * 32),)),
+                        7,
+                        Facts(layers=2, license="mit", gated=False),
+                        Kept("/cache/x", True, "2026-01-31T12:00:00Z", "mp"),
+                        5,
+                    ),
+                ),
+                (
+                    Live(
+                        "qwen/docker:box",
+                        "docker",
+                        "drifted",
+                        ("changed",),
+                        (FieldDiff("gpus", 1, 2),),
+                        fields={"gpus": 2, "launch": {"argv": ["serve"]}},
+                    ),
+                ),
+            ),
+            Details("old", None, (Provenance("weights", "", (), "9c0d2f7a" * 5, ()),)),
+        ]
+    ),
+    "pulled": entries.pulled([Pulled("qwen", "weights", artifact(), Path("/cache/x"), 12, 0.5)]),
+    "cached": entries.listed([CACHED, replace(CACHED, source="", fetched_at=None, tool=None)], 12),
+    "verified": entries.verified([CACHED], [Damage("hf://a/b", "9c0d2f7a" * 5, "x", "wrong")], 12),
+    "pruned": entries.pruned(
+        [Fate(CACHED, True, "not used for 45 days")],
+        Reclaim((CACHED,), (), (), (), (), (), 12, 0.0, False),
+        None,
+    ),
+    "imported": entries.imported([FOUND, FOUND], {0: CACHED}, {1: "a link leads out"}),
 }
 
 

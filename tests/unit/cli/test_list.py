@@ -8,6 +8,7 @@ import pytest
 from pipeline.cli.main import run
 from pipeline.cli.status import rows
 from pipeline.core.change import Action
+from pipeline.manifest.lock import Lock
 from pipeline.manifest.read import read
 from tests.unit.cli.building import change, plan
 
@@ -57,7 +58,9 @@ def test_registry_target_shows_the_image_of_its_own_registry(
         index = json.loads((project / folder / "tiny.weights" / "index.json").read_text())
         assert digest == index["manifests"][0]["digest"].removeprefix("sha256:")
         assert name.startswith("tiny.weights:mp-")
-        assert line.split()[-1] == f"{name}@sha256:{digest[:12]}"
+        assert line.split()[-1] == name
+        assert (row["source"], row["size_bytes"]) == ("./weights", 12)
+        assert line.split()[4:8] == [row["pin"][:7], "12", "B", "./weights"]
 
 
 def test_image_that_is_missing_is_said_of_its_target_alone(
@@ -90,7 +93,7 @@ def test_what_is_no_longer_declared_has_one_row_a_target(project: Path) -> None:
         change("old/local:laptop", Action.FORGET),
     )
 
-    found = [(row.model, row.target, row.state) for row in rows(made, manifest, ())]
+    found = [(row.model, row.target, row.state) for row in rows(made, Lock(), manifest, (), "")]
 
     assert found == [
         ("tiny", "shelf", "not planned"),

@@ -2,21 +2,31 @@
 
 import re
 import unicodedata
+from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.cli.views import shelf
+from pipeline.cli.views.details import Details, Kept, Live, Provenance, details
 from pipeline.cli.views.diagnostics import diagnostics
 from pipeline.cli.views.drift import drift
+from pipeline.cli.views.entries import Fate
 from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.plan import plan as plan_view
 from pipeline.cli.views.report import report as report_view
-from pipeline.cli.views.tables import Details, Row, details, models
+from pipeline.cli.views.tables import AdapterRow, Row, adapters, models
 from pipeline.cli.views.text import WIDTH, ansi, columns, cut, wrap
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.diagnostic import Diagnostic, Severity, Where
+from pipeline.core.model import Facts, FileEntry
 from pipeline.core.report import Outcome, Report, Status
 from pipeline.core.resource import Address, Proof, Transfer, Unreadable
+from pipeline.resources.adopt import Found
+from pipeline.resources.cached import Cached
+from pipeline.resources.reclaim import Reclaim
+from pipeline.resources.shelf import Damage
 from tests.unit.cli.building import Box, artifact, change, plan
 
 TEXT = st.text(max_size=150) | st.text(alphabet="模型 aé̂/:-\t\x1b\n", max_size=150)
@@ -94,13 +104,44 @@ def test_reports_and_tables_fit(name: str, status: Status, text: str, other: str
     assert_fits(
         models(
             [
-                Row(name, name, text, other, text, other),
+                Row(name, name, text, other, text, other, (), other, 10**12),
                 Row(name, name, text, other, text, None, (f"{other}/{text}:{name}",)),
             ],
             ansi,
         )
     )
-    assert_fits(details(Details(name, ((text[:40].strip(), ((name, other),)),)), ansi))
+    assert_fits(adapters([AdapterRow(name, other, text, other, text, other, 10**12)], ansi))
+    files = (FileEntry(name, 10**12, text), FileEntry(other, 1, other))
+    source = Provenance(other, text, (other, text), name, files, facts=Facts(license=other))
+    live = Live(name, name, text, (other,), url=other, fields={name: [other, text]})
+    for kept in (None, Kept(text, True, other, text), Kept(text, False, None, None)):
+        one = replace(source, kept=kept)
+        assert_fits(details(Details(name, other, (one, replace(one, role="weights")), (live,)), text, ansi))
+
+
+@settings(max_examples=60, deadline=None)
+@given(NAME, TEXT, TEXT, SIZE, st.booleans())
+def test_what_is_said_of_the_cache_fits(name: str, text: str, other: str, size: int, sound: bool) -> None:
+    cached = Cached(
+        name,
+        (text, other),
+        other,
+        size,
+        (),
+        Path("/cache"),
+        sound,
+        "adapter" if sound else "model",
+        text,
+        0.0,
+    )
+    found = Found(name, (text,), other, {}, "instructlab", Path("/other"), Path("/other/x"), absent=("x",))
+    plan = Reclaim((cached,), (Path("/v"),), (Path("/d"),), (), (Path("/b"),), (), size, 0.0, False)
+
+    assert_fits(shelf.listed([cached, cached], size, 10.0**9, ansi))
+    assert_fits(shelf.undeclared([cached], 10.0**9, ansi))
+    assert_fits(shelf.verified([cached], [Damage(name, other, text, "wrong")], size, ansi))
+    assert_fits(shelf.fates([Fate(cached, sound, text), Fate(cached, not sound, other)], plan, ansi))
+    assert_fits(shelf.elsewhere([found], ["to copy"], ansi))
 
 
 @given(st.text(), st.integers(1, 40))
