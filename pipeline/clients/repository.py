@@ -43,7 +43,7 @@ class Descriptor:
     digest: Digest
     size_bytes: int
     artifact_type: str | None = None  # "application/vnd.cyclonedx+json"
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def document(self) -> dict[str, Json]:
         made: dict[str, Json] = {
