@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -62,6 +62,13 @@ def read(root: Path, source: str = "") -> tuple[Cached, ...]:
             with contextlib.suppress(FileNotFoundError):  # another process prunes it
                 entries.append(_entry(root, folder, served))
     return tuple(sorted(entries, key=lambda each: (each.source, each.versions, each.pin, each.path)))
+
+
+def distinct_bytes(entries: Iterable[Cached]) -> int:
+    """What entries take together: a file that several of them hold counts once."""
+    entries = list(entries)
+    blobs = {file.sha256: file.size_bytes for entry in entries for file in entry.files}
+    return sum(blobs.values()) + sum(entry.size_bytes for entry in entries if not entry.files)
 
 
 def references(entry: Path) -> Iterator[tuple[Path, str]]:
