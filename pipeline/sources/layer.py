@@ -81,7 +81,7 @@ class Layer:
         self._park(content)
 
     def learn(
-        self, wanted: Callable[[str], bool], absorb: Absorb, kept: Callable[[str, int], bool]
+        self, wanted: Callable[[str], bool], absorb: Absorb | None, kept: Callable[[str, int], bool]
     ) -> Learned:
         """Read the layer once: hash the files that are `wanted`, handing each to `absorb`, and keep the bytes of `kept`.
 

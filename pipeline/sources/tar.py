@@ -96,6 +96,8 @@ class Blob:
 
     def leap(self, position: int) -> None:
         """Go on from there; what lies between is not read unless that is cheaper."""
+        if position > self._size_bytes:
+            raise Corrupt(self._system, "a layer's archive is cut off", "publish it again")
         while self._stream is not None and 0 < position - self.position <= NEAR_BYTES:
             self.read(position - self.position)
         if position != self.position:
