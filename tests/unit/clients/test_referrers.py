@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
             status, kind = script.refusal
             self.answer(status, b"<html>not a list</html>", **{"Content-Type": kind})
         else:
-            page = int(query.rpartition("page=")[2] or 0)
+            page = int(query.partition("page=")[2] or 0)
             more = {"Link": f'<{path}?page={page + 1}>; rel="next"'} if page + 1 < len(script.pages) else {}
             body = {"schemaVersion": 2, "manifests": [each.document() for each in script.pages[page]]}
             self.answer(200, json.dumps(body).encode(), **{"Content-Type": INDEX, **more})
