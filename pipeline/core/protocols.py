@@ -23,6 +23,9 @@ class SourceSpec:
     reference: str  # canonical: "hf://Qwen/Qwen3-8B", "file:///abs/path"
     version: str  # "main"; "" where the source has none
     filter: Filter = Filter()
+    kept: bool = (
+        True  # False: nothing of it may stay on this disk, so what is read for its hash is read again
+    )
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,15 @@ class Place(Generic[P]):
 
 
 class Absorb(Protocol):
-    """Learns the sha256 of bytes whose source cannot tell it, by reading them once; they are kept for the cache."""
+    """Learns the sha256 of bytes whose source cannot tell it, by reading them once; `keep` leaves them in the cache."""
 
     def __call__(
         self,
         identity: str,
         size_bytes: int | None,
         opening: Callable[[int], AbstractContextManager[BinaryIO]],
+        *,
+        keep: bool = True,
     ) -> tuple[str, int]:
         """sha256 (64 hex) and size of the bytes that `opening` gives from an offset.
 

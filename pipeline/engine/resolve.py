@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from pipeline.core.diagnostic import Diagnostic, Where, error
+from pipeline.core.diagnostic import Diagnostic, Where, error, warning
 from pipeline.core.errors import Missing, MpError
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import WEIGHTS, Artifact, Hardware
@@ -18,6 +18,7 @@ from pipeline.core.reference import parse, scheme_of
 from pipeline.engine.parts import Declared, Key, declared, label
 from pipeline.engine.world import World
 from pipeline.sources import NEAR
+from pipeline.sources.https import trusted_at_first
 
 READERS = 8  # metadata requests at once
 K = TypeVar("K")
@@ -57,7 +58,10 @@ def pin_artifacts(world: World, names: Iterable[str], upgrade: frozenset[str] = 
         for role in world.lock.models.get(name, {})
         if (name, role) not in specs
     )
-    return Pins(_by_model(specs, {**fresh, **found}), {}, (*changed, *gone), problems)
+    remarks = tuple(
+        _trusted(world, key, artifact) for key, artifact in found.items() if trusted_at_first(artifact)
+    )
+    return Pins(_by_model(specs, {**fresh, **found}), {}, (*changed, *gone), (*problems, *remarks))
 
 
 def choose_variants(
@@ -100,12 +104,13 @@ def pin_engines(world: World, wanted: Mapping[str, Variant], *, anew: bool = Fal
 
 def source_specs(world: World, name: str) -> dict[str, SourceSpec]:
     """A model's sources by role, as their rooms understand them."""
-    return {role: _spec(world, one) for role, one in declared(world.manifest.models[name]).items()}
+    spec = world.manifest.models[name]
+    return {role: _spec(world, one, kept=spec.cache == "keep") for role, one in declared(spec).items()}
 
 
-def _spec(world: World, one: Declared) -> SourceSpec:
+def _spec(world: World, one: Declared, *, kept: bool) -> SourceSpec:
     reference = parse(one.source, world.settings.root, world.manifest.aliases)
-    return SourceSpec(reference.source, reference.version or one.version or "", one.filter)
+    return SourceSpec(reference.source, reference.version or one.version or "", one.filter, kept)
 
 
 def template_of(world: World, name: str) -> str:
@@ -222,6 +227,15 @@ def _stale_engine(world: World, key: str, variant: Variant) -> str | None:
     if locked.python != variant.python:
         return f"python {locked.python} → {variant.python}"
     return None
+
+
+def _trusted(world: World, key: Key, artifact: Artifact) -> Diagnostic:
+    return warning(
+        f"{label(key)}: nobody said which bytes {artifact.source} must have: those of now are locked and trusted",
+        _where_source(world, key),
+        f'write version: "sha256:{artifact.files[0].sha256}" once you know that they are right',
+        key[0],
+    )
 
 
 def _where_source(world: World, key: Key) -> Where:

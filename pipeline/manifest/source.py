@@ -1,5 +1,6 @@
 """What models.yaml says of sources: aliases, references, versions. Used by check."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path as Folder
@@ -11,7 +12,6 @@ from pipeline.core.reference import TAGGED, Reference, alias_of, parse
 from pipeline.manifest.marks import Path, Tree
 from pipeline.manifest.spec import ModelSpec
 from pipeline.manifest.wording import named, nearest
-from pipeline.sources import SOURCES
 
 MISSING = {
     "hf": 'add version: main, or a tag or a commit, quoted: "4e1a6b0"',
@@ -72,11 +72,7 @@ def _source(
         for one in problem.diagnostics:
             yield replace(one, summary=f"{owner}: {one.summary}", where=where, model=model)
         return
-    if reference.scheme not in SOURCES:
-        hint = f"use {', '.join(f'{scheme}://' for scheme in SOURCES if scheme != 'file')} or a path"
-        summary = f'{owner}: source "{source}": {reference.scheme}:// is not supported yet'
-        yield error(summary, where, hint, model)
-    elif found := _version(reference, entry):
+    if found := _version(reference, entry):
         place = tree.where(*path, "version") if "version" in entry else where
         yield error(f"{owner}: {found[0]}", place, found[1], model)
 
@@ -90,10 +86,10 @@ def _version(reference: Reference, entry: Mapping[str, Json]) -> tuple[str, str]
         return '"version" is missing', MISSING[reference.scheme]
     if not isinstance(version, str) or version in (reference.tag, reference.digest):
         return None
-    if reference.scheme not in TAGGED:
+    if reference.scheme in ("https", "http") and not re.fullmatch(r"sha256:[0-9a-f]{64}", version):
         return (
             f"{reference.scheme}:// has no versions",
-            "remove it; @sha256:<64 hex> behind the source pins a file",
+            'write version: "sha256:<64 hex>" of the file, or remove it',
         )
     if reference.version:
         return f'the source says "{reference.version}", its version says "{version}"', "keep one of the two"

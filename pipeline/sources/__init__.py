@@ -4,12 +4,16 @@ from collections.abc import Callable, Mapping
 
 from pipeline.clients.hub import Hub
 from pipeline.clients.oci import Repositories
+from pipeline.clients.s3 import S3
+from pipeline.clients.web import Web
 from pipeline.core.protocols import Absorb, Source
 from pipeline.core.settings import Settings
+from pipeline.sources.https import HttpsSource
 from pipeline.sources.huggingface import HuggingFaceSource
 from pipeline.sources.local import LocalSource
 from pipeline.sources.oci import OciSource
 from pipeline.sources.offline import Offline
+from pipeline.sources.s3 import S3Source
 
 NEAR = frozenset({"file"})  # schemes that are read without a network: looked at by every plan
 
@@ -26,9 +30,20 @@ def _oci(settings: Settings, absorb: Absorb) -> Source:
     return OciSource(Repositories(settings.environ), absorb)
 
 
+def _s3(settings: Settings, absorb: Absorb) -> Source:
+    return S3Source(S3(), absorb)
+
+
+def _https(settings: Settings, absorb: Absorb) -> Source:
+    return HttpsSource(Web(settings.environ), absorb)
+
+
 SOURCES: Mapping[str, Callable[[Settings, Absorb], Source]] = {
     "hf": _huggingface,
     "oci": _oci,
+    "s3": _s3,
+    "https": _https,
+    "http": _https,
     "file": _local,
 }
 

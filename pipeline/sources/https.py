@@ -77,6 +77,7 @@ class HttpsSource:
             self._identity(spec.reference, head, size_bytes),
             size_bytes,
             lambda start: self._unchanged(spec, wanted, head, start),
+            keep=spec.kept,
         )
         if wanted and found != wanted:
             raise Corrupt(spec.reference, f"has sha256 {found} and not {wanted}", _renew(spec.version))

@@ -88,7 +88,7 @@ class OciSource:
         require_files(spec.reference, chosen.values())
         content = self._content(image, files, choice, learned)
         require_safe(spec, choice, content)  # before whole layers are read for their hashes
-        hashes = self._hashes(image, chosen, learned)
+        hashes = self._hashes(image, chosen, learned, self._absorb if spec.kept else None)
         _require_as_hashed(spec.reference, content, hashes)
         require_safe(spec, choice, content, hashes, image.digest)
         entries = tuple(FileEntry(path, chosen[path].size_bytes, hashes[path]) for path in choice.paths)
@@ -163,7 +163,7 @@ class OciSource:
     def _learn_compressed(self, spec: SourceSpec, image: _Image) -> Learned:
         """Read the layers that tell nothing before they are read whole; what they hold is hashed at the same time."""
         learned = Learned()
-        allowed = dict(spec.filter.allow)
+        allowed, absorb = dict(spec.filter.allow), self._absorb if spec.kept else None
 
         def wanted(path: str, known: Mapping[str, str]) -> bool:
             plausible = kind_of(path) in WEIGHTS | {Kind.TEXT} or path in allowed
@@ -172,7 +172,7 @@ class OciSource:
         for layer in image.layers:
             if layer.packed.compression and not (layer.packed.is_code and not allowed):
                 told = layer.packed.sha256
-                found = layer.learn(lambda path, told=told: wanted(path, told), self._absorb, _is_telling)  # type: ignore[misc]
+                found = layer.learn(lambda path, told=told: wanted(path, told), absorb, _is_telling)  # type: ignore[misc]
                 learned.sha256 |= {f"{layer.packed.digest} {p}": each for p, each in found.sha256.items()}
                 learned.content |= {f"{layer.packed.digest} {p}": each for p, each in found.content.items()}
         return learned
@@ -195,7 +195,9 @@ class OciSource:
         with _layer_of(image, found).open(found, 0) as stream:
             return stream.read(TELLING_BYTES)
 
-    def _hashes(self, image: _Image, chosen: Mapping[str, Found], learned: Learned) -> dict[str, str]:
+    def _hashes(
+        self, image: _Image, chosen: Mapping[str, Found], learned: Learned, absorb: Absorb | None
+    ) -> dict[str, str]:
         """sha256 by path: a plain layer's digest, what somebody wrote down, what was read, and else what is read now."""
         hashes: dict[str, str] = {}
         for path, found in chosen.items():
@@ -207,7 +209,7 @@ class OciSource:
         for layer in image.layers:
             mine = {path for path in missing if chosen[path].layer is layer.packed}
             if mine:
-                hashes |= layer.learn(mine.__contains__, self._absorb, lambda path, size_bytes: False).sha256
+                hashes |= layer.learn(mine.__contains__, absorb, lambda path, size_bytes: False).sha256
         return hashes
 
 

@@ -101,16 +101,16 @@ class S3Source:
         found = listed
         if listed.has_sha256:
             found = self._store.head(bucket, listed.key)
-        if found.sha256 is not None:
-            hashed, size_bytes = found.sha256, found.size_bytes
-        else:
-            hashed, size_bytes = self._absorb(
-                f"s3://{bucket}/{found.key} etag={found.etag} size={found.size_bytes}",
-                found.size_bytes,
-                self._opening(bucket, found),
-            )
+        hashed = self._sha256(bucket, found, keep=spec.kept)
         self._seen[spec.reference, path, hashed] = found
-        return FileEntry(path, size_bytes, hashed)
+        return FileEntry(path, found.size_bytes, hashed)
+
+    def _sha256(self, bucket: str, found: S3Object, *, keep: bool) -> str:
+        """As the store tells it, else by reading; an ETag stands for the same bytes as long as it is the same."""
+        if found.sha256 is not None:
+            return found.sha256
+        identity = f"s3://{bucket}/{found.key} etag={found.etag} size={found.size_bytes}"
+        return self._absorb(identity, found.size_bytes, self._opening(bucket, found), keep=keep)[0]
 
     def _opening(self, bucket: str, found: S3Object) -> Callable[[int], AbstractContextManager[BinaryIO]]:
         return lambda start: self._store.open(bucket, found, start)
@@ -131,26 +131,32 @@ class S3Source:
         version_id = "" if artifact.version.startswith(DIGEST) else artifact.version
         if not (kind_of(key) in ONE_FILE and _name(key) == entry.path and len(artifact.files) == 1):
             key = f"{key}/{entry.path}"
-        gone: Missing | None = None
+        newest, gone = None, None
         try:
             newest = self._store.head(bucket, key, version_id)
-            if _fits(newest, entry):
+            if _is_only(newest, entry) or (version_id and _fits(newest, entry)):
                 return newest
         except Missing as problem:
             gone = problem
-        for older in self._store.versions(bucket, key):
-            if older.size_bytes != entry.size_bytes:
-                continue
-            told = self._store.head(bucket, key, older.version_id or "")
-            if _fits(told, entry):
-                return told
-        if gone is not None:
-            raise gone
-        raise Corrupt(
+        if (found := self._kept(bucket, key, entry)) is not None:
+            return found
+        if newest is not None and _fits(newest, entry):
+            return newest  # older versions may not be listed
+        raise gone or Corrupt(
             artifact.source,
             f'"{entry.path}" is not what models.lock says (sha256 {entry.sha256[:12]}…) any more',
             "run mp lock --upgrade to take what is there now, or upload the old file again",
         )
+
+    def _kept(self, bucket: str, key: str, entry: FileEntry) -> S3Object | None:
+        """The version with the bytes of a locked file. Where several may have them and the store tells no sha256, they are read."""
+        sized = [each for each in self._store.versions(bucket, key) if each.size_bytes == entry.size_bytes]
+        told = [self._store.head(bucket, key, each.version_id or "") for each in sized]
+        fitting = [each for each in told if _fits(each, entry)]
+        if len(fitting) < 2:
+            return fitting[0] if fitting else None
+        exact = [each for each in fitting if each.sha256 is not None]
+        return next((e for e in exact + fitting if self._sha256(bucket, e, keep=False) == entry.sha256), None)
 
 
 def _place(reference: str) -> tuple[str, str]:
@@ -166,6 +172,11 @@ def _name(key: str) -> str:
 def _fits(found: S3Object, entry: FileEntry) -> bool:
     """As far as the store tells without reading; whoever reads verifies."""
     return found.size_bytes == entry.size_bytes and found.sha256 in (None, entry.sha256)
+
+
+def _is_only(found: S3Object, entry: FileEntry) -> bool:
+    """Nothing else can be meant: the store says the sha256, or it keeps no other version."""
+    return _fits(found, entry) and (found.sha256 is not None or found.version_id is None)
 
 
 def _is_same(known: Artifact, spec: SourceSpec, pin: str) -> bool:

@@ -20,6 +20,8 @@ class Absorbing:
         identity: str,
         size_bytes: int | None,
         opening: Callable[[int], AbstractContextManager[BinaryIO]],
+        *,
+        keep: bool = True,
     ) -> tuple[str, int]:
         if identity not in self.known:
             self.read.append(identity)

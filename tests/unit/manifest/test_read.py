@@ -159,7 +159,7 @@ BROKEN = [  # text, what must be said
     (MODEL + "registries: {a: {url: x}, b: {url: y}}\n", "11:1 which of 2 registries does target laptop use? | add defaults: {registry: a}"),
     (MODEL.replace("./checkpoint", "Qwen3"), '9:13 m: reference "Qwen3" is neither org/name, nor host/name, nor a path | write hf://org/Qwen3, or ./Qwen3'),
     (MODEL.replace("./checkpoint", "s3://B/k"), '9:13 m: reference "s3://B/k" asks for "B", which no bucket is called | '),
-    (MODEL.replace("./checkpoint", "s3://bucket/k"), '9:13 m: source "s3://bucket/k": s3:// is not supported yet | use hf:// or a path'),
+    (MODEL.replace("./checkpoint", "https://acme.org/m.gguf\n    version: v1"), '10:5 m: https:// has no versions | write version: "sha256:<64 hex>" of the file, or remove it'),
     (MODEL.replace("./checkpoint", "Qwen/Qwen3"), '9:13 m: "version" is missing | add version: main'),
     (MODEL.replace("./checkpoint", "hf://a/b:v1\n    version: v2"), '10:5 m: the source says "v1", its version says "v2" | keep one of the two'),
     (MODEL + "    tokenizer: {source: a/b}\n", '11:25 m: tokenizer: "version" is missing | add version: main'),
