@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 TRIES = 4
 HOPS = 8
-LONGEST_WAIT_S = 60.0
+LONGEST_WAIT_S = 300.0  # the window of the Hub's rate limits
 SKIP_BYTES = 1 << 20
 DRAIN_BYTES = 64 << 10
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -32,7 +33,8 @@ class Busy(Unreachable):
     """The server asks to come back; `wait_s` is what it said."""
 
     def __init__(self, system: str, message: str, wait_s: float | None) -> None:
-        super().__init__(system, message, "run it again later")
+        later = "later" if wait_s is None else f"in {wait_s:,.0f} s"
+        super().__init__(system, message, f"run it again {later}")
         self.wait_s = wait_s
 
 
@@ -59,13 +61,15 @@ class Reply:
 
 
 def patiently(work: Callable[[], T], pause: Callable[[float], None], tries: int = TRIES) -> T:
-    """Do it, and again after a while when the other side is busy or away."""
+    """Do it, and again after a while when the other side is busy or away; at once no more when it asks for too long."""
     for number in range(1, tries):
         try:
             return work()
         except Unreachable as problem:
             asked_s = problem.wait_s if isinstance(problem, Busy) else None
-            wait_s = min(0.5 * 2 ** (number - 1) if asked_s is None else asked_s, LONGEST_WAIT_S)
+            wait_s = 0.5 * 2 ** (number - 1) if asked_s is None else asked_s
+            if wait_s > LONGEST_WAIT_S:
+                raise
             _log.debug("try %d failed, next in %.1f s: %s", number, wait_s, problem.message)
             pause(wait_s)
     return work()
@@ -74,6 +78,16 @@ def patiently(work: Callable[[], T], pause: Callable[[float], None], tries: int 
 def seconds(retry_after: str | None) -> float | None:
     """The Retry-After header in its form of seconds; None when there is none, or a date."""
     return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+
+
+def wait_of(headers: Mapping[str, str]) -> float | None:
+    """How long a busy server asks us to wait: Retry-After, else the seconds until an empty RateLimit is filled again.
+
+    '"api";r=0;t=55' is the form of draft-ietf-httpapi-ratelimit-headers-09, which the Hugging Face Hub uses.
+    """
+    lowered = {name.lower(): value for name, value in headers.items()}
+    limit = re.search(r";\s*r=0\s*;\s*t=(\d+)", lowered.get("ratelimit", ""))
+    return seconds(lowered.get("retry-after") or (limit[1] if limit else None))
 
 
 def plain(url: str) -> str:
@@ -247,7 +261,7 @@ def _problem(status: int, headers: Mapping[str, str], url: str, start: int) -> B
         case 405 | 501:
             return NotAllowed(system, f"{said} for {plain(url)}")
         case _ if status in BUSY:
-            return Busy(system, f"{said} for {plain(url)}", seconds(headers.get("retry-after")))
+            return Busy(system, f"{said} for {plain(url)}", wait_of(headers))
         case _:
             return BackendError(system, f"{said} for {plain(url)}")
 

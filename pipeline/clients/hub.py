@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 from urllib.parse import quote
 
-from pipeline.clients.http import BUSY, Busy, Http, host_of, patiently, seconds
+from pipeline.clients.http import BUSY, Busy, Http, host_of, patiently, wait_of
+from pipeline.clients.xet import Xet, XetFile
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Unreachable
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ T = TypeVar("T")
 ENDPOINT = "https://huggingface.co"
 SMALL_BYTES = 10 << 20  # the Hub wants LFS for what is larger
 METADATA_TIMEOUT_S = 30.0
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,13 @@ class Hub:
         token: str | Literal[False] | None = None,
         http: Http | None = None,
         pause: Callable[[float], None] = time.sleep,
+        xet: Xet | None = None,
     ) -> None:
         self.endpoint = (endpoint or ENDPOINT).rstrip("/")
         self._token = token if token is False else (token or "").strip() or None  # CI sets empty ones
         self._http = http or Http(pause=pause)
         self._pause = pause
+        self._xet = xet or Xet()
 
     def revision(self, repository: str, version: str) -> Revision:
         """What a branch, tag or commit is now. Raises Missing, Denied, Unreachable; never answers from a cache."""
@@ -70,22 +75,61 @@ class Hub:
         )
         if model.sha is None:
             raise BackendError(self._system, f'"{repository}" came without a commit')
+        if COMMIT.fullmatch(version):
+            self._require_commit(repository, model.sha, version)
         files = tuple(sorted((_file(each) for each in model.siblings or ()), key=lambda file: file.path))
         return Revision(model.sha, files, *_license(model), bool(model.gated))
 
     @contextlib.contextmanager
-    def open(self, repository: str, commit: str, path: str, start: int) -> Iterator[BinaryIO]:
-        """The bytes of one file at one commit, from an offset."""
-        url = f"{self.endpoint}/{repository}/resolve/{commit}/{quote(path)}"
+    def open(
+        self, repository: str, commit: str, path: str, start: int, size_bytes: int = 0
+    ) -> Iterator[BinaryIO]:
+        """The bytes of one file at one commit, from an offset. By `size_bytes` it is known which the Hub keeps in Xet only."""
         with contextlib.ExitStack() as stack:
             with self._reading(repository, path):
-                reply = stack.enter_context(self._http.get(url, self._headers, start))
-            found = reply.headers.get("x-repo-commit", commit)
-            if found != commit:
-                raise Corrupt(
-                    self._system, f'"{repository}" answered for commit {found[:12]}, not {commit[:12]}'
-                )
+                file = None
+                if size_bytes > self._xet.above_bytes:
+                    file = self._in_xet(repository, commit, path, size_bytes)
+                if file is None:
+                    body = stack.enter_context(self._over_http(repository, commit, path, start))
+                else:
+                    body = stack.enter_context(self._xet.open(file, start, self._system))
+            yield body
+
+    @contextlib.contextmanager
+    def _over_http(self, repository: str, commit: str, path: str, start: int) -> Iterator[BinaryIO]:
+        with self._http.get(self._url(repository, commit, path), self._headers, start) as reply:
+            self._require_commit(repository, reply.headers.get("x-repo-commit", commit), commit)
             yield reply.body
+
+    def _in_xet(self, repository: str, commit: str, path: str, size_bytes: int) -> XetFile | None:
+        """Where Xet has a file; None when this Hub keeps it otherwise, as mirrors do."""
+        from huggingface_hub import get_hf_file_metadata
+
+        url = self._url(repository, commit, path)
+        said = self._call(
+            repository,
+            lambda: get_hf_file_metadata(
+                url, token=self._token, timeout=METADATA_TIMEOUT_S, endpoint=self.endpoint, library_name="mp"
+            ),
+        )
+        self._require_commit(repository, said.commit_hash or commit, commit)
+        found = said.xet_file_data
+        if found is None:
+            return None
+        if host_of(found.refresh_route) != host_of(self.endpoint):  # our token would go there
+            raise BackendError(
+                self._system,
+                f'"{path}" of "{repository}" is in Xet, and its key at {host_of(found.refresh_route)}',
+            )
+        return XetFile(found.file_hash, size_bytes, found.refresh_route, self._headers)
+
+    def _url(self, repository: str, commit: str, path: str) -> str:
+        return f"{self.endpoint}/{repository}/resolve/{commit}/{quote(path)}"
+
+    def _require_commit(self, repository: str, found: str, wanted: str) -> None:
+        if found != wanted:
+            raise Corrupt(self._system, f'"{repository}" answered for commit {found[:12]}, not {wanted[:12]}')
 
     def small(self, repository: str, commit: str, file: HubFile) -> bytes:
         """A whole small file, checked against the id that git or LFS gave it."""
@@ -130,7 +174,7 @@ class Hub:
             ) from problem
         except Missing as problem:
             raise Missing(
-                self._system, f'"{repository}" has no "{path}" any more', "run mp lock"
+                self._system, f'"{repository}" has no "{path}" any more', "run mp lock --upgrade"
             ) from problem
 
     def _way_in(self, repository: str) -> str:
@@ -163,7 +207,12 @@ class Hub:
         return patiently(once, self._pause)
 
     def _mapped(self, repository: str, problem: "HfHubHTTPError") -> BackendError:
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            RemoteEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
 
         status, headers = problem.response.status_code, problem.response.headers
         match problem:
@@ -173,12 +222,16 @@ class Hub:
                 return Missing(
                     self._system, f'"{repository}" has no such version', self._versions(repository)
                 )
+            case RemoteEntryNotFoundError():
+                return Missing(
+                    self._system, f'"{repository}" has no such file any more', "run mp lock --upgrade"
+                )
             case RepositoryNotFoundError():
                 hint = "check the spelling; a private one needs HF_TOKEN or hf auth login"
                 return Missing(self._system, f'no repository "{repository}"', hint)
         said = headers.get("X-Error-Message") or f"status {status}"
         if status in BUSY:
-            return Busy(self._system, f'{said} for "{repository}"', seconds(headers.get("Retry-After")))
+            return Busy(self._system, f'{said} for "{repository}"', wait_of(headers))
         if status in (401, 403):
             return Denied(self._system, f'{said} for "{repository}"', self._way_in(repository))
         return BackendError(self._system, f'{said} for "{repository}"')

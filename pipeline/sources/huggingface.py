@@ -57,7 +57,7 @@ class HuggingFaceSource:
         }
 
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> AbstractContextManager[BinaryIO]:
-        return self._hub.open(_repository(artifact.source), artifact.pin, entry.path, start)
+        return self._hub.open(_repository(artifact.source), artifact.pin, entry.path, start, entry.size_bytes)
 
 
 def _repository(reference: str) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ from tests.parts.bulk import Bulk
 
 Content: TypeAlias = bytes | Bulk
 
-LFS_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt")
+LFS_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", "big_config.json")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     cut_after_bytes: int | None = None  # the connection breaks in the body
     corrupt_at: int | None = None  # one bit of this byte of the file is flipped
+    resized_to: int | None = None  # the file has so many bytes, and the answer says so
     ignore_range: bool = False
     stall_s: float = 0.0  # nothing is sent for so long
 
@@ -52,7 +54,11 @@ class Repository:
     gated: bool = False  # readable with a token of `readers` only
     private: bool = False
     readers: set[str] = field(default_factory=set)
-    license: str | None = None
+    license: str | list[str] | None = None
+    license_name: str | None = None
+    xet: dict[str, str] = field(
+        default_factory=dict
+    )  # path → hash of what is in Xet alone, at FakeHub.xet_store
 
     def find(self, revision: str) -> str | None:
         name = self.branches.get(revision) or self.tags.get(revision) or revision
@@ -67,6 +73,8 @@ class FakeHub:
         self.tokens: set[str] = set()  # known to the Hub; others are refused everywhere
         self.faults: list[Fault] = []
         self.log: list[Request] = []
+        self.moved: dict[str, str] = {}  # repositories that were renamed: old name → new one
+        self.xet_store = ""  # endpoint of a store of hf_xet
         self._guard = threading.Lock()
         self._stopping = threading.Event()
         hub = self
@@ -127,10 +135,12 @@ class FakeHub:
 class _Answer(Exception):
     """An error as the Hub words it."""
 
-    def __init__(self, status: int, code: str = "", message: str = "") -> None:
+    def __init__(self, status: int, code: str = "", message: str = "", location: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.headers = {"X-Error-Code": code} if code else {}
+        if location:
+            self.headers["Location"] = location
         if message:
             self.headers["X-Error-Message"] = message
 
@@ -178,12 +188,19 @@ class _Handler(BaseHTTPRequestHandler):
             (r"/api/models/([^/]+/[^/]+)/refs", self._refs),
             (r"/api/models/([^/]+/[^/]+)/paths-info/(.+)", self._paths_info),
             (r"/api/models/([^/]+/[^/]+)/auth-check", self._auth_check),
+            (r"/api/models/([^/]+/[^/]+)/xet-read-token/([^/]+)", self._xet_token),
             (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
         ]
         for pattern, answer in routes:
             if found := re.fullmatch(pattern, path):
+                self._follow(*found.groups())
                 return answer(*found.groups())
         raise _Answer(404)
+
+    def _follow(self, name: str, *rest: str) -> None:
+        """A renamed repository answers with its new place."""
+        if new := self.HUB.moved.get(name):
+            raise _Answer(307, location=self.path.replace(name, new, 1))
 
     def _token(self) -> str | None:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
@@ -223,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "tags": [],
                 "downloads": 0,
                 "likes": 0,
-                "cardData": {"license": repository.license} if repository.license else {},
+                "cardData": _card(repository),
                 "siblings": [_sibling(path, content) for path, content in sorted(files.items())],
             }
         )
@@ -260,6 +277,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._repository(name, content=True)
         self._send_json({})
 
+    def _xet_token(self, name: str, revision: str) -> None:
+        """As the real one, for hf_xet: where its store is, and the right to read there for an hour."""
+        self._repository(name, content=True)
+        expires = int(time.time()) + 3600
+        self._send_json({"casUrl": self.HUB.xet_store, "accessToken": "xet", "exp": expires})
+
     def _resolve(self, name: str, revision: str, path: str) -> None:
         repository = self._repository(name, content=True)
         commit = self._commit(repository, revision)
@@ -267,6 +290,11 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             raise _Answer(404, "EntryNotFound", "Entry not found")
         headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+        if xet_hash := repository.xet.get(path):
+            token_url = f"{self.HUB.endpoint}/api/models/{name}/xet-read-token/{commit}"
+            headers |= {"X-Xet-Hash": xet_hash, "Link": f'<{token_url}>; rel="xet-auth"'}
+            if self.command == "GET":
+                raise _Answer(403)
         if not path.endswith(LFS_SUFFIXES):
             return self._send_range(content, headers | {"ETag": f'"{_git_sha1(_stored(path, content))}"'})
         sha256 = _sha256(content)
@@ -295,6 +323,10 @@ class _Handler(BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if self.fault is not None and self.fault.corrupt_at is not None:
             content = _flipped(content, self.fault.corrupt_at)
+        if self.fault is not None and self.fault.resized_to is not None:
+            content = b"".join(_blocks(content, 0, len(content))).ljust(self.fault.resized_to)[
+                : self.fault.resized_to
+            ]
         size_bytes = len(content)
         if asked is None or (self.fault is not None and self.fault.ignore_range):
             return self._send_blocks(200, headers, size_bytes, _blocks(content, 0, size_bytes))
@@ -329,6 +361,11 @@ class _Handler(BaseHTTPRequestHandler):
             left -= len(block)
             if left <= 0:
                 break
+
+
+def _card(repository: Repository) -> dict[str, object]:
+    said = {"license": repository.license, "license_name": repository.license_name}
+    return {name: value for name, value in said.items() if value}
 
 
 def _sha256(content: Content) -> str:

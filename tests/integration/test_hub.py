@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,16 @@ import pytest
 
 from pipeline.clients.http import Http
 from pipeline.clients.hub import Hub
-from pipeline.core.errors import Corrupt, Denied, Exhausted, Missing, MpError, Unreachable
+from pipeline.core.errors import (
+    BackendError,
+    Corrupt,
+    Denied,
+    Exhausted,
+    Missing,
+    MpError,
+    Refused,
+    Unreachable,
+)
 from pipeline.core.model import Artifact, Filter
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
@@ -103,6 +112,46 @@ def test_branch_that_did_not_move_costs_one_request(hub: FakeHub) -> None:
     assert len(hub.log) == 1
 
 
+def test_a_commit_that_is_known_costs_no_request(hub: FakeHub) -> None:
+    pinned = replace(SPEC, version=hub.repositories["acme/tiny"].branches["main"])
+    known = source(hub).resolve(pinned, None)
+    hub.log.clear()
+    assert source(hub).resolve(pinned, known) == known
+    assert hub.log == []
+
+
+def test_a_gate_that_opened_is_noticed_beside_a_known_commit(hub: FakeHub) -> None:
+    repository = hub.repositories["acme/tiny"]
+    repository.gated, repository.readers = True, {"hf_reader"}
+    known = source(hub).resolve(SPEC, None)
+    repository.gated = False
+    assert (known.facts.gated, source(hub).resolve(SPEC, known).facts.gated) == (True, False)
+
+
+def test_a_server_that_answers_for_another_commit_is_not_believed(hub: FakeHub) -> None:
+    repository = hub.repositories["acme/tiny"]
+    commit = repository.branches["main"]
+    repository.branches["0" * 40] = commit
+    with pytest.raises(Corrupt, match=f"answered for commit {commit[:12]}, not 000000000000"):
+        source(hub).resolve(replace(SPEC, version="0" * 40), None)
+
+
+def test_code_that_a_config_in_lfs_names_is_found(hub: FakeHub) -> None:
+    config = b'{"auto_map": {"AutoModel": "modeling_acme.Model"}}'
+    hub.commit("acme/tiny", FILES | {"big_config.json": config})
+    with pytest.raises(Refused, match=r'"big_config.json" has auto_map'):
+        source(hub).resolve(SPEC, None)
+
+
+def test_a_version_to_write_is_named_where_code_is_allowed(hub: FakeHub) -> None:
+    commit = hub.commit("acme/tiny", FILES | {"modeling_acme.py": b"pass"})
+    allowed = Filter(allow=(("modeling_acme.py", hashlib.sha256(b"pass").hexdigest()),))
+    with pytest.raises(Refused, match='version "main" can move') as raised:
+        source(hub).resolve(replace(SPEC, filter=allowed), None)
+    assert raised.value.hint == f"write version: {commit}"
+    assert len(source(hub).resolve(replace(SPEC, filter=allowed, version=commit), None).files) == 4
+
+
 def test_weights_are_not_read_to_resolve(hub: FakeHub) -> None:
     source(hub).resolve(SPEC, None)
     assert hub.asked(r"safetensors") == []
@@ -132,6 +181,110 @@ def test_secrets_are_not_logged(hub: FakeHub, cache: Cache, caplog: pytest.LogCa
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
     assert any("/lfs/" in line for line in lines)
     assert not any("signed-secret" in line or "hf_reader" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault(BLOB, cut_after_bytes=0), None),
+        (Fault(BLOB, cut_after_bytes=2_000_000), None),
+        (Fault(BLOB, cut_after_bytes=len(WEIGHTS) - 1), None),
+        (Fault(BLOB, status=429), None),
+        (Fault(BLOB, status=500), None),
+        (Fault(BLOB, status=503), None),
+        (Fault(BLOB, times=99, status=403), "may not read"),
+        (Fault(BLOB, times=99, status=404), "any more"),
+        (Fault(BLOB, times=99, status=500), "status 500"),
+        (Fault(BLOB, times=99, corrupt_at=2_500_000), "has sha256"),
+        (Fault(BLOB, times=99, resized_to=3_000_000), "bytes"),
+        (Fault(BLOB, times=99, resized_to=4_000_000), "bytes"),
+        (Fault(r"GET /acme/tiny/resolve/.*safetensors", status=503), None),
+        (Fault(r"GET /acme/tiny/resolve/.*safetensors", times=99, status=403), "may not read"),
+        (Fault(r"GET /acme/tiny/resolve/.*safetensors", times=99, status=404), "any more"),
+    ],
+    ids=str,
+)
+def test_every_fault_ends_in_the_right_bytes_or_a_clear_error(
+    hub: FakeHub, cache: Cache, fault: Fault, says: str | None
+) -> None:
+    artifact = source(hub).resolve(SPEC, None)
+    hub.faults.append(replace(fault))
+    quick = Cache(cache.root, pause=lambda _: None)
+    if says is None:
+        quick.add(artifact, source(hub), silent, WHERE)
+    else:
+        with pytest.raises(BackendError, match=says) as raised:
+            quick.add(artifact, source(hub), silent, WHERE)
+        assert raised.value.hint
+        assert not Cache(cache.root).complete(artifact)
+        assert not cache.blob(artifact.files[1].sha256).exists()
+    hub.faults.clear()
+    assert_right(cache, fetch(hub, cache))
+
+
+def moves_on(hub: FakeHub) -> None:
+    hub.commit("acme/tiny", {name: b"{}" for name in FILES})
+
+
+def is_renamed(hub: FakeHub) -> None:
+    hub.repositories["acme/small"] = hub.repositories.pop("acme/tiny")
+    hub.moved["acme/tiny"] = "acme/small"
+
+
+def is_deleted(hub: FakeHub) -> None:
+    del hub.repositories["acme/tiny"]
+
+
+def is_rewritten(hub: FakeHub) -> None:
+    hub.repositories["acme/tiny"].commits.clear()
+
+
+def is_made_private(hub: FakeHub) -> None:
+    hub.repositories["acme/tiny"].private = True
+
+
+def is_gated(hub: FakeHub) -> None:
+    hub.repositories["acme/tiny"].gated = True
+
+
+@pytest.mark.parametrize("happens", [moves_on, is_renamed])
+def test_what_was_locked_arrives_although_the_repository(
+    hub: FakeHub, cache: Cache, happens: Callable[[FakeHub], None]
+) -> None:
+    artifact = source(hub).resolve(SPEC, None)
+    happens(hub)
+    cache.add(artifact, source(hub), silent, WHERE)
+    assert_right(cache, artifact)
+
+
+@pytest.mark.parametrize(
+    ("happens", "kind", "says"),
+    [
+        (is_deleted, Missing, "any more"),
+        (is_rewritten, Missing, "any more"),
+        (is_made_private, Missing, "any more"),
+        (is_gated, Denied, "may not read"),
+    ],
+)
+def test_what_was_locked_is_told_to_be_gone_when_the_repository(
+    hub: FakeHub,
+    cache: Cache,
+    happens: Callable[[FakeHub], None],
+    kind: type[BackendError],
+    says: str,
+) -> None:
+    artifact = source(hub).resolve(SPEC, None)
+    happens(hub)
+    with pytest.raises(kind, match=says) as raised:
+        cache.add(artifact, source(hub), silent, WHERE)
+    assert raised.value.hint
+    assert not Cache(cache.root).complete(artifact)
+
+
+def test_a_renamed_repository_is_resolved_under_its_old_name(hub: FakeHub) -> None:
+    before = source(hub).resolve(SPEC, None)
+    is_renamed(hub)
+    assert source(hub).resolve(SPEC, None) == before
 
 
 def test_flipped_byte_is_refused_and_leaves_nothing(hub: FakeHub, cache: Cache) -> None:
@@ -183,14 +336,35 @@ def test_busy_server_is_asked_again(hub: FakeHub, cache: Cache, status: int, pat
     assert_right(cache, fetch(hub, cache))
 
 
-def test_retry_after_is_waited_for_and_bounded(hub: FakeHub) -> None:
-    hub.faults += [
-        Fault(r"GET /api/models", status=429, headers={"Retry-After": "7"}),
-        Fault(r"GET /api/models", status=429, headers={"Retry-After": "86400"}),
-    ]
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"RateLimit": '"api";r=0;t=55', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}, 55.0),
+        ({"RateLimit": '"resolvers";r=0;t=290', "Retry-After": "3"}, 3.0),
+        ({}, 0.5),
+    ],
+)
+@pytest.mark.parametrize("pattern", [r"GET /api/models", BLOB])
+def test_rate_limits_are_waited_for(
+    hub: FakeHub, pattern: str, headers: dict[str, str], wait_s: float
+) -> None:
+    hub.faults.append(Fault(pattern, status=429, headers=headers))
     waits: list[float] = []
-    HuggingFaceSource(Hub(hub.endpoint, "hf_reader", pause=waits.append)).resolve(SPEC, None)
-    assert waits == [7.0, 60.0]
+    patient = HuggingFaceSource(Hub(hub.endpoint, "hf_reader", Http(pause=waits.append), waits.append))
+    artifact = patient.resolve(SPEC, None)
+    with patient.open(artifact, artifact.files[1], 0) as stream:
+        assert stream.read() == WEIGHTS
+    assert waits == [wait_s]
+
+
+def test_a_limit_that_is_too_far_away_is_told_at_once(hub: FakeHub) -> None:
+    hub.faults.append(Fault(r"GET /api/models", status=429, headers={"Retry-After": "86400"}))
+    waits: list[float] = []
+    with pytest.raises(Unreachable, match="status 429") as raised:
+        HuggingFaceSource(Hub(hub.endpoint, "hf_reader", pause=waits.append)).resolve(SPEC, None)
+    assert waits == []
+    assert raised.value.hint == "run it again in 86,400 s"
 
 
 def test_server_that_stays_broken_is_unreachable_and_no_old_answer_is_used(
@@ -231,6 +405,47 @@ def test_token_from_a_file_with_a_newline_is_understood(hub: FakeHub) -> None:
     assert source(hub, "hf_reader\n").resolve(SPEC, None).pin
 
 
+RESOLVE = """
+import sys
+from pipeline.clients.hub import Hub
+from pipeline.core.protocols import SourceSpec
+from pipeline.sources.huggingface import HuggingFaceSource
+print(HuggingFaceSource(Hub(sys.argv[1])).resolve(SourceSpec("hf://acme/tiny", "main"), None).pin)
+"""
+
+
+@pytest.mark.parametrize("place", ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME"])
+def test_the_token_is_found_where_people_have_it(hub: FakeHub, tmp_path: Path, place: str) -> None:
+    """In the environment, in a file it names, in the file that `hf auth login` writes."""
+    repository = hub.repositories["acme/tiny"]
+    repository.private, repository.readers = True, {"hf_reader"}
+    (tmp_path / "token").write_text("hf_reader\n")
+    values = {"HF_TOKEN": "hf_reader", "HF_TOKEN_PATH": str(tmp_path / "token"), "HF_HOME": str(tmp_path)}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    root = Path(__file__).parents[2]
+    found = subprocess.run(
+        [sys.executable, "-c", RESOLVE, hub.endpoint],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env={**environ, "PYTHONPATH": str(root), place: values[place]},
+    )
+    assert found.stdout.strip() == repository.branches["main"], found.stderr
+
+
+@pytest.mark.parametrize("token", ["hf_stranger", False])
+def test_a_private_repository_is_missing_for_others_with_the_way_in(
+    hub: FakeHub, token: str | Literal[False]
+) -> None:
+    repository = hub.repositories["acme/tiny"]
+    repository.private, repository.readers = True, {"hf_reader"}
+    assert source(hub).resolve(SPEC, None).pin
+    with pytest.raises(Missing, match='no repository "acme/tiny"') as raised:
+        source(hub, token).resolve(SPEC, None)
+    assert raised.value.hint is not None
+    assert "HF_TOKEN or hf auth login" in raised.value.hint
+
+
 def test_unknown_token_is_denied(hub: FakeHub) -> None:
     with pytest.raises(Denied, match="Invalid credentials"):
         source(hub, "hf_expired").resolve(SPEC, None)
@@ -259,6 +474,18 @@ def test_facts_tell_licence_and_gate(hub: FakeHub) -> None:
     hub.repositories["acme/tiny"].license = "apache-2.0"
     facts = source(hub).resolve(SPEC, None).facts
     assert (facts.license, facts.gated, facts.layers) == ("apache-2.0", False, 2)
+
+
+@pytest.mark.parametrize(
+    ("license", "name", "told"),
+    [("mit", None, "mit"), (["mit", "gpl-3.0"], None, "mit, gpl-3.0"), ("other", "llama3.1", "llama3.1")],
+)
+def test_licences_are_told_as_the_card_has_them(
+    hub: FakeHub, license: str | list[str], name: str | None, told: str
+) -> None:
+    repository = hub.repositories["acme/tiny"]
+    repository.license, repository.license_name = license, name
+    assert source(hub).resolve(SPEC, None).facts.license == told
 
 
 def test_the_fake_satisfies_the_real_client(

@@ -5,7 +5,7 @@ import traceback
 
 import pytest
 
-from pipeline.clients.http import Busy, Http, _next_hop, _problem, patiently, plain, seconds
+from pipeline.clients.http import Busy, Http, _next_hop, _problem, patiently, plain, seconds, wait_of
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Unreachable
 
 SECRET = {"Authorization": "Bearer hf_secret", "Range": "bytes=5-"}
@@ -76,6 +76,20 @@ def test_denied_is_not_tried_again() -> None:
 )
 def test_retry_after_in_seconds_is_understood(header: str | None, wait_s: float | None) -> None:
     assert seconds(header) == wait_s
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"ratelimit": '"api";r=0;t=55'}, 55.0),
+        ({"RateLimit": '"api";r=0;t=55', "Retry-After": "9"}, 9.0),
+        ({"ratelimit": '"api";r=489;t=155'}, None),
+        ({"ratelimit": "junk"}, None),
+        ({}, None),
+    ],
+)
+def test_an_empty_rate_limit_says_how_long(headers: dict[str, str], wait_s: float | None) -> None:
+    assert wait_of(headers) == wait_s
 
 
 def test_urls_are_shown_without_query_and_user() -> None:
