@@ -183,11 +183,13 @@ def _said(document: Mapping[str, object], key: str) -> str | None:
 
 
 def _source_of(root: Path, folder: Path) -> str:
-    """A repository of the Hub is known by its folder; a host alone does not tell the scheme."""
+    """Two sources never have one place, so the place tells its source; "" for a place that none has."""
     place = folder.relative_to(root / "models").as_posix()
-    repository = place.removesuffix(f"/{folder.name}").partition("/")[2]
-    source = f"hf://{repository}"
-    return source if _place(source, folder.name) == place else ""
+    path = place.removesuffix(f"/{folder.name}")
+    rest = path.partition("/")[2]
+    sources = (f"hf://{rest}", f"file:///{rest}", *(f"{s}://{rest}" for s in ("s3", "https", "http", "oci")))
+    fitting = (source for source in (*sources, f"oci://{path}") if _place(source, folder.name) == place)
+    return next(fitting, "")
 
 
 def _place(source: str, pin: str) -> str | None:

@@ -155,6 +155,36 @@ def test_entry_without_good_metadata_is_incomplete_and_nothing_is_guessed(root: 
     assert entry.size_bytes == sum(map(len, FIRST.values()))
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "hf://acme/tiny",
+        "file:///srv/models/tiny",
+        "oci://quay.io/ai-lab/models/tiny",
+        "oci://localhost/tiny",
+        "s3://bucket/models/tiny",
+        "https://example.org/tiny.gguf",
+    ],
+)
+def test_source_of_an_entry_without_metadata_is_known_by_its_place(root: Path, source: str) -> None:
+    artifact = add(root, FIRST, source=source)
+    (Cache(root).folder(artifact) / ".metadata").unlink()
+
+    (entry,) = Shelf(root).list()
+
+    assert (entry.source, entry.complete) == (source, False)
+
+
+def test_readable_name_of_a_version_goes_with_its_entry(root: Path) -> None:
+    artifact = add(root, FIRST, OLD, version="v1.1")
+    name = Cache(root).folder(artifact).with_name("v1.1")
+    assert name.is_symlink() and len(Shelf(root).list()) == 1
+
+    later(root).prune(later(root).unwanted(()))
+
+    assert not name.is_symlink() and not list((root / "models").iterdir())
+
+
 def test_file_that_looks_different_makes_an_entry_incomplete(root: Path) -> None:
     artifact = add(root, FIRST)
     os.utime(Cache(root).blob(artifact.files[0].sha256), (1, 1))
