@@ -1,6 +1,6 @@
 """Compare what is wanted with what was seen and with what was applied last: the plan. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.core.resource import (
     Observed,
     Resource,
     State,
+    Transfer,
     Unreadable,
     current_of,
     fields_of,
@@ -24,6 +25,8 @@ from pipeline.core.resource import (
     previous_of,
 )
 from pipeline.store.inventory import Inventory
+
+NEEDLESS = "not here, and nothing has to be made of it"
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,34 @@ def diff(
         _remove(findings, entry, answer, mark, why_gone)
     findings.changes.extend(_returned(wanted, inventory))
     return Comparison(
-        tuple(findings.changes), findings.unreadable, tuple(findings.diagnostics), tuple(findings.refusals)
+        tuple(_with_needless(findings.changes, wanted)),
+        findings.unreadable,
+        tuple(findings.diagnostics),
+        tuple(findings.refusals),
     )
+
+
+def _with_needless(
+    changes: Iterable[Change[Any]], wanted: Mapping[Address, Resource[Any]]
+) -> Iterator[Change[Any]]:
+    """The changes; what this machine lacks only for making things that stand already is not made.
+
+    Weights in the cache are a means: a runner with an empty cache fetches nothing for images that are published. What
+    runs here needs them all the time, and so does what could not be read: it may have to be made.
+    """
+    found = list(changes)
+    standing = {c.address for c in found if c.action is Action.NOOP and c.resource and c.resource.keep}
+    users: dict[Address, list[Address]] = {}
+    for resource in wanted.values():
+        for need in resource.needs:
+            users.setdefault(need, []).append(resource.address)
+    for change in found:
+        needed_by = users.get(change.address, [])
+        idle = change.resource is not None and not change.resource.tracked and change.action is Action.CREATE
+        if idle and needed_by and standing.issuperset(needed_by):
+            yield replace(change, action=Action.NOOP, reason=NEEDLESS, transfer=Transfer())
+        else:
+            yield change
 
 
 def _creation(resource: Resource[Any], entry: Entry | None, absent: Absent) -> Change[Any]:

@@ -98,7 +98,9 @@ def _driver(drivers: dict[str, MemoryDriver], address: str) -> MemoryDriver:
 
 def _change(drivers: dict[str, MemoryDriver], address: str, change: Any) -> None:  # Any: a lambda over Thing
     things = _driver(drivers, address).things
-    found = [key for key, thing in things.items() if thing.mark and thing.mark.address == address]
+    found = [
+        k for k, thing in things.items() if k[0] == address or (thing.mark and thing.mark.address == address)
+    ]
     assert found, f"{address} is not in the world: {[t.mark and t.mark.address for t in things.values()]}"
     changed: Thing | None = change(things.pop(found[0]))
     if changed is not None:
