@@ -10,7 +10,7 @@ from pipeline.cli.storage import Storage
 from pipeline.cli.views import units
 from pipeline.cli.views.entries import Fate
 from pipeline.resources.cached import Cached
-from pipeline.resources.reclaim import Reclaim
+from pipeline.resources.reclaim import RECENT_S, Reclaim
 from pipeline.resources.serving import served
 
 if TYPE_CHECKING:
@@ -85,9 +85,10 @@ def _rule(
 ) -> str:
     used = units.ago(now - one.used_at)
     if goes:
-        return "--all: not in models.lock here" if everything else f"not used for {days} days: last {used}"
+        return "--all: models.lock does not name it" if everything else f"last used {used}, limit {days} days"
     if names := pins.get((one.source, one.pin)):
         return f"models.lock: {', '.join(names)}"
     if spared:
-        return f"may be in use: used {used}, or a download runs"
+        recent = now - one.used_at <= RECENT_S
+        return f"used {used}: may be in use" if recent else "a download is under way: it may share files"
     return f"used {used}: goes after {days} days"

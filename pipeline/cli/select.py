@@ -95,7 +95,7 @@ def fitting(word: str, cached: Sequence[C], root: Path, aliases: Mapping[str, st
     entries = [*certain, *short]
     if not entries:
         raise _not_cached(word, cached, root, aliases)
-    if len({_folded(entry.source) for entry in entries}) > 1:
+    if len({folded(entry.source) for entry in entries}) > 1:
         raise _several(word, _labels(entries))
     return entries
 
@@ -129,7 +129,7 @@ def _declared(
 
 def _asks_for(wanted: Reference, source: Reference) -> bool:
     return (
-        _folded(wanted.source) == _folded(source.source)
+        folded(wanted.source) == folded(source.source)
         and wanted.tag in ("", source.tag)
         and wanted.digest in ("", source.digest)
     )
@@ -186,18 +186,16 @@ def _cuts(name: str, mark: str) -> Iterator[tuple[str, str]]:
 
 
 def _is(reference: Reference, entry: Cached) -> bool:
-    return _folded(reference.source) == _folded(entry.source)
+    return folded(reference.source) == folded(entry.source)
 
 
 def _ends(entry: Cached, name: str) -> bool:
     """Whole parts of the place only."""
     scheme, _, place = entry.source.partition("://")
-    return _folded(f"{scheme}:///{place}").endswith(
-        _folded(f"{scheme}:///{name}").removeprefix(f"{scheme}://")
-    )
+    return folded(f"{scheme}:///{place}").endswith(folded(f"{scheme}:///{name}").removeprefix(f"{scheme}://"))
 
 
-def _folded(source: str) -> str:
+def folded(source: str) -> str:
     """The Hub finds a model in any case of its letters; nothing else does."""
     return source.casefold() if scheme_of(source) == "hf" else source
 

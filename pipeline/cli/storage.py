@@ -15,7 +15,6 @@ from pipeline.core.settings import Settings, default_cache
 from pipeline.resources.cache import Cache
 from pipeline.resources.cached import Cached
 from pipeline.resources.shelf import Shelf
-from pipeline.sources import open_sources
 
 if TYPE_CHECKING:
     from pipeline.cli.project import Project  # reading a manifest loads much that a quick pull does not need
@@ -38,7 +37,11 @@ class Storage:
 
     @cached_property
     def sources(self) -> Mapping[str, Source]:
-        return open_sources(self.settings, self.cache.absorb)
+        """Loaded when one is asked: a pull of what is here asks none."""
+        made: Mapping[str, Source] = import_module("pipeline.sources").open_sources(
+            self.settings, self.cache.absorb
+        )
+        return made
 
     def entries(self, words: Sequence[str] | None) -> list[Cached]:
         """What the words mean of the cache, each entry once; no words mean everything. Raises UserError with every wrong word."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.cli.select import found
+from pipeline.cli.select import folded, found
 from pipeline.cli.storage import Storage, gather
 from pipeline.cli.views.waiting import Waiting
 from pipeline.core.errors import BackendError, Missing, MpError, UserError
@@ -14,7 +14,6 @@ from pipeline.core.protocols import Source, SourceSpec
 from pipeline.core.reference import Reference, parse, scheme_of
 from pipeline.resources.cached import Cached
 from pipeline.resources.entries import choice_of
-from pipeline.sources import NEAR
 
 DEFAULT_VERSIONS = {"hf": "main", "oci": "latest"}  # what the Hub and registries mean when nothing is said
 EVERYTHING = Filter()
@@ -101,9 +100,13 @@ def _meant(storage: Storage, word: str) -> Reference | Cached:
     except UserError:
         entry = found(word, storage.shelf.list(), root, aliases, pull=True)
         return _sound(entry) if isinstance(entry, Cached) else entry
+    cached = storage.shelf.list()
+    same = [entry for entry in cached if folded(entry.source) == folded(reference.source)]
+    if same:  # written in other letters, the Hub's model is the same
+        reference = parse(same[0].source, root).at(reference.version)
+    others = [entry for entry in cached if entry not in same]
     if "://" in word or reference.scheme == "file":
         return reference
-    others = [entry for entry in storage.shelf.list() if entry.source != reference.source]
     entry = found(word, others, root, aliases, pull=True)
     return _sound(entry) if isinstance(entry, Cached) else reference
 
@@ -149,7 +152,7 @@ def source_of(storage: Storage, reference: str) -> Source:
 
 def _present(storage: Storage, spec: SourceSpec) -> Cached | None:
     """The entry that holds this version with this choice of files whole; a folder of this machine is looked at instead."""
-    if scheme_of(spec.reference) in NEAR:
+    if scheme_of(spec.reference) == "file":
         return None
     choice = choice_of(spec.filter)
     entries = [

@@ -164,15 +164,16 @@ def take(
     options = options_of(context)
     storage = open_storage(options, ())
     found = find(options.environ, options.folder / folder.expanduser() if folder else None, origin)
+    sizes_bytes = [one.size_bytes for one in found]  # before they are moved
     known = here(storage, found)
     todo = [index for index in range(len(found)) if index not in known or move]
     taken, problems = ({}, {}) if dry_run else take_over(storage, found, todo, move=move)
     if as_json:
         told = {index: problem.message for index, problem in problems.items()}
-        output.result(entries.text(entries.imported(found, {**known, **taken}, told)))
+        output.result(entries.text(entries.imported(found, sizes_bytes, {**known, **taken}, told)))
     else:
         states = shelf.states(found, known, taken, problems, move=move)
-        output.result(shelf.elsewhere(found, states, options.ink))
+        output.result(shelf.elsewhere(found, sizes_bytes, states, options.ink))
     raise_all(list(problems.values()))
     return ExitCode.OK
 

@@ -1,7 +1,7 @@
 """`mp pull REF…`: a model into the cache, or out of it into a folder. Writes the cache and that folder, nothing else."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -12,6 +12,8 @@ from pipeline.cli.views import entries, output, shelf
 from pipeline.cli.wanted import wanted
 from pipeline.core.errors import ExitCode, MpError
 from pipeline.core.model import Filter
+
+Format: TypeAlias = Literal["auto", "safetensors", "gguf", "text"]
 
 
 def run(
@@ -34,6 +36,9 @@ def run(
         list[str] | None,
         typer.Option("--exclude", metavar="GLOB", help="Leave these files out; may be repeated"),
     ] = None,
+    format: Annotated[
+        Format, typer.Option("--format", help="Of the weights, where a source has several; text takes none")
+    ] = "auto",
     upgrade: Annotated[
         bool, typer.Option("--upgrade", help="Ask the source again what is here already: branches move")
     ] = False,
@@ -46,7 +51,9 @@ def run(
     """
     options = options_of(context)
     storage = open_storage(options, references)
-    found = wanted(storage, references, Filter(tuple(include or ()), tuple(exclude or ())), upgrade=upgrade)
+    found = wanted(
+        storage, references, Filter(tuple(include or ()), tuple(exclude or ()), format), upgrade=upgrade
+    )
     if destination and len(found) > 1:
         names = ", ".join(f'"{one.name}"' for one in found)
         raise MpError(

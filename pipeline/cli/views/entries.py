@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.core.digest import Json
 from pipeline.core.model import Artifact
-from pipeline.resources.adopt import Found
 from pipeline.resources.cached import Cached
-from pipeline.resources.reclaim import Reclaim
-from pipeline.resources.shelf import Damage
+
+if TYPE_CHECKING:
+    from pipeline.resources.adopt import Found
+    from pipeline.resources.reclaim import Reclaim
+    from pipeline.resources.shelf import Damage
 
 FORMAT_VERSION = 1
 
@@ -104,7 +107,7 @@ def listed(entries: Sequence[Cached], disk_bytes: int) -> dict[str, Json]:
     }
 
 
-def verified(entries: Sequence[Cached], damage: Sequence[Damage], read_bytes: int) -> dict[str, Json]:
+def verified(entries: Sequence[Cached], damage: "Sequence[Damage]", read_bytes: int) -> dict[str, Json]:
     return {
         "format_version": FORMAT_VERSION,
         "entries": len(entries),
@@ -113,7 +116,7 @@ def verified(entries: Sequence[Cached], damage: Sequence[Damage], read_bytes: in
     }
 
 
-def pruned(fates: Sequence[Fate], plan: Reclaim, freed_bytes: int | None) -> dict[str, Json]:
+def pruned(fates: Sequence[Fate], plan: "Reclaim", freed_bytes: int | None) -> dict[str, Json]:
     """`freed_bytes` is null where nothing was removed: it was only asked what would be."""
     return {
         "format_version": FORMAT_VERSION,
@@ -128,7 +131,10 @@ def pruned(fates: Sequence[Fate], plan: Reclaim, freed_bytes: int | None) -> dic
 
 
 def imported(
-    found: Sequence[Found], taken: Mapping[int, Cached], problems: Mapping[int, str]
+    found: "Sequence[Found]",
+    sizes_bytes: Sequence[int],
+    taken: Mapping[int, Cached],
+    problems: Mapping[int, str],
 ) -> dict[str, Json]:
     """What other caches hold; `entry` is null where it was not taken over, and `problem` says why if it should have been."""
     return {
@@ -140,7 +146,7 @@ def imported(
                 "pin": one.pin or None,
                 "origin": one.origin,
                 "folder": str(one.folder),
-                "size_bytes": one.size_bytes,
+                "size_bytes": sizes_bytes[index],
                 "absent": list(one.absent),
                 "entry": entry(taken[index]) if index in taken else None,
                 "problem": problems.get(index),

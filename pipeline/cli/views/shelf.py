@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.cli.views import units
 from pipeline.cli.views.entries import Fate, Pulled, day
 from pipeline.cli.views.tables import Column, fitted
 from pipeline.cli.views.text import Ink, clean, hanging, plain
-from pipeline.resources.adopt import Found
-from pipeline.resources.cached import Cached
-from pipeline.resources.reclaim import Reclaim
-from pipeline.resources.shelf import Damage
+from pipeline.resources.cached import Cached, distinct_bytes
+
+if TYPE_CHECKING:  # a quick pull needs none of it
+    from pipeline.resources.adopt import Found
+    from pipeline.resources.reclaim import Reclaim
+    from pipeline.resources.shelf import Damage
 
 UNKNOWN = "n/a"
 _REFERENCE = Column("REFERENCE", 20, ends=True)
@@ -46,7 +49,7 @@ def total(found: Sequence[Cached], disk_bytes: int) -> str:
     return f"{_models(found)}: {units.transferred(disk_bytes)} on disk{shared}."
 
 
-def verified(found: Sequence[Cached], damage: Sequence[Damage], read_bytes: int, ink: Ink = plain) -> str:
+def verified(found: Sequence[Cached], damage: "Sequence[Damage]", read_bytes: int, ink: Ink = plain) -> str:
     """Each damaged file, and one last line of fixed shape."""
     lines = []
     for each in damage:
@@ -59,7 +62,7 @@ def verified(found: Sequence[Cached], damage: Sequence[Damage], read_bytes: int,
     return "\n".join([*lines, ink("bold", last)])
 
 
-def fates(found: Sequence[Fate], plan: Reclaim, ink: Ink = plain) -> str:
+def fates(found: Sequence[Fate], plan: "Reclaim", ink: Ink = plain) -> str:
     """What `mp cache prune` would remove and keep, each with its rule, and the bytes that this frees."""
     parts = []
     for title, goes, style in (("Goes", True, "red"), ("Stays", False, "green")):
@@ -69,12 +72,19 @@ def fates(found: Sequence[Fate], plan: Reclaim, ink: Ink = plain) -> str:
             parts.append([ink(f"bold {style}", title), *fitted(shape, rows, ink)])
     if extra := _extra(plan):
         parts.append([f"And {', '.join(extra)} that nothing here needs."])
-    freed = units.transferred(plan.freed_bytes)
-    parts.append([ink("bold", f"Frees {freed}." if plan.freed_bytes else "Nothing to free.")])
+    parts.append([ink("bold", _frees(found, plan))])
     return "\n\n".join("\n".join(part) for part in parts)
 
 
-def _extra(plan: Reclaim) -> list[str]:
+def _frees(found: Sequence[Fate], plan: "Reclaim") -> str:
+    if not plan.freed_bytes:
+        return "Nothing to free."
+    alone = distinct_bytes([fate.entry for fate in found if fate.goes])
+    rest = "; the rest is shared with what stays" if alone > 2 * plan.freed_bytes else ""
+    return f"Frees {units.transferred(plan.freed_bytes)}{rest}."
+
+
+def _extra(plan: "Reclaim") -> list[str]:
     """What goes besides entries."""
     named = {file.sha256 for entry in plan.entries for file in entry.files}
     blobs = [blob for blob in plan.blobs if blob.name not in named]
@@ -97,7 +107,7 @@ def freed(freed_bytes: int, ink: Ink = plain) -> str:
 
 
 def states(
-    found: Sequence[Found],
+    found: "Sequence[Found]",
     known: Container[int],
     taken: Container[int],
     problems: Container[int],
@@ -116,20 +126,22 @@ def states(
     return [state(index) for index in range(len(found))]
 
 
-def elsewhere(found: Sequence[Found], states: Sequence[str], ink: Ink = plain) -> str:
+def elsewhere(
+    found: "Sequence[Found]", sizes_bytes: Sequence[int], states: Sequence[str], ink: Ink = plain
+) -> str:
     """What other caches hold, and what becomes of it."""
     if not found:
-        return "No other cache on this machine holds a model."
+        return "No cache of huggingface_hub or InstructLab with a model was found."
     rows = [
         (
             one.source,
             _versions(one.versions),
             units.pin(one.pin) or UNKNOWN,
-            units.transferred(one.size_bytes),
+            units.transferred(size_bytes),
             one.origin,
             f"{state}, {units.counted(len(one.absent), 'file')} missing" if one.absent else state,
         )
-        for one, state in zip(found, states, strict=True)
+        for one, size_bytes, state in zip(found, sizes_bytes, states, strict=True)
     ]
     shape = (*_COPY, Column("FROM"), Column("STATE", 14))
     counts = Counter(states)

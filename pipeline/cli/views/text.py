@@ -72,6 +72,8 @@ def tail(text: str, width: int) -> str:
         return ""
     kept = _head(text[::-1], width - 1)[::-1]
     at = kept.find("/")
+    while kept[at + 1 : at + 2] == "/":
+        at += 1
     return "…" + (kept[at:] if 0 <= at < len(kept) - 1 else kept).lstrip()
 
 

@@ -128,7 +128,7 @@ MADE: dict[str, dict[str, Json]] = {
         Reclaim((CACHED,), (), (), (), (), (), 12, 0.0, False),
         None,
     ),
-    "imported": entries.imported([FOUND, FOUND], {0: CACHED}, {1: "a link leads out"}),
+    "imported": entries.imported([FOUND, FOUND], [12, 0], {0: CACHED}, {1: "a link leads out"}),
 }
 
 

@@ -141,7 +141,7 @@ def test_what_is_said_of_the_cache_fits(name: str, text: str, other: str, size: 
     assert_fits(shelf.undeclared([cached], 10.0**9, ansi))
     assert_fits(shelf.verified([cached], [Damage(name, other, text, "wrong")], size, ansi))
     assert_fits(shelf.fates([Fate(cached, sound, text), Fate(cached, not sound, other)], plan, ansi))
-    assert_fits(shelf.elsewhere([found], ["to copy"], ansi))
+    assert_fits(shelf.elsewhere([found], [size], ["to copy"], ansi))
 
 
 @given(st.text(), st.integers(1, 40))
