@@ -192,8 +192,9 @@ class S3:
         if code in _EXPIRED or status in (401, 403):
             return self._denied(code, thing)
         if status in (412, 416):
+            says = "is not what it was any more" if status == 412 else "is shorter than it was said to be"
             hint = "run mp lock --upgrade to take what is there now"
-            return Corrupt(self._system, f"{thing} is not what it was any more", hint)
+            return Corrupt(self._system, f"{thing} {says}", hint)
         if code in _NO_SUCH_LISTING:
             return Denied(self._system, f"does not answer {problem.operation_name}", "use another store")
         if status >= 500 or status == 429:
@@ -230,7 +231,11 @@ class _Body(io.BufferedIOBase):
 
     def read(self, size: int | None = -1, /) -> bytes:
         with self._store._errors(self._bucket, self._key):
-            return self._stream.read(None if size is None or size < 0 else size)
+            try:
+                return self._stream.read(None if size is None or size < 0 else size)
+            except OSError as problem:
+                hint = "check the network, then run it again"
+                raise Unreachable("s3", "the connection broke", hint) from problem
 
     def skip(self, count: int) -> None:
         while count:

@@ -5,19 +5,32 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from pipeline.clients.hub import Hub
+from pipeline.clients.layout import LayoutRepository
+from pipeline.clients.s3 import S3
+from pipeline.clients.web import Web
+from pipeline.core.digest import fingerprint
 from pipeline.core.errors import Corrupt, Missing, MpError, Refused
 from pipeline.core.model import Artifact, Filter
 from pipeline.core.protocols import Source, SourceSpec
+from pipeline.sources.https import HttpsSource
 from pipeline.sources.huggingface import HuggingFaceSource
 from pipeline.sources.local import LocalSource
+from pipeline.sources.oci import OciSource
+from pipeline.sources.s3 import S3Source
 from tests.fakes.hub import FakeHub
 from tests.fakes.memory import MemorySource
+from tests.fakes.web import WebFolder
+from tests.parts import packages
+from tests.parts.absorbing import Absorbing
+from tests.parts.buckets import Buckets
+from tests.parts.faulty import faulty
 
 CONFIG = b'{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 64}'
 FILES = {
@@ -82,6 +95,79 @@ class HubStage:
         del self.hub.repositories["acme/tiny"]
 
 
+class OciStage:
+    """Registries are layouts in a folder here; tests/integration has a real one."""
+
+    def __init__(self, root: Path, form: str) -> None:
+        self.root = root
+        self.form = form
+        self.source: Source = OciSource(
+            lambda registry, name: LayoutRepository(str(root), name), Absorbing(), lambda _: None
+        )
+
+    def publish(self, files: Mapping[str, bytes]) -> SourceSpec:
+        repository = LayoutRepository(str(self.root), "tiny")
+        if self.form == "raw":
+            packages.put(repository, [packages.weight(path, content) for path, content in files.items()])
+        else:
+            members = [(f"models/{path}", content) for path, content in files.items()]
+            packages.put_image(repository, [packages.image_layer(*members, compressed=self.form == "gzip")])
+        return SourceSpec("oci://registry.test/acme/tiny", "v1")
+
+    def fixed(self, spec: SourceSpec) -> SourceSpec:
+        found = LayoutRepository(str(self.root), "tiny").head("v1")
+        assert found is not None
+        return replace(spec, version=found[0])
+
+    def withdraw(self) -> None:
+        shutil.rmtree(self.root / "tiny")
+
+
+class S3Stage:
+    """A bucket of moto's real server."""
+
+    def __init__(self, buckets: Buckets) -> None:
+        self.buckets = buckets
+        self.published: Mapping[str, bytes] = {}
+        self.source: Source = S3Source(S3(), Absorbing())
+
+    def publish(self, files: Mapping[str, bytes]) -> SourceSpec:
+        self.buckets.publish("contract", {f"acme/tiny/{path}": content for path, content in files.items()})
+        self.published = files
+        return SourceSpec("s3://contract/acme/tiny", "")
+
+    def fixed(self, spec: SourceSpec) -> SourceSpec:
+        listed = [
+            [path, hashlib.sha256(content).hexdigest(), len(content)]
+            for path, content in sorted(self.published.items())
+            if not path.startswith(".")
+        ]
+        return replace(spec, version=f"sha256:{fingerprint(listed)}")
+
+    def withdraw(self) -> None:
+        self.buckets.clear("contract")
+
+
+class WebStage:
+    """A web server's folder, of which one file is the model."""
+
+    def __init__(self, folder: WebFolder, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        self.source: Source = HttpsSource(Web({}), Absorbing())
+
+    def publish(self, files: Mapping[str, bytes]) -> SourceSpec:
+        self.folder.files = {"/tiny/model.safetensors": files["model.safetensors"]}
+        return SourceSpec(f"{self.url}/tiny/model.safetensors", "")
+
+    def fixed(self, spec: SourceSpec) -> SourceSpec:
+        content = self.folder.files["/tiny/model.safetensors"]
+        return replace(spec, version=f"sha256:{hashlib.sha256(content).hexdigest()}")
+
+    def withdraw(self) -> None:
+        self.folder.files = {}
+
+
 class MemoryStage:
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, Mapping[str, bytes]]] = {}
@@ -114,17 +200,34 @@ def memory(root: Path) -> Iterator[Stage]:
     yield MemoryStage()
 
 
+@contextmanager
+def oci(form: str, root: Path) -> Iterator[Stage]:
+    yield OciStage(root, form)
+
+
 # Each takes an empty folder of its own.
 STAGES: Mapping[str, Callable[[Path], AbstractContextManager[Stage]]] = {
     "local": local,
     "huggingface": huggingface,
     "memory": memory,
+    "oci artifact": partial(oci, "raw"),
+    "oci image": partial(oci, "tar"),
+    "oci image, compressed": partial(oci, "gzip"),
 }
 
 
-@pytest.fixture(params=STAGES)
+@contextmanager
+def s3(buckets: Buckets, root: Path) -> Iterator[Stage]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in buckets.environ(root).items():
+            patch.setenv(name, value)
+        yield S3Stage(buckets)
+
+
+@pytest.fixture(params=[*STAGES, "s3"])  # all tests share one store of buckets: its server starts in seconds
 def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
-    with STAGES[request.param](tmp_path) as made:
+    make = STAGES.get(request.param)
+    with make(tmp_path) if make else s3(request.getfixturevalue("buckets"), tmp_path) as made:
         yield made
 
 
@@ -332,3 +435,22 @@ def test_names_that_leave_their_folder_are_never_taken(stage: Stage, name: str) 
 def test_nothing_to_serve_is_missing(stage: Stage) -> None:
     with pytest.raises(Missing, match="no safetensors or GGUF file"):
         stage.source.resolve(stage.publish({"config.json": CONFIG}), None)
+
+
+@pytest.mark.parametrize(
+    "promise",
+    [
+        test_resolving_twice_gives_the_same,
+        test_known_artifact_gives_the_same,
+        test_bytes_are_the_declared_ones,
+        test_changed_content_changes_the_pin,
+        test_source_that_is_gone_is_missing,
+        test_filter_is_echoed,
+        test_reading_beyond_the_end_gives_no_bytes,
+    ],
+)
+def test_source_of_one_file_keeps_what_is_promised_of_one(promise: Callable[[Stage], None]) -> None:
+    """https has no folders: the promises about several files are none of its."""
+    folder = WebFolder()
+    with faulty(folder) as server:
+        promise(WebStage(folder, server.url))

@@ -1,5 +1,6 @@
 """Buckets, the source and the cache together on moto's real server: every fault ends in the right bytes or a clear error."""
 
+import contextlib
 import hashlib
 import random
 from collections.abc import Iterator
@@ -237,7 +238,8 @@ KEPT = "kept-models"
 @pytest.fixture
 def versioned(store: Buckets) -> Buckets:
     """A bucket that keeps every version, with the model as the newest one."""
-    store.client.create_bucket(Bucket=KEPT)
+    with contextlib.suppress(store.client.exceptions.BucketAlreadyOwnedByYou):
+        store.client.create_bucket(Bucket=KEPT)
     store.client.put_bucket_versioning(Bucket=KEPT, VersioningConfiguration={"Status": "Enabled"})
     for path, content in FILES.items():
         store.client.put_object(Bucket=KEPT, Key=f"llama/v1/{path}", Body=content)
@@ -257,6 +259,15 @@ def test_bucket_with_versions_still_gives_the_locked_bytes(
     assert arrived(cache, artifact) == FILES
     asked = versioned.proxy.asked(rf"GET /{KEPT}/llama/v1/model.safetensors")
     assert "versionId=" in asked[-1].path
+
+
+def test_older_version_is_found_by_its_bytes_when_many_are_as_long(versioned: Buckets, cache: Cache) -> None:
+    artifact = S3Source(S3(), Absorbing()).resolve(SourceSpec(f"s3://{KEPT}/llama/v1", ""), None)
+    for seed in (5, 6):
+        body = random.Random(seed).randbytes(len(WEIGHTS))
+        versioned.client.put_object(Bucket=KEPT, Key="llama/v1/model.safetensors", Body=body)
+    cache.add(artifact, S3Source(S3(), cache.absorb), silent, Address("tiny/artifact"))
+    assert arrived(cache, artifact) == FILES
 
 
 def test_version_of_a_single_file_is_locked(versioned: Buckets, cache: Cache) -> None:
