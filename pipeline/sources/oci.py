@@ -4,7 +4,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -87,8 +87,11 @@ class OciSource:
         chosen = {path: files[path] for path in choice.paths}
         require_files(spec.reference, chosen.values())
         content = self._content(image, files, choice, learned)
+        told = _told(files.values(), learned)
+        _require_as_hashed(spec.reference, content, told)
         require_safe(spec, choice, content)  # before whole layers are read for their hashes
-        hashes = self._hashes(image, chosen, learned, self._absorb if spec.kept else None)
+        hashes = {path: told.get(path, "") for path in choice.paths}
+        hashes |= self._read(spec, image, [chosen[path] for path in choice.paths if path not in told])
         _require_as_hashed(spec.reference, content, hashes)
         require_safe(spec, choice, content, hashes, image.digest)
         entries = tuple(FileEntry(path, chosen[path].size_bytes, hashes[path]) for path in choice.paths)
@@ -195,22 +198,25 @@ class OciSource:
         with _layer_of(image, found).open(found, 0) as stream:
             return stream.read(TELLING_BYTES)
 
-    def _hashes(
-        self, image: _Image, chosen: Mapping[str, Found], learned: Learned, absorb: Absorb | None
-    ) -> dict[str, str]:
-        """sha256 by path: a plain layer's digest, what somebody wrote down, what was read, and else what is read now."""
+    def _read(self, spec: SourceSpec, image: _Image, unknown: Collection[Found]) -> dict[str, str]:
+        """sha256 by path of files that nobody tells the hash of: their layers are read."""
         hashes: dict[str, str] = {}
-        for path, found in chosen.items():
-            told = found.layer.digest[7:] if found.layer.is_plain else found.layer.sha256.get(path)
-            told = told or learned.sha256.get(f"{found.layer.digest} {path}")
-            if told:
-                hashes[path] = told
-        missing = {path for path in chosen if path not in hashes}
         for layer in image.layers:
-            mine = {path for path in missing if chosen[path].layer is layer.packed}
+            mine = {found.path for found in unknown if found.layer is layer.packed}
             if mine:
+                absorb = self._absorb if spec.kept else None
                 hashes |= layer.learn(mine.__contains__, absorb, lambda path, size_bytes: False).sha256
         return hashes
+
+
+def _told(files: Iterable[Found], learned: Learned) -> dict[str, str]:
+    """sha256 by path: the digest of a layer that is the file, what somebody wrote down, what was read already."""
+    found = {}
+    for file in files:
+        told = file.layer.digest[7:] if file.layer.is_plain else file.layer.sha256.get(file.path)
+        if told := told or learned.sha256.get(f"{file.layer.digest} {file.path}"):
+            found[file.path] = told
+    return found
 
 
 def _pin(digest: str) -> str:
