@@ -23,7 +23,7 @@ WEIGHTS = frozenset({Kind.SAFETENSORS, Kind.GGUF})
 _SUFFIXES = {
     Kind.SAFETENSORS: ".safetensors",
     Kind.GGUF: ".gguf",
-    Kind.TEXT: ".json .jsonl .txt .md .rst .jinja .jinja2 .yaml .yml .toml .cfg .ini .csv .tsv .html .bib "
+    Kind.TEXT: ".json .jsonl .txt .md .rst .jinja .jinja2 .j2 .yaml .yml .toml .cfg .ini .csv .tsv .html .bib .cff "
     ".tiktoken .bpe .vocab .merges .spm .template .license .sig",
     Kind.MEDIA: ".png .jpg .jpeg .gif .webp .svg .bmp .ico .tif .tiff .heic .pdf .docx .pptx .ipynb "
     ".mp4 .webm .mov .avi .mkv .m4v .mp3 .wav .flac .ogg .m4a .log",
@@ -37,7 +37,7 @@ _OF_SUFFIX = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in
 # Vocabularies as SentencePiece and mistral-common name them (tokenizer.model.v3, tokenizer.model.v7m1); gensim's
 # *.model is a pickle, so the suffix alone says nothing.
 _VOCABULARY = re.compile(
-    r"(tokenizer|spiece|sentencepiece|sp|spm|source|target|.*\.bpe|.*\.spm|.*\.unigram)\.model(\.v\d+(m\d+)?)?"
+    r"(tokenizer|tiktoken|spiece|sentencepiece|sp|spm|bpe|source|target|.*\.bpe|.*\.spm|.*\.unigram)\.model(\.v\d+(m\d+)?)?"
 )
 # Files without a suffix: of every repository, and Ollama's and KitOps' own.
 _PLAIN = re.compile(

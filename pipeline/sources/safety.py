@@ -18,7 +18,8 @@ INSTALLED = frozenset(
 )  # of the engine, not of the model
 ELSEWHERE = 'exclude it, and take one that names none: config: {source: "…"}'
 
-_FIXED = re.compile(r"[0-9a-f]{40}|sha256[:-][0-9a-f]{64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"sha256[:-][0-9a-f]{64}")
 # Every JSON file that an engine may read as a configuration: config.json, tokenizer_config.json, config_1.0.json,
 # adapter_config.json, generation_config.json, modules.json (sentence-transformers), params.json (mistral).
 _CONFIG = re.compile(r".*config.*\.json|(modules|model_index|params)\.json")
@@ -34,8 +35,9 @@ _SAYS = {
 class _Problem:
     path: str
     says: str
-    fix: str
-    code: str = ""  # the file that files.allow could list
+    fix: str = ""
+    exclude: str = ""  # what files.exclude could list
+    allow: str = ""  # what files.allow could list
 
 
 def configs(paths: Iterable[str]) -> tuple[str, ...]:
@@ -45,7 +47,12 @@ def configs(paths: Iterable[str]) -> tuple[str, ...]:
 
 def is_fixed(spec: SourceSpec) -> bool:
     """The version cannot move: a full commit, a digest, or a folder, which is pinned by its content."""
-    return spec.reference.startswith("file://") or _FIXED.fullmatch(spec.version) is not None
+    if spec.reference.startswith("file://"):
+        return True
+    form = (
+        _COMMIT if spec.reference.startswith("hf://") else _DIGEST
+    )  # a registry's tag may look like a commit
+    return form.fullmatch(spec.version) is not None
 
 
 def require_safe(
@@ -80,12 +87,14 @@ def _refused(spec: SourceSpec, problems: Sequence[_Problem], hashes: Mapping[str
     for problem in problems:
         says.setdefault(problem.says, []).append(problem.path)
     found = [f"{listed(paths)} {text}" if paths[0] else text for text, paths in says.items()]
-    fixes = list(dict.fromkeys(problem.fix for problem in problems))
-    codes = list(dict.fromkeys(problem.code for problem in problems if problem.code))
-    if codes:
-        allow = [f'"{path}": "{hashes.get(path, "<sha256>")}"' for path in codes[:SHOWN]]
-        more = ", …" if len(codes) > SHOWN else ""
-        fixes.append(f"or, if you have read and trust it, files: {{allow: {{{', '.join(allow)}{more}}}}}")
+    fixes = list(dict.fromkeys(problem.fix for problem in problems if problem.fix))
+    if exclude := dict.fromkeys(problem.exclude for problem in problems if problem.exclude):
+        globs = ", ".join(f'"{glob}"' for glob in exclude)
+        fixes.append(f"leave out what is not needed: files: {{exclude: [{globs}]}}")
+    if allow := [path for path in dict.fromkeys(problem.allow for problem in problems) if path]:
+        pairs = [f'"{path}": "{hashes.get(path, "<sha256>")}"' for path in allow[:SHOWN]]
+        more = ", …" if len(allow) > SHOWN else ""
+        fixes.append(f"or list what you have read and trust: files: {{allow: {{{', '.join(pairs)}{more}}}}}")
     return Refused(f"{spec.reference}: {'; '.join(found)}", "; ".join(fixes))
 
 
@@ -94,7 +103,7 @@ def _by_name(choice: Choice, allow: Mapping[str, str]) -> Iterator[_Problem]:
         kind = kind_of(path)
         if kind not in SAFE and path not in allow:
             glob = f"*{PurePosixPath(path).suffix}" if PurePosixPath(path).suffix else path
-            yield _Problem(path, _SAYS[kind], f'exclude it: files: {{exclude: ["{glob}"]}}', path)
+            yield _Problem(path, _SAYS[kind], exclude=glob, allow=path)
 
 
 def _by_hash(
@@ -114,7 +123,7 @@ def _by_config(choice: Choice, allow: Mapping[str, str], content: Mapping[str, b
             document: Json = json.loads(content[path])
         except (KeyError, ValueError, RecursionError):
             says = "cannot be read as JSON, so nobody can tell whether it runs code"
-            yield _Problem(path, says, f'mend it, or exclude it: files: {{exclude: ["{path}"]}}')
+            yield _Problem(path, says, exclude=path)
             continue
         for key, code in _named(document, PurePosixPath(path).name.lower()):
             yield from _by_reference(path, key, code, allow)
@@ -128,7 +137,7 @@ def _by_reference(path: str, key: str, code: str | None, allow: Mapping[str, str
     file = str(PurePosixPath(path).parent / code)
     if file not in allow:
         says = f'has {key}, which runs "{file}" when the model is loaded'
-        yield _Problem(path, says, f'"{path}": {ELSEWHERE}', file)
+        yield _Problem(path, says, f'"{path}": {ELSEWHERE}', allow=file)
 
 
 def _named(document: Json, name: str) -> Iterator[tuple[str, str | None]]:

@@ -213,6 +213,7 @@ def test_a_relative_path_stays_below_its_folder(names: list[str]) -> None:
         ("a/b.GGUF", Kind.GGUF),
         ("tokenizer.model", Kind.TEXT),
         ("tokenizer.model.v3", Kind.TEXT),
+        ("tiktoken.model", Kind.TEXT),
         ("sentencepiece.bpe.model", Kind.TEXT),
         ("qwen.tiktoken", Kind.TEXT),
         ("word2vec.model", Kind.UNKNOWN),

@@ -61,7 +61,7 @@ def test_everything_is_refused_at_once_by_name_and_with_the_way_out() -> None:
     assert '"odd.xyz" is in no format that mp knows to be safe' in problem.message
     assert '"config.json" has auto_map, which runs "modeling_acme.py"' in problem.message
     assert problem.hint is not None
-    assert 'files: {exclude: ["*.so"]}' in problem.hint
+    assert 'files: {exclude: ["*.sh", "*.so", "*.py", "*.xyz", "*.pkl"]}' in problem.hint
     assert f'"modeling_acme.py": "{HASH}"' in problem.hint
 
 
@@ -85,6 +85,8 @@ def test_a_version_that_can_move_allows_nothing() -> None:
         ("hf://a/b", COMMIT, True),
         ("oci://h/x", f"sha256:{HASH}", True),
         ("oci://h/x", "v1", False),
+        ("oci://h/x", COMMIT, False),
+        ("hf://a/b", f"sha256:{HASH}", False),
         ("s3://b/p", "", False),
         ("file:///srv/x", "", True),
     ],
