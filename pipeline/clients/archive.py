@@ -14,7 +14,7 @@ from typing import IO
 
 from pipeline.clients.repository import BLOCK_BYTES, LAYER, Repository, contents
 from pipeline.core.digest import Digest
-from pipeline.core.errors import Corrupt, Missing
+from pipeline.core.errors import BackendError, Corrupt, Missing
 
 _CONTENTS = "manifest.json"
 _READ_WHOLE_BYTES = 2**20  # a config is smaller
@@ -89,8 +89,25 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, seen: _Seen, repository
     if first.startswith(b"{") and member.size <= _READ_WHOLE_BYTES:
         seen.configs[member.name] = first
         return
-    pushed = repository.push(None, member.size, lambda: chain([first], _blocks(handle)))
+    pushed = repository.push(None, member.size, _Once(member.name, chain([first], _blocks(handle))))
     seen.stored[member.name] = Stored(pushed, member.size, LAYER + _MAGIC.get(first[:2], ""))
+
+
+class _Once:
+    """Chunks of a stream that has no second time: what was read of it can go on, and never begin again."""
+
+    def __init__(self, name: str, blocks: Iterator[bytes]) -> None:
+        self._name = name
+        self._blocks = blocks
+        self._given_bytes = 0
+
+    def __call__(self, start: int) -> Iterator[bytes]:
+        if start != self._given_bytes:
+            hint = "run mp apply again: what arrived whole is not sent again"
+            raise BackendError("docker", f"{self._name} of the saved image did not arrive whole", hint)
+        for block in self._blocks:
+            self._given_bytes += len(block)
+            yield block
 
 
 def _blocks(handle: IO[bytes]) -> Iterator[bytes]:

@@ -3,13 +3,12 @@
 import contextlib
 import io
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import (
@@ -18,24 +17,24 @@ from urllib3.exceptions import (
     NameResolutionError,
     NewConnectionError,
     ProtocolError,
+    ProxyError,
     ReadTimeoutError,
     SSLError,
 )
 
-from pipeline.clients.credentials import basic_credentials
+from pipeline.clients.http import LONGEST_WAIT_S, Busy, wait_of
 from pipeline.clients.loopback import is_loopback
-from pipeline.core.errors import Denied, Unreachable
+from pipeline.clients.pools import Pools
+from pipeline.clients.tokens import Tokens
+from pipeline.core.errors import BackendError, Corrupt, Exhausted, Missing, Unreachable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _TRIES = 3
 _REDIRECTS = 5
-_CONNECT_TIMEOUT_S = 10
-_READ_TIMEOUT_S = 300  # a registry hashes and moves a whole layer before it answers the last request
 _PASSING = (429, 500, 502, 503, 504)  # statuses that another try may not see again
 _HUB_API = "registry-1.docker.io"
-_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 Body: TypeAlias = bytes | Iterator[bytes] | None
 
@@ -48,7 +47,7 @@ class Answer:
 
 
 class Connection:
-    """One host. Safe for threads: the worst of a race is a token asked for twice."""
+    """One host. Safe for threads."""
 
     def __init__(
         self,
@@ -56,49 +55,53 @@ class Connection:
         environ: Mapping[str, str],
         *,
         insecure: bool = False,
+        ca: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.host = host
-        self._environ = environ
         self._sleep = sleep
-        self.lists = threading.Lock()  # held while a list that several threads add to is read and written
         scheme = "http" if insecure or is_loopback(host) else "https"
         self._base = f"{scheme}://{_HUB_API if host == 'docker.io' else host}"
-        self._authorizations: dict[str, str] = {}  # scope → value of the header
-        self._pool = urllib3.PoolManager(
-            maxsize=32,
-            blocksize=2**20,  # the default sends at half the speed
-            retries=False,
-            timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=_READ_TIMEOUT_S),
-            headers={"User-Agent": "mp"},
-        )
+        self._pools = Pools(host, environ, ca)
+        self._tokens = Tokens(host, self._base, environ, self._plain)
+        self.lists = threading.Lock()  # held while a list that several threads add to is read and written
+        self.patches = True  # False once the registry, or a proxy before it, took no PATCH
 
-    def pause(self, attempt: int) -> None:
-        self._sleep(0.5 * 2 ** (attempt - 1))
+    def pause(self, attempt: int, problem: Unreachable | None = None) -> None:
+        """Wait before another try, as long as a busy registry asked for. Raises the problem when that is too long."""
+        asked_s = problem.wait_s if isinstance(problem, Busy) else None
+        if problem is not None and asked_s is not None and asked_s > LONGEST_WAIT_S:
+            raise problem
+        self._sleep(0.5 * 2 ** (attempt - 1) if asked_s is None else asked_s)
 
     def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        scope: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Answer:
+        """One answer, whatever its status; asked again on failures that pass. Raises Unreachable, Denied (401 and 403)."""
+        for attempt in range(1, _TRIES):
+            try:
+                return self.once(method, url, scope=scope, headers=headers, body=body)
+            except Unreachable as problem:
+                self.pause(attempt, problem)
+        return self.once(method, url, scope=scope, headers=headers, body=body)
+
+    def once(
         self, method: str, url: str, *, scope: str, headers: Mapping[str, str] | None = None, body: Body = b""
     ) -> Answer:
-        """One answer, whatever its status. A body of bytes is sent again on failures that pass, a stream is not.
-
-        Raises Unreachable, Denied (401 and 403).
-        """
-        tries = _TRIES if isinstance(body, bytes) else 1
-        for attempt in range(1, tries + 1):
-            try:
-                response = self._follow(method, url, scope, dict(headers or {}), body)
-                with self._mapped():
-                    answer = Answer(response.status, _lower(response), response.data)
-                if answer.status not in _PASSING:
-                    return answer
-                raise Unreachable(
-                    self.host, f"answers {answer.status}: {reason(answer.body)}", "try again later"
-                )
-            except Unreachable:
-                if attempt == tries:
-                    raise
-                self.pause(attempt)
-        raise AssertionError("the last try returns or raises")
+        """As `request`, one try. A body may be a stream: where it must be sent again, Unreachable is raised instead."""
+        response = self._follow(method, url, scope, dict(headers or {}), body)
+        with self._mapped():
+            answer = Answer(response.status, _lower(response), response.data)
+        if answer.status in _PASSING:
+            message = f"answers {answer.status}: {reason(answer.body)}"
+            raise Busy(self.host, message, wait_of(answer.headers))
+        return answer
 
     @contextlib.contextmanager
     def opened(self, url: str, scope: str, start: int = 0) -> Iterator[tuple[int, io.BufferedReader]]:
@@ -133,61 +136,30 @@ class Connection:
             urlsplit(target).netloc != urlsplit(self._base).netloc
         ):  # a storage service: our rights are not its
             return self._send(method, target, headers, body)
-        known = self._authorizations.get(scope)
+        known = self._tokens.known(scope)
         response = self._send(method, target, {**headers, **_authorization(known)}, body)
         if response.status == 401:
             response.drain_conn()
-            self._authorizations.pop(scope, None)
-            if body is not None and not isinstance(body, bytes):
-                raise Unreachable(self.host, "the session ended before an upload began")
-            fresh = self._authorize(response.headers.get("www-authenticate", ""), scope)
+            fresh = self._tokens.fresh(response.headers.get("www-authenticate", ""), scope)
             if fresh == known:
-                raise self._denied(scope)
-            self._authorizations[scope] = fresh
+                raise self._tokens.denied(scope)
+            if body is not None and not isinstance(body, bytes):
+                raise Busy(self.host, "the session ended before an upload began", 0.0)
             response = self._send(method, target, {**headers, **_authorization(fresh)}, body)
         if response.status in (401, 403):
-            raise self._denied(scope)
+            raise self._tokens.denied(scope)
         return response
 
-    def _authorize(self, challenge: str, scope: str) -> str:
-        """The Authorization header that the registry asks for."""
-        credentials = basic_credentials(self.host, self._environ)
-        kind, _, rest = challenge.partition(" ")
-        if kind.lower() == "bearer":
-            token = self._token(dict(_PARAMETER.findall(rest)), scope, credentials)
-            return f"Bearer {token}"
-        if kind.lower() == "basic" and credentials:
-            return f"Basic {credentials}"
-        raise self._denied(scope)
-
-    def _token(self, challenge: Mapping[str, str], scope: str, credentials: str | None) -> str:
-        realm = urljoin(self._base, challenge.get("realm", ""))
-        query = [("service", challenge["service"])] if "service" in challenge else []
-        query += [("scope", one) for one in (scope or challenge.get("scope", "")).split()]
-        parts = urlsplit(realm)
-        if credentials and parts.scheme != "https" and self._base.startswith("https"):
-            raise Denied(self.host, "asks for the password over an unencrypted connection")
-        headers = {"Authorization": f"Basic {credentials}"} if credentials else {}
-        response = self._send("GET", f"{realm}{'&' if parts.query else '?'}{urlencode(query)}", headers, b"")
+    def _plain(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        response = self._send(method, url, headers, body)
         with self._mapped():
-            answer = Answer(response.status, {}, response.data)
-        if answer.status in (401, 403):
-            raise self._denied(scope)
-        try:
-            found = json.loads(answer.body)
-            return _header_word(str(found.get("token") or found["access_token"]))
-        except (ValueError, KeyError, AttributeError) as problem:
-            raise Unreachable(self.host, f"gave no token ({answer.status})", "try again later") from problem
-
-    def _denied(self, scope: str) -> Denied:
-        what = scope.split()[0] if scope else "this registry"
-        return Denied(self.host, f"access to {what} denied", f"docker login {self.host}")
+            return response.status, response.data
 
     def _send(
         self, method: str, target: str, headers: Mapping[str, str], body: Body
     ) -> urllib3.BaseHTTPResponse:
         with self._mapped():
-            return self._pool.request(
+            return self._pools.pool(target).request(
                 method,
                 target,
                 headers=dict(headers),
@@ -235,14 +207,23 @@ def _authorization(value: str | None) -> dict[str, str]:
     return {"Authorization": value} if value else {}
 
 
-def _header_word(token: str) -> str:
-    if not (token.isascii() and token.isprintable()):
-        raise ValueError("a header cannot hold it")  # http.client would, repeating it
-    return token
-
-
 def _lower(response: urllib3.BaseHTTPResponse) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
+
+
+def refusal(location: str, answer: Answer) -> BackendError:
+    """The error of an answer that is not the one that was hoped for."""
+    message = f"answers {answer.status}: {reason(answer.body)}"
+    match answer.status:
+        case 400 if b"DIGEST_INVALID" in answer.body:
+            return Corrupt(location, "the bytes that arrived are not those that were sent", "try again")
+        case 404:
+            return Missing(location, message, "does this repository exist, and may you write to it?")
+        case 413 | 507:
+            hint = "the layer, or one request, is larger than this registry or a proxy before it takes: see docs/registries.md"
+            return Exhausted(location, message, hint)
+        case _:
+            return BackendError(location, message)
 
 
 def reason(body: bytes) -> str:
@@ -256,14 +237,16 @@ def reason(body: bytes) -> str:
 def _words(problem: HTTPError) -> str:
     """What went wrong, without addresses of objects."""
     match problem:
+        case ProxyError():  # its cause is one of the others, about the proxy
+            return "the proxy that the environment names does not answer, or refuses"
         case NameResolutionError():
             return "its name cannot be resolved"
         case NewConnectionError():  # before its parent
             return "connection refused" if "refused" in str(problem) else "cannot be connected to"
         case ConnectTimeoutError():
-            return f"no connection within {_CONNECT_TIMEOUT_S} s"
+            return "no connection in time"
         case ReadTimeoutError():
-            return f"no answer within {_READ_TIMEOUT_S} s"
+            return "no answer in time"
         case SSLError():
             return f"its certificate is not accepted: {problem}"
         case ProtocolError():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.clients.referrers import described, enlist, is_list_tag, list_tag, listed, of_type, subject_of
-from pipeline.clients.repository import INDEX, Chunks, Descriptor, ImageManifest, Tagged
+from pipeline.clients.repository import INDEX, Chunks, Descriptor, ImageManifest, Tagged, held
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missing
 
@@ -131,7 +131,7 @@ class LayoutRepository:
     def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
         digest = manifest.digest
         if not self.keeps(digest, len(manifest.body)):
-            self.push(digest, len(manifest.body), lambda: iter([manifest.body]))
+            self.push(digest, len(manifest.body), held(manifest.body))
         descriptor: dict[str, Json] = {
             "mediaType": manifest.media_type,
             "digest": digest,
@@ -212,7 +212,7 @@ class LayoutRepository:
 
     def _replace(self, name: str, body: bytes) -> None:
         with self._partial() as partial:
-            _write(partial, lambda: iter([body]))
+            _write(partial, held(body))
             os.replace(partial, f"{self._folder}/{name}")
 
     @contextlib.contextmanager
@@ -270,7 +270,7 @@ def _write(path: str, chunks: Chunks) -> tuple[Digest, int]:
     written = 0
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        for chunk in chunks():
+        for chunk in chunks(0):
             hasher.update(chunk)
             done = os.write(handle, chunk)
             while done < len(chunk):  # a full disk takes a part; the next call says why

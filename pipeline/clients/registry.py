@@ -1,14 +1,13 @@
 """A repository of an OCI registry, over HTTP. Opened through clients/oci; the only user of urllib3 here."""
 
 import contextlib
-import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urljoin
 
-from pipeline.clients.connection import Answer, Body, Connection, reason
+from pipeline.clients.connection import Answer, Connection, refusal
 from pipeline.clients.referrers import described, enlist, is_list_tag, list_tag, listed, of_type, subject_of
 from pipeline.clients.repository import (
     BLOCK_BYTES,
@@ -21,13 +20,13 @@ from pipeline.clients.repository import (
     ImageManifest,
     Tagged,
 )
+from pipeline.clients.upload import Repo, Upload
 from pipeline.core.digest import Digest
 from pipeline.core.digest import digest as digest_of
-from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missing, Unreachable
+from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Unreachable
 
 _ACCEPT = {"Accept": ", ".join((MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST))}
 _EMPTY = {"Content-Length": "0"}
-_TRIES = 3
 
 
 class RegistryRepository:
@@ -126,32 +125,16 @@ class RegistryRepository:
             answer = self._connection.request("POST", url, scope=scope, headers=_EMPTY)
         except Denied:  # the other repository is not ours to read
             return False
-        if answer.status == 202:  # not mounted: an upload was begun instead, which nobody needs
+        if (
+            answer.status == 202 and "location" in answer.headers
+        ):  # not mounted: an upload was begun instead, which nobody needs
             with contextlib.suppress(BackendError):  # push does not include the right to delete everywhere
-                self._write("DELETE", self._upload(answer), {}, b"")
+                self._write("DELETE", answer.headers["location"], {}, b"")
         return answer.status == 201
 
     def push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
-        for attempt in range(1, _TRIES + 1):
-            try:
-                return self._push(digest, size_bytes, chunks)
-            except Unreachable:
-                if attempt == _TRIES:
-                    raise
-                self._connection.pause(attempt)
-        raise AssertionError("the last try returns or raises")
-
-    def _push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
-        begun = self._write("POST", f"{self._url}/blobs/uploads/", _EMPTY, b"", 202)
-        length = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
-        if digest is not None:
-            self._write("PUT", _closing(self._upload(begun), digest), length, chunks(), 201)
-            return digest
-        hasher = hashlib.sha256()
-        sent = self._write("PATCH", self._upload(begun), length, _hashed(chunks(), hasher.update), 202)
-        found = Digest("sha256:" + hasher.hexdigest())
-        self._write("PUT", _closing(self._upload(sent), found), _EMPTY, b"", 201)
-        return found
+        repo = Repo(self._connection, self._url, self._scope("pull,push"), self.location)
+        return Upload(repo, digest, size_bytes, chunks).run()
 
     def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
         headers = {"Content-Type": manifest.media_type}
@@ -207,7 +190,7 @@ class RegistryRepository:
         return self._expected(answer, 200)
 
     def _write(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body, expected: int | None = None
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, expected: int | None = None
     ) -> Answer:
         answer = self._connection.request(
             method, url, scope=self._scope("pull,push"), headers=headers, body=body
@@ -215,39 +198,12 @@ class RegistryRepository:
         return answer if expected is None else self._expected(answer, expected)
 
     def _expected(self, answer: Answer, status: int) -> Answer:
-        if answer.status == status:
-            return answer
-        message = f"answers {answer.status}: {reason(answer.body)}"
-        match answer.status:
-            case 400 if b"DIGEST_INVALID" in answer.body:
-                raise Corrupt(
-                    self.location, "the bytes that arrived are not those that were sent", "try again"
-                )
-            case 404:
-                raise Missing(self.location, message, "does this repository exist, and may you write to it?")
-            case 413 | 507:
-                raise Exhausted(self.location, message, "the layer is larger than this registry takes")
-            case _:
-                raise BackendError(self.location, message)
+        if answer.status != status:
+            raise refusal(self.location, answer)
+        return answer
 
     def _scope(self, rights: str) -> str:
         return f"repository:{self._path}:{rights}"
-
-    def _upload(self, answer: Answer) -> str:
-        """Where an upload goes on: absolute, or below the registry's own address."""
-        if "location" not in answer.headers:
-            raise BackendError(self.location, "gave no address for an upload")
-        return answer.headers["location"]
-
-
-def _closing(url: str, digest: Digest) -> str:
-    return f"{url}{'&' if urlsplit(url).query else '?'}digest={digest}"
-
-
-def _hashed(chunks: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
-    for chunk in chunks:
-        update(chunk)
-        yield chunk
 
 
 def _next(link: str, url: str) -> str | None:

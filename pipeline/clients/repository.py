@@ -22,8 +22,8 @@ FILES = (
 BLOCK_BYTES = 2**20
 
 Chunks: TypeAlias = Callable[
-    [], Iterator[bytes]
-]  # the bytes of a blob from the start; called again for a retry
+    [int], Iterator[bytes]
+]  # the bytes of a blob from an offset; may be called again
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ class Repository(Protocol):
     def push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
         """Store a blob of exactly `size_bytes`. May be repeated; a blob that did not arrive whole is not there.
 
+        Where a connection broke it goes on with what did not arrive, if the registry allows it.
         Raises Corrupt when the bytes do not have the digest, and whatever `chunks` raises.
         """
         ...
@@ -146,6 +147,11 @@ class Repository(Protocol):
         Its config and layers must be there already; the subject may come later.
         """
         ...
+
+
+def held(body: bytes) -> Chunks:
+    """Bytes that are in memory already: configs."""
+    return lambda start: iter([body[start:]])
 
 
 def blobs(manifest: ImageManifest) -> tuple[tuple[Digest, int], ...]:

@@ -54,13 +54,21 @@ class Bundle:
         content = sum(m.size_bytes + -m.size_bytes % tarfile.BLOCKSIZE for m in self.members)
         return headers + content + 2 * tarfile.BLOCKSIZE
 
-    def blocks(self) -> Iterator[bytes]:
-        """Folders first, then every file; raises Corrupt when one changed since it was looked at."""
+    def blocks(self, start: int = 0) -> Iterator[bytes]:
+        """The tar from an offset: folders first, then every file; raises Corrupt when one changed since it was looked at."""
+        skip = start  # bytes still to be left out
         for info in self._infos():
-            yield _header(info)
+            header = _header(info)
+            yield from _rest(header, skip)
+            skip -= len(header)
             if info.isreg():
-                yield from _content(self.folder / info.name.removeprefix(f"{ROOT}/"), info.size)
-        yield bytes(2 * tarfile.BLOCKSIZE)
+                padded = info.size + -info.size % tarfile.BLOCKSIZE
+                if skip < padded:
+                    yield from _content(
+                        self.folder / info.name.removeprefix(f"{ROOT}/"), info.size, max(skip, 0)
+                    )
+                skip -= padded
+        yield from _rest(bytes(2 * tarfile.BLOCKSIZE), skip)
 
     def _infos(self) -> Iterator[tarfile.TarInfo]:
         for name in _folders(self.members):
@@ -125,12 +133,20 @@ def _header(info: tarfile.TarInfo) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
-def _content(path: Path, size_bytes: int) -> Iterator[bytes]:
-    left = size_bytes
+def _rest(block: bytes, skip: int) -> Iterator[bytes]:
+    """A block without its first bytes, if anything is left of it."""
+    if left := block[max(skip, 0) :]:
+        yield left
+
+
+def _content(path: Path, size_bytes: int, start: int) -> Iterator[bytes]:
+    """A file and its padding, from an offset in both."""
+    left = max(size_bytes - start, 0)
     with path.open("rb") as handle:
+        handle.seek(size_bytes - left)
         while left and (block := handle.read(min(BLOCK_BYTES, left))):
             left -= len(block)
             yield block
         if left or handle.read(1):
             raise Corrupt(str(path), "changed while it was read", "run it again")
-    yield bytes(-size_bytes % tarfile.BLOCKSIZE)
+    yield from _rest(bytes(-size_bytes % tarfile.BLOCKSIZE), start - size_bytes)

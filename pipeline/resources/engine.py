@@ -14,7 +14,7 @@ from pipeline.clients import uv
 from pipeline.clients.archive import Stored, unpack
 from pipeline.clients.buildkit import Builder, Instructions, OnBytes, context_tar
 from pipeline.clients.oci import parse_reference
-from pipeline.clients.repository import LAYER, ImageManifest, Repository, blobs, contents
+from pipeline.clients.repository import LAYER, Chunks, ImageManifest, Repository, blobs, contents, held
 from pipeline.core.change import Change
 from pipeline.core.digest import Digest, digest, image_tag
 from pipeline.core.errors import BackendError, Corrupt
@@ -170,7 +170,7 @@ class EngineDriver:
         on_bytes = partial(_progress, emit, where, "push")
         environment = self._push(name, repository, bundles(app), on_bytes)
         made = engine_image(unpacked, environment, instructions.labels)
-        repository.push(digest(made.config), len(made.config), lambda: iter([made.config]))
+        repository.push(digest(made.config), len(made.config), held(made.config))
         return repository.put_manifest(name.tag, made.manifest)
 
     def _push(
@@ -185,7 +185,7 @@ class EngineDriver:
                 layer = remembered[0]
                 meter.count(bundle.size_bytes)
             else:
-                layer = repository.push(None, bundle.size_bytes, lambda: meter.counted(bundle.blocks()))
+                layer = repository.push(None, bundle.size_bytes, meter.counted(bundle))
                 self._cache.remember_layer(bundle.key, layer, bundle.size_bytes)
             self._homes[name.registry.location, layer] = name.repository
             return bundle.title, Stored(layer, bundle.size_bytes, LAYER)
@@ -264,10 +264,19 @@ class _Meter:
         self._guard = threading.Lock()
         self._done_bytes = 0
 
-    def counted(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        for block in blocks:
-            yield block
-            self.count(len(block))
+    def counted(self, bundle: Bundle) -> Chunks:
+        reached = 0  # what is sent again is not counted again
+
+        def blocks(start: int) -> Iterator[bytes]:
+            nonlocal reached
+            at = start
+            for block in bundle.blocks(start):
+                yield block
+                at += len(block)
+                self.count(max(at - reached, 0))
+                reached = max(at, reached)
+
+        return blocks
 
     def count(self, sent_bytes: int) -> None:
         with self._guard:

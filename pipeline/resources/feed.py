@@ -39,19 +39,20 @@ class Feeds:
             return 0
         return sum(entry.size_bytes for entry in layer.files if not self._is_here(entry))
 
-    def _open(self, model: Model, entry: FileEntry) -> Feed:
+    def _open(self, model: Model, entry: FileEntry, start: int) -> Feed:
         if model.cached or self._is_here(entry):
-            return Feed(self._kept(entry), partial(self._damaged, entry))
+            return Feed(self._kept(entry, start), partial(self._damaged, entry))
         origin = model.origins[entry.path]
-        return Feed(self._straight(model, origin), partial(_wrong, model, origin))
+        return Feed(self._straight(model, origin, start), partial(_wrong, model, origin))
 
     def _is_here(self, entry: FileEntry) -> bool:
         seen = signature(str(self._cache.blob(entry.sha256)))
         return seen is not None and seen[0] == entry.size_bytes
 
-    def _kept(self, entry: FileEntry) -> Iterator[bytes]:
+    def _kept(self, entry: FileEntry, start: int) -> Iterator[bytes]:
         try:
             with self._cache.open(entry) as file:
+                file.seek(start)
                 while block := file.read(BLOCK_BYTES):
                     yield block
         except OSError as problem:
@@ -63,13 +64,13 @@ class Feeds:
         self._cache.discard(entry.sha256)
         return DamagedCopy("cache", f'"{entry.path}" {what}', "run mp apply again: it is fetched again")
 
-    def _straight(self, model: Model, origin: Origin) -> Iterator[bytes]:
+    def _straight(self, model: Model, origin: Origin, start: int) -> Iterator[bytes]:
         """A source's bytes, going on where a connection broke. Its silence is no failure of the registry: no Unreachable."""
         artifact, entry = origin.artifact, origin.entry
         source = source_of(self._sources, artifact)
         try:
             yield from received(
-                entry.path, entry.size_bytes, partial(source.open, artifact, entry), self._pause
+                entry.path, entry.size_bytes, partial(source.open, artifact, entry), self._pause, start
             )
         except Unreachable as problem:
             raise BackendError(
@@ -89,9 +90,10 @@ def _wrong(model: Model, origin: Origin, what: str) -> Corrupt:
     )
 
 
-def _overlay(overlay: Overlay, entry: FileEntry) -> Feed:
+def _overlay(overlay: Overlay, entry: FileEntry, start: int) -> Feed:
     def blocks() -> Iterator[bytes]:
         with Path(overlay.file).open("rb") as file:
+            file.seek(start)
             while block := file.read(BLOCK_BYTES):
                 yield block
 

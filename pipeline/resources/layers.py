@@ -23,13 +23,13 @@ _USTAR_MOST = 8**11 - 1  # the largest size an octal field of ustar holds
 
 @dataclass(frozen=True)
 class Feed:
-    """The bytes of one file in chunks, and the error to raise when they are not what its sha256 says."""
+    """The bytes of one file from an offset, and the error to raise when the file is not what its sha256 says."""
 
     chunks: Iterator[bytes]
     wrong: Callable[[str], BackendError]  # "ends 5 bytes early" → the error, which names file and place
 
 
-Read: TypeAlias = Callable[[FileEntry], Feed]
+Read: TypeAlias = Callable[[FileEntry, int], Feed]  # a file from an offset
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,79 @@ def layers(files: Sequence[FileEntry], overlays: Sequence[Overlay] = ()) -> tupl
     return tuple(result)
 
 
-def stream(layer: Layer, read: Read) -> Iterator[bytes]:
-    """The tar in blocks; every file is hashed on the way. Raises what a feed raises, and its error for a wrong file before the end."""
-    for name in _folders(layer.files):
-        yield _header(name, 0, folder=True)
-    for entry in layer.files:
-        yield _header(f"{ROOT}/{entry.path}", entry.size_bytes, folder=False)
-        yield from _content(entry, read)
-        if padding := -entry.size_bytes % _UNIT:
-            yield bytes(padding)
-    yield bytes(2 * _UNIT)
+class Stream:
+    """A layer's tar from any offset, as often as an upload needs it; every byte of a file is hashed once.
+
+    Raises what a feed raises, and its error for a wrong file before the end of that file.
+    """
+
+    def __init__(self, layer: Layer, read: Read) -> None:
+        self._layer = layer
+        self._read = read
+        self._seen: dict[str, _Seen] = {}  # by path
+
+    def __call__(self, start: int = 0) -> Iterator[bytes]:
+        skip = start  # bytes still to be left out
+        for name in _folders(self._layer.files):
+            header = _header(name, 0, folder=True)
+            yield from _rest(header, skip)
+            skip -= len(header)
+        for entry in self._layer.files:
+            header = _header(f"{ROOT}/{entry.path}", entry.size_bytes, folder=False)
+            yield from _rest(header, skip)
+            skip -= len(header)
+            yield from self._content(entry, min(max(skip, 0), entry.size_bytes))
+            skip -= entry.size_bytes
+            padding = -entry.size_bytes % _UNIT
+            yield from _rest(bytes(padding), skip)
+            skip -= padding
+        yield from _rest(bytes(2 * _UNIT), skip)
+
+    def _content(self, entry: FileEntry, start: int) -> Iterator[bytes]:
+        """What was not hashed yet is read even when it need not be sent: the file is verified as a whole."""
+        seen = self._seen.setdefault(entry.path, _Seen())
+        if seen.whole and start == entry.size_bytes:
+            return
+        at = min(start, seen.count)
+        feed = self._read(entry, at)
+        for chunk in feed.chunks:
+            begun, at = at, at + len(chunk)
+            seen.take(begun, chunk)
+            # The last chunk is only handed on when the whole file was right: a wrong one never completes.
+            if at >= entry.size_bytes and (
+                at > entry.size_bytes or next(feed.chunks, b"") or not seen.is_right(entry)
+            ):
+                raise feed.wrong(_WRONG)
+            yield from _rest(chunk, start - begun)
+        if at < entry.size_bytes:
+            raise feed.wrong(f"ends {entry.size_bytes - at:,} bytes early")
+        if not seen.is_right(entry):
+            raise feed.wrong(_WRONG)
+
+
+@dataclass
+class _Seen:
+    """How far a file was hashed, whatever was sent of it."""
+
+    hasher: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    count: int = 0
+    whole: bool = False
+
+    def take(self, begun: int, chunk: bytes) -> None:
+        fresh = begun + len(chunk) - self.count
+        if fresh > 0:
+            self.hasher.update(memoryview(chunk)[-fresh:])
+            self.count += fresh
+
+    def is_right(self, entry: FileEntry) -> bool:
+        self.whole = self.count == entry.size_bytes and self.hasher.hexdigest() == entry.sha256
+        return self.whole
+
+
+def _rest(block: bytes, skip: int) -> Iterator[bytes]:
+    """A block without its first bytes, if anything is left of it."""
+    if left := block[max(skip, 0) :]:
+        yield left
 
 
 def _groups(large: Sequence[FileEntry]) -> list[tuple[FileEntry, ...]]:
@@ -106,23 +169,6 @@ def _groups(large: Sequence[FileEntry]) -> list[tuple[FileEntry, ...]]:
         placed.append((middle * MOST_OWN_LAYERS // total, entry))
         before += entry.size_bytes
     return [tuple(entry for _, entry in group) for _, group in groupby(placed, key=lambda pair: pair[0])]
-
-
-def _content(entry: FileEntry, read: Read) -> Iterator[bytes]:
-    feed = read(entry)
-    hasher = hashlib.sha256()
-    left = entry.size_bytes
-    for chunk in feed.chunks:
-        hasher.update(chunk)
-        left -= len(chunk)
-        # The last chunk is only handed on when the whole file was right: a wrong one never completes.
-        if left <= 0 and (left or next(feed.chunks, b"") or hasher.hexdigest() != entry.sha256):
-            raise feed.wrong(_WRONG)
-        yield chunk
-    if left:
-        raise feed.wrong(f"ends {left:,} bytes early")
-    if not entry.size_bytes and hasher.hexdigest() != entry.sha256:
-        raise feed.wrong(_WRONG)
 
 
 def _folders(files: Sequence[FileEntry]) -> list[str]:

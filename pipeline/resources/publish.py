@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from pipeline.clients.repository import BLOCK_BYTES, ImageManifest, Repository, blobs, contents
+from pipeline.clients.repository import (
+    BLOCK_BYTES,
+    Chunks,
+    ImageManifest,
+    Repository,
+    blobs,
+    contents,
+    held,
+)
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Missing
 from pipeline.core.image import Registry
@@ -17,7 +25,7 @@ from pipeline.core.resource import Address, Transfer
 from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, assemble, held_layers, known_layers
 from pipeline.resources.cache import Cache
 from pipeline.resources.feed import DamagedCopy, Feeds
-from pipeline.resources.layers import Layer, stream
+from pipeline.resources.layers import Layer, Stream
 from pipeline.resources.recipe import Recipe
 
 REPORTED_BYTES = 64 * 2**10  # smaller blocks are headers and padding
@@ -87,7 +95,7 @@ class Publisher:
         image = assemble(placed, engine, recipe.model.engine.platform, recipe.annotations(engine_digest))
         config = digest(image.config)
         if not shop.repository.keeps(config, len(image.config)):
-            shop.repository.push(config, len(image.config), lambda: iter([image.config]))
+            shop.repository.push(config, len(image.config), held(image.config))
         return image.manifest
 
     def _known(self, shop: Shop, previous: Sequence[str]) -> dict[str, Digest]:
@@ -188,17 +196,16 @@ class Publisher:
         model = shop.recipe.model
         read = self._feeds.of(model, layer)
         while True:
+            chunks = meter.counted(layer, Stream(layer, read))
             try:
-                return shop.repository.push(
-                    known, layer.size_bytes, lambda: meter.counted(layer, stream(layer, read))
-                )
+                return shop.repository.push(known, layer.size_bytes, chunks)
             except DamagedCopy:
                 if model.cached:
                     raise
 
 
 class _Meter:
-    """Adds up what all uploads of one image have sent; an upload that begins again counts from its start."""
+    """Adds up what all uploads of one image have sent; an upload that goes on counts from where it does."""
 
     def __init__(self, emit: Emit, address: Address, total_bytes: int) -> None:
         self._emit = emit
@@ -207,13 +214,16 @@ class _Meter:
         self._guard = threading.Lock()
         self._sent: dict[str, int] = {}
 
-    def counted(self, layer: Layer, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        sent_bytes = 0
-        for block in blocks:
-            yield block
-            sent_bytes += len(block)
-            if len(block) >= REPORTED_BYTES or sent_bytes == layer.size_bytes:
-                self._report(layer.key, sent_bytes)
+    def counted(self, layer: Layer, chunks: Chunks) -> Chunks:
+        def blocks(start: int) -> Iterator[bytes]:
+            sent_bytes = start
+            for block in chunks(start):
+                yield block
+                sent_bytes += len(block)
+                if len(block) >= REPORTED_BYTES or sent_bytes == layer.size_bytes:
+                    self._report(layer.key, sent_bytes)
+
+        return blocks
 
     def _report(self, key: str, sent_bytes: int) -> None:
         with self._guard:
@@ -230,7 +240,7 @@ def _sound(repository: Repository, reference: str) -> ImageManifest | None:
         return None
 
 
-def _blocks(source: Repository, layer: Digest) -> Iterator[bytes]:
-    with source.open_blob(layer) as blob:
+def _blocks(source: Repository, layer: Digest, start: int) -> Iterator[bytes]:
+    with source.open_blob(layer, start) as blob:
         while block := blob.read(BLOCK_BYTES):
             yield block

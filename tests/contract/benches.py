@@ -24,7 +24,7 @@ from pipeline.clients import daemon
 from pipeline.clients.buildkit import Builder
 from pipeline.clients.docker import DockerHost
 from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest, Repository
+from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest, Repository, held
 from pipeline.core.digest import Digest, digest
 from pipeline.core.image import Build, Registry
 from pipeline.core.model import Secret
@@ -237,7 +237,7 @@ def put_image(repository: Repository, tag: str, layer: bytes) -> Digest:
     bodies = {CONFIG: json.dumps({"os": "linux", "architecture": "amd64"}).encode(), LAYER: layer}
     blobs = [{"mediaType": kind, "digest": digest(b), "size": len(b)} for kind, b in bodies.items()]
     for body in bodies.values():
-        repository.push(digest(body), len(body), partial(lambda content: iter([content]), body))
+        repository.push(digest(body), len(body), held(body))
     document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": blobs[0], "layers": blobs[1:]}
     return repository.put_manifest(tag, ImageManifest(json.dumps(document).encode(), MANIFEST))
 

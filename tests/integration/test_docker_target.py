@@ -269,8 +269,8 @@ def test_image_of_a_layout_folder_is_loaded(box: Box, tmp_path: Path) -> None:
     box.client.images.remove(f"mp/tiny.engine:{box.image.tag}", force=True)
 
 
-def chunks(repository: Repository, digest: Digest) -> Iterator[bytes]:
-    with repository.open_blob(digest) as blob:
+def chunks(repository: Repository, digest: Digest, start: int) -> Iterator[bytes]:
+    with repository.open_blob(digest, start) as blob:
         yield from iter(functools.partial(blob.read, 2**20), b"")
 
 

@@ -7,7 +7,6 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pipeline.clients.archive import docker_archive
 from pipeline.clients.buildkit import Builder
 from pipeline.clients.docker import DockerHost
 from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import contents
+from pipeline.clients.repository import contents, held
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import image_tag
 from pipeline.core.errors import BackendError
@@ -208,7 +207,7 @@ def test_a_moved_tag_is_seen_and_put_back_without_a_build(yard: Yard, main: Regi
     for blob in blobs:
         body = foreign.blob(blob)
         assert body is not None
-        repository.push(blob, len(body), partial(lambda content: iter([content]), body))
+        repository.push(blob, len(body), held(body))
     tag = image_tag(wanted.desired.fingerprint)
     repository.put_manifest(tag, image)
 

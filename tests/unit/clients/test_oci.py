@@ -13,7 +13,7 @@ from pipeline.clients.archive import docker_archive, unpack
 from pipeline.clients.buildkit import trace_lines
 from pipeline.clients.layout import LayoutRepository
 from pipeline.clients.oci import Repositories, parse_reference
-from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest
+from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest, held
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Denied
 from pipeline.core.image import Registry
@@ -52,7 +52,7 @@ def put_image(repository: LayoutRepository, tag: str, *layers: bytes) -> ImageMa
         {"rootfs": {"type": "layers", "diff_ids": [digest(layer) for layer in layers]}}
     ).encode()
     for body in (config, *layers):
-        repository.push(digest(body), len(body), lambda body=body: iter([body]))  # type: ignore[misc]
+        repository.push(digest(body), len(body), held(body))
     descriptors = [{"mediaType": LAYER, "digest": digest(layer), "size": len(layer)} for layer in layers]
     document = {
         "schemaVersion": 2,
@@ -200,7 +200,7 @@ def test_a_file_in_the_way_of_a_layout_is_named(tmp_path: Path) -> None:
 
     assert repository.head("v1") is None
     with pytest.raises(Exception, match=str(tmp_path)):
-        repository.push(None, 1, lambda: iter([b"a"]))
+        repository.push(None, 1, held(b"a"))
 
 
 def test_repositories_of_a_layout_are_opened_by_name(tmp_path: Path) -> None:

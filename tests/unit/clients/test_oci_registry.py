@@ -13,9 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pipeline.clients.connection import Connection
-from pipeline.clients.credentials import basic_credentials
+from pipeline.clients.credentials import Login, login
 from pipeline.clients.loopback import is_loopback
 from pipeline.clients.registry import RegistryRepository
+from pipeline.clients.repository import held
 from pipeline.core.digest import digest
 from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Unreachable
 
@@ -34,6 +35,7 @@ class Script:
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, authorization
     body: bytes = BLOB
     upload_status: int = 201
+    absent: bool = False  # neither blobs nor what an upload has so far are known
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -74,6 +76,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(202, b"", Location="/upload/2")
         elif self.command == "PUT":
             self.answer(script.upload_status, b'{"errors":[{"code":"DIGEST_INVALID","message":"no"}]}')
+        elif script.absent:
+            self.answer(404, b"")
         elif script.redirect:
             self.answer(307, b"", Location=script.redirect)
         else:
@@ -190,15 +194,30 @@ def test_a_failure_that_stays_is_unreachable_after_three_tries(server: Server) -
 @pytest.mark.parametrize("known", [True, False])
 def test_an_upload_begins_again_when_it_was_cut(server: Server, known: bool) -> None:
     began = []
+    server.script.absent = True
 
-    def chunks() -> Iterator[bytes]:
+    def chunks(start: int) -> Iterator[bytes]:
         began.append(1)
         server.script.failures = [502] if len(began) == 1 else []  # of the request that carries the bytes
-        yield BLOB
+        yield BLOB[start:]
 
     assert repository(server).push(digest(BLOB) if known else None, len(BLOB), chunks) == digest(BLOB)
 
     assert len(began) == 2
+
+
+def test_an_upload_whose_last_answer_was_lost_is_not_sent_again(server: Server) -> None:
+    began = []
+
+    def chunks(start: int) -> Iterator[bytes]:
+        began.append(1)
+        server.script.failures = [502]
+        yield BLOB
+
+    assert repository(server).push(digest(BLOB), len(BLOB), chunks) == digest(BLOB)
+
+    assert len(began) == 1
+    assert [method for method, _, _ in server.script.asked] == ["POST", "PUT", "HEAD"]
 
 
 def test_a_redirect_elsewhere_is_followed_without_our_password(server: Server, tmp_path: Path) -> None:
@@ -242,7 +261,7 @@ def test_what_a_registry_refuses_has_a_kind(server: Server, status: int, error: 
     server.script.upload_status = status
 
     with pytest.raises(error):
-        repository(server).push(digest(BLOB), len(BLOB), lambda: iter([BLOB]))
+        repository(server).push(digest(BLOB), len(BLOB), held(BLOB))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +298,7 @@ def test_passwords_are_found_where_docker_login_puts_them(
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
 
-    assert basic_credentials(host, {"DOCKER_CONFIG": str(tmp_path)}) == found
+    assert login(host, {"DOCKER_CONFIG": str(tmp_path)}) == (found and Login(found))
 
 
 def helped(folder: Path, script: str, **config: object) -> dict[str, str]:
@@ -313,22 +332,41 @@ esac"""
 def test_passwords_are_asked_of_the_helper_that_docker_asks(
     tmp_path: Path, host: str, config: dict[str, Any], found: str | None
 ) -> None:
-    assert basic_credentials(host, helped(tmp_path, ANSWERS, **config)) == found
+    assert login(host, helped(tmp_path, ANSWERS, **config)) == (found and Login(found))
 
 
 @pytest.mark.parametrize("script", ["echo secret; exit 1", "echo secret", "echo '[\"secret\"]'"])
 def test_helper_that_fails_is_named_and_what_it_said_is_not(tmp_path: Path, script: str) -> None:
     with pytest.raises(BackendError, match="docker-credential-box") as failed:
-        basic_credentials("ghcr.io", helped(tmp_path, script, credsStore="box"))
+        login("ghcr.io", helped(tmp_path, script, credsStore="box"))
     assert "secret" not in f"{failed.value.message} {failed.value.hint}"
 
 
 def test_without_a_docker_config_there_is_no_password(tmp_path: Path) -> None:
-    assert basic_credentials("ghcr.io", {"HOME": str(tmp_path)}) is None
+    assert login("ghcr.io", {"HOME": str(tmp_path)}) is None
 
 
 def test_a_broken_docker_config_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
 
     with pytest.raises(BackendError, match=r"config\.json"):
-        basic_credentials("ghcr.io", {"DOCKER_CONFIG": str(tmp_path)})
+        login("ghcr.io", {"DOCKER_CONFIG": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "says"), [(206, Unreachable, "other bytes than"), (416, Corrupt, "shorter than")]
+)
+def test_an_answer_that_is_not_the_range_asked_for_is_no_part_of_a_blob(
+    server: Server, status: int, expected: type[BackendError], says: str
+) -> None:
+    server.script.failures = [status]
+
+    with pytest.raises(expected, match=says), repository(server).open_blob(digest(BLOB), 3):
+        pass
+
+
+def test_a_registry_without_ranges_is_read_past_the_start(server: Server) -> None:
+    with repository(server).open_blob(digest(BLOB), 3) as stream:
+        assert stream.read() == BLOB[3:]
+    with pytest.raises(Corrupt, match="shorter than"), repository(server).open_blob(digest(BLOB), 99):
+        pass

@@ -25,7 +25,7 @@ from pipeline.resources import image
 from pipeline.resources.cache import Cache
 from pipeline.resources.feed import Feeds
 from pipeline.resources.image import ImageDriver, ImageState
-from pipeline.resources.layers import Layer, layers, stream
+from pipeline.resources.layers import Layer, Stream, layers
 from pipeline.sources.local import LocalSource
 from tests.fakes import engine
 
@@ -210,13 +210,13 @@ def test_a_cut_connection_goes_on_where_it_broke_inside_the_same_upload(desk: De
 def test_an_upload_that_begins_again_reads_the_source_again_and_leaves_nothing_open(desk: Desk) -> None:
     layer = Layer(desk.model.files)
     read = Feeds(desk.cache, {"hf": desk.shelf}).of(desk.model, layer)
-    given_up = stream(layer, read)
+    given_up = Stream(layer, read)()
     while desk.shelf.opened[-1:] != [("model.safetensors", 0)]:
         next(given_up)
     del given_up
     assert desk.shelf.open_now == 0
 
-    whole = b"".join(stream(layer, read))
+    whole = b"".join(Stream(layer, read)())
 
     assert len(whole) == layer.size_bytes
     assert desk.shelf.opened == [("config.json", 0), ("model.safetensors", 0)] * 2
@@ -255,7 +255,7 @@ def test_a_source_that_is_gone_is_no_registry_to_try_again(desk: Desk) -> None:
     layer = Layer(desk.model.files)
 
     with pytest.raises(BackendError, match=r'"config\.json" of big did not arrive whole: hub: ') as problem:
-        list(stream(layer, feeds.of(desk.model, layer)))
+        list(Stream(layer, feeds.of(desk.model, layer))())
 
     assert not isinstance(problem.value, Unreachable)
     assert len(desk.shelf.opened) == len(pauses) + 1 == 5

@@ -17,8 +17,8 @@ from pipeline.resources.layers import (
     Feed,
     Layer,
     Read,
+    Stream,
     layers,
-    stream,
 )
 
 LARGE = OWN_LAYER_BYTES
@@ -36,8 +36,8 @@ def sized(path: str, size_bytes: int) -> FileEntry:
 def reading(contents: Mapping[str, bytes]) -> Read:
     """Reads files of a dictionary, two bytes at a time."""
 
-    def read(wanted: FileEntry) -> Feed:
-        body = contents[wanted.path]
+    def read(wanted: FileEntry, begin: int) -> Feed:
+        body = contents[wanted.path][begin:]
         pieces = (body[start : start + 2] for start in range(0, len(body), 2))
         return Feed(pieces, lambda what: Corrupt("test", f"{wanted.path} {what}"))
 
@@ -46,7 +46,7 @@ def reading(contents: Mapping[str, bytes]) -> Read:
 
 def tar_of(contents: Mapping[str, bytes]) -> bytes:
     (layer,) = layers([entry(path, content) for path, content in contents.items()])
-    return b"".join(stream(layer, reading(contents)))
+    return b"".join(Stream(layer, reading(contents))())
 
 
 def paths(found: tuple[Layer, ...]) -> list[list[str]]:
@@ -126,7 +126,7 @@ def test_the_header_is_the_same_whoever_wrote_the_file_and_when() -> None:
 def test_any_file_names_come_out_as_they_went_in_and_the_size_is_exact(contents: dict[str, bytes]) -> None:
     (layer,) = layers([entry(path, content) for path, content in contents.items()])
 
-    written = b"".join(stream(layer, reading(contents)))
+    written = b"".join(Stream(layer, reading(contents))())
 
     assert len(written) == layer.size_bytes
     with tarfile.open(fileobj=io.BytesIO(written)) as tar:
@@ -140,7 +140,7 @@ def test_a_file_of_more_than_eight_gibibytes_has_its_size_in_a_pax_record() -> N
     size_bytes = 9 * GIB
     (layer,) = layers([FileEntry("model.gguf", size_bytes, "0" * 64)])
 
-    blocks = stream(layer, reading({"model.gguf": b"x" * 10}))
+    blocks = Stream(layer, reading({"model.gguf": b"x" * 10}))()
     head = b"".join(block for block, _ in zip(blocks, range(2), strict=False))
 
     with tarfile.open(fileobj=io.BytesIO(head), mode="r|") as tar:
@@ -165,7 +165,7 @@ def test_a_damaged_file_ends_the_stream_before_its_end(found: bytes, what: str) 
     written: list[bytes] = []
 
     with pytest.raises(Corrupt, match=rf"a\.txt .*{what}"):
-        written.extend(stream(layer, reading({"a.txt": found})))
+        written.extend(Stream(layer, reading({"a.txt": found}))())
 
     assert len(b"".join(written)) < layer.size_bytes
 
@@ -175,7 +175,7 @@ def test_an_empty_file_is_hashed_like_any_other(found: bytes) -> None:
     (layer,) = layers([FileEntry("a.txt", 0, "0" * 64)])
 
     with pytest.raises(Corrupt, match=r"a\.txt"):
-        list(stream(layer, reading({"a.txt": found})))
+        list(Stream(layer, reading({"a.txt": found}))())
 
 
 def test_the_key_depends_on_paths_and_contents_alone() -> None:
