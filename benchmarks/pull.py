@@ -2,9 +2,10 @@
 
 Each is a whole process, taken in turn, with a new and empty folder. huggingface_hub compares no hash and waits for no
 disk; ours hashes every byte and names a file only when it is on the disk (fsync). The limit does what nobody who verifies
-can leave out, and no more: read the same 2 GiB from this disk's page cache, hash them, write them once, and fsync, with
-as many threads as ours and no HTTP. It fsyncs because our promise does: without it the three would end at different
-places of the same work.
+can leave out, and no more: it reads the same files from the page cache, one after the other, hashes each block, writes it
+once, and fsyncs each file. It fsyncs because our promise does: without that the two would end at different places of the
+same work. Beside it, without a goal, the same with as many threads as ours: the machine's cores to itself, where a
+download shares them with a server, two sockets and HTTP.
 
 The second pull is of what is there: it makes no request, and its time is what it takes over a process that only starts.
 """
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import Sample, environ, measure, median, result, say
+from pipeline.resources.cache import WORKERS
 
 ROOT = Path(__file__).parents[1]
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -70,7 +72,6 @@ LIMIT = """
 import hashlib, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from pipeline.resources.cache import WORKERS
 target = Path(sys.argv[2])
 target.mkdir()
 def work(path):
@@ -81,7 +82,7 @@ def work(path):
             assert file.write(buffer[:count]) == count
         os.fsync(file)
     assert digest.hexdigest() == path.name
-with ThreadPoolExecutor(WORKERS) as pool:
+with ThreadPoolExecutor(int(sys.argv[4])) as pool:
     list(pool.map(work, sorted(Path(sys.argv[3]).iterdir())))
 """
 
@@ -258,7 +259,13 @@ def main() -> None:
         Path(name).chmod(0o755)  # started by root, nginx reads as another user
         (Path(name) / "runs").mkdir()
         runs = Runs(served, Path(name) / "runs")
-        sides = {"mp": (PULL,), "huggingface_hub": (PEER,), "limit": (LIMIT, str(served.folder / "lfs"))}
+        lfs = str(served.folder / "lfs")
+        sides = {
+            "mp": (PULL,),
+            "huggingface_hub": (PEER,),
+            "limit": (LIMIT, lfs, "1"),
+            "parallel limit": (LIMIT, lfs, str(WORKERS)),
+        }
         samples: dict[str, list[Sample]] = {side: [] for side in sides}
         for _ in range(asked.runs):
             for side, words in sides.items():
@@ -290,6 +297,7 @@ def _tell(medians: Mapping[str, Sample], size_bytes: int, second_s: float, reque
     figure = {
         "of_huggingface_hub": round(of_peer, 2),
         "of_limit": round(of_limit, 2),
+        "of_parallel_limit": round(medians["parallel limit"].wall_s / ours.wall_s, 2),
         "bytes_per_s": round(size_bytes / ours.wall_s),
         "cpu_ratio": round(ours.cpu_s / medians["huggingface_hub"].cpu_s, 2),
         "second_pull_ms": round(second_s * 1000, 1),

@@ -115,11 +115,9 @@ def test_eight_processes_pull_one_model_with_one_download_on_the_wire(hub: FakeH
 
 
 def test_processes_that_come_together_divide_the_files(hub: FakeHub, cache: Cache) -> None:
-    files = shards(8, 4 * MIB)
+    files = shards(16, MIB)
     hub.commit("acme/big", files)
-    hub.faults.append(
-        Fault(BLOB, times=8, stall_s=3.0)
-    )  # a slow wire: one process alone has four of eight at a time
+    hub.faults.append(Fault(BLOB, times=16, stall_s=3.0))  # one process alone has 8 of 16 files at a time
 
     processes = [pulling(hub, cache) for _ in range(2)]
     for process in processes:
@@ -129,7 +127,7 @@ def test_processes_that_come_together_divide_the_files(hub: FakeHub, cache: Cach
 
     assert [ended(process) for process in processes] == [0, 0]
     assert time.monotonic() - begun < 5.5  # one alone would take six
-    assert len(hub.asked(BLOB)) == 8
+    assert len(hub.asked(BLOB)) == 16
 
 
 def test_killed_download_goes_on_with_the_missing_bytes_only(hub: FakeHub, cache: Cache) -> None:
