@@ -1,4 +1,7 @@
-"""Layout version 1: which files make which layer, and the one byte sequence of each. Pure; used by resources/image."""
+"""Layout version 1: which files make which layer, and the one byte sequence of each. Pure; used by resources/image.
+
+Artifacts have another form: every file is a layer as it is, and its digest is the file's.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -7,7 +10,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TypeAlias
 
-from pipeline.core.digest import canonical, fingerprint
+from pipeline.core.digest import Digest, canonical, fingerprint
 from pipeline.core.errors import BackendError
 from pipeline.core.model import FileEntry, Overlay
 
@@ -34,19 +37,27 @@ Read: TypeAlias = Callable[[FileEntry, int], Feed]  # a file from an offset
 
 @dataclass(frozen=True)
 class Layer:
-    """Files that travel together: one uncompressed tar, known by the paths and hashes inside."""
+    """Files that travel together: one uncompressed tar, known by the paths and hashes inside; or one file as it is."""
 
     files: tuple[FileEntry, ...]
     overlay: Overlay | None = field(default=None, compare=False)  # set: the bytes are the user's own file
+    raw: bool = False  # no tar: the one file itself
 
     @cached_property
     def key(self) -> str:
         """What determines the layer's digest; the name under which caches and annotations remember it."""
-        return layer_key((entry.path, entry.sha256) for entry in self.files)
+        return self.digest or layer_key((entry.path, entry.sha256) for entry in self.files)
+
+    @property
+    def digest(self) -> Digest | None:
+        """What is known before a byte is read: the digest of a file that is sent as it is."""
+        return Digest(f"sha256:{self.files[0].sha256}") if self.raw else None
 
     @cached_property
     def size_bytes(self) -> int:
-        """The exact length of the tar."""
+        """The exact length of the tar, or of the file."""
+        if self.raw:
+            return self.files[0].size_bytes
         folders = sum(len(_header(name, 0, folder=True)) for name in _folders(self.files))
         files = sum(_member_bytes(entry) for entry in self.files)
         return folders + files + 2 * _UNIT
@@ -76,14 +87,24 @@ def layers(files: Sequence[FileEntry], overlays: Sequence[Overlay] = ()) -> tupl
     result = [Layer(small)] if small else []
     result += [Layer(group) for group in _groups(large)]
     result += [
-        Layer((FileEntry(overlay.path, overlay.size_bytes, overlay.sha256),), overlay)
-        for overlay in sorted(overlays, key=lambda overlay: overlay.path)
+        Layer((_entry(overlay),), overlay) for overlay in sorted(overlays, key=lambda overlay: overlay.path)
     ]
     return tuple(result)
 
 
+def raw_layers(files: Sequence[FileEntry], overlays: Sequence[Overlay] = ()) -> tuple[Layer, ...]:
+    """One layer a file, by path; an overlay takes the place of the file below it."""
+    found = {entry.path: Layer((entry,), raw=True) for entry in files}
+    found |= {overlay.path: Layer((_entry(overlay),), overlay, raw=True) for overlay in overlays}
+    return tuple(found[path] for path in sorted(found))
+
+
+def _entry(overlay: Overlay) -> FileEntry:
+    return FileEntry(overlay.path, overlay.size_bytes, overlay.sha256)
+
+
 class Stream:
-    """A layer's tar from any offset, as often as an upload needs it; every byte of a file is hashed once.
+    """A layer's bytes from any offset, as often as an upload needs them; every byte of a file is hashed once.
 
     Raises what a feed raises, and its error for a wrong file before the end of that file.
     """
@@ -94,6 +115,11 @@ class Stream:
         self._seen: dict[str, _Seen] = {}  # by path
 
     def __call__(self, start: int = 0) -> Iterator[bytes]:
+        if self._layer.raw:
+            return self._content(self._layer.files[0], start)
+        return self._tar(start)
+
+    def _tar(self, start: int) -> Iterator[bytes]:
         skip = start  # bytes still to be left out
         for name in _folders(self._layer.files):
             header = _header(name, 0, folder=True)

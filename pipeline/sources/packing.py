@@ -1,6 +1,6 @@
 """How models lie in the layers of OCI artifacts and images: the media types and annotations of each form. Pure.
 
-ModelPack    CNCF ModelPack specification 0.0.7 (modelpack/model-spec, docs/spec.md and docs/annotations.md)
+ModelPack    CNCF ModelPack specification 0.0.7, as core/modelpack has it
 ModelKit     KitOps 1.15 (kitops-ml/kitops, pkg/lib/constants/mediatype); `kit pack --use-model-pack` writes the above
 Ollama       what `ollama push` writes (ollama/ollama, server/internal/manifest, docs of 0.30)
 image        OCI image specification 1.1.1 and Docker's schema 2: files below /models, as KServe's modelcars have them
@@ -15,21 +15,17 @@ from dataclasses import dataclass, field
 
 from pipeline.clients.repository import CONFIG, FILES
 from pipeline.core.digest import Digest, Json
+from pipeline.core.modelpack import FILEPATH, FORM, METADATA
+from pipeline.core.modelpack import LAYER as MODEL_PACK
 
 ROOT = "models"  # the folder of an image that holds the model
 TITLE = "org.opencontainers.image.title"
 LICENSES = "org.opencontainers.image.licenses"
 
-_FILEPATH = "org.cncf.model.filepath"
-_METADATA = "org.cncf.model.file.metadata+json"
 _UNPACK = "io.deis.oras.content.unpack"  # ORAS: the layer is a folder, as tar+gzip
 _REGULAR = (0, ord("0"))  # `typeflag` of a regular file: KitOps takes it from Go's mode bits, modctl from tar
 
-_FORM = r"\.v1\.(?P<form>raw|tar)(\+(?P<compression>gzip|zstd))?"
-_MODEL_PACK = re.compile(
-    r"application/vnd\.cncf\.model\.(?P<kind>weight(\.config)?|doc|code|dataset)" + _FORM
-)
-_MODEL_KIT = re.compile(r"application/vnd\.kitops\.modelkit\.(?P<kind>[a-z]+)" + _FORM)
+_MODEL_KIT = re.compile(r"application/vnd\.kitops\.modelkit\.(?P<kind>[a-z]+)" + FORM)
 _TAKEN = ("weight", "weight.config", "doc", "model", "modelpart", "docs")
 _CODE = "code"
 
@@ -93,7 +89,7 @@ class _Layer:
 
     @property
     def file(self) -> str:
-        return (self.annotations.get(_FILEPATH) or self.annotations.get(TITLE, "")).removeprefix("./")
+        return (self.annotations.get(FILEPATH) or self.annotations.get(TITLE, "")).removeprefix("./")
 
 
 def packed(manifest: Mapping[str, Json], config: Callable[[], Mapping[str, Json]]) -> tuple[Packed, ...]:
@@ -102,7 +98,7 @@ def packed(manifest: Mapping[str, Json], config: Callable[[], Mapping[str, Json]
     media_types = [layer.media_type for layer in layers]
     if any(one.startswith(_OLLAMA) for one in media_types):
         return tuple(_ollama(layers))
-    if any(_MODEL_PACK.fullmatch(one) or _MODEL_KIT.fullmatch(one) for one in media_types):
+    if any(MODEL_PACK.fullmatch(one) or _MODEL_KIT.fullmatch(one) for one in media_types):
         return tuple(_artifact(layers, config))
     if _is_image(manifest, layers, config):
         return tuple(_image(layers))
@@ -145,7 +141,7 @@ def _artifact(layers: Sequence[_Layer], config: Callable[[], Mapping[str, Json]]
     """ModelPack and ModelKits: data sets and whatever is neither weights nor text stays where it is."""
     seen: dict[str, int] = {}
     for layer in layers:
-        found = _MODEL_PACK.fullmatch(layer.media_type) or _MODEL_KIT.fullmatch(layer.media_type)
+        found = MODEL_PACK.fullmatch(layer.media_type) or _MODEL_KIT.fullmatch(layer.media_type)
         kind = found["kind"] if found else ""
         index = seen[kind] = seen.get(kind, -1) + 1
         if found is None or kind not in (*_TAKEN, _CODE):
@@ -153,11 +149,11 @@ def _artifact(layers: Sequence[_Layer], config: Callable[[], Mapping[str, Json]]
         archive = found["form"] == "tar"
         path = layer.file if not archive else _old_folder(layer, kind, index, config)
         if not archive and not path:
-            raise NoModel(f"has a file without a name: {layer.digest}", f"its layer needs {_FILEPATH}")
+            raise NoModel(f"has a file without a name: {layer.digest}", f"its layer needs {FILEPATH}")
         size_bytes = _told_size(layer)
         compression = found["compression"] or ""
         if compression and not archive and size_bytes is None:
-            raise NoModel(f'does not tell the size of "{path}" inside {layer.digest}', f"add {_METADATA}")
+            raise NoModel(f'does not tell the size of "{path}" inside {layer.digest}', f"add {METADATA}")
         yield Packed(
             layer.digest,
             layer.size_bytes,
@@ -191,7 +187,7 @@ def _old_folder(layer: _Layer, kind: str, index: int, config: Callable[[], Mappi
 def _told_size(layer: _Layer) -> int | None:
     """The size of the one file inside, as ModelPack's annotation tells it."""
     try:
-        told = json.loads(layer.annotations.get(_METADATA, "{}"))
+        told = json.loads(layer.annotations.get(METADATA, "{}"))
         size = told.get("size") if told.get("typeflag") in _REGULAR else None
     except (ValueError, AttributeError):
         return None
