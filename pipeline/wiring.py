@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping
 from functools import cache, partial
+from importlib import import_module
 from typing import Any
 
 from pipeline.clients import oci
@@ -21,6 +22,7 @@ from pipeline.resources.engine import EngineDriver
 from pipeline.resources.environment import EnvironmentDriver
 from pipeline.resources.image import ImageDriver
 from pipeline.resources.pin import pin_engine, pin_nothing
+from pipeline.resources.trust.attach import Attestor
 from pipeline.sources import open_sources
 from pipeline.store.file import FileStore
 from pipeline.targets import TARGETS
@@ -67,16 +69,21 @@ def drivers(
     repositories = oci.Repositories(settings.environ)
     connect = cache(partial(DockerHost, environ=settings.environ))
     builder = Builder(default_docker_host(settings.environ), settings.environ)
+    attestor = Attestor(_own_version, settings.commit, settings.root / "models.lock")
     return {
         "artifact": ArtifactDriver(weights, sources),
         "environment": EnvironmentDriver(settings.cache),
-        "engine": EngineDriver(builder, settings.cache, repositories, owner),
-        "image": ImageDriver(weights, sources, repositories, owner),
+        "engine": EngineDriver(builder, settings.cache, repositories, owner, attestor=attestor),
+        "image": ImageDriver(weights, sources, repositories, owner, attestor),
         "local": LocalDriver(settings.state / "local", weights, owner, settings.secret, settings.environ),
         "docker": DockerDriver(
             connect, repositories, weights, owner, settings.secret, settings.state / "docker"
         ),
     }
+
+
+def _own_version() -> str:
+    return str(import_module("importlib.metadata").version("mp-pipeline"))  # late: most runs make no image
 
 
 def host_platform() -> str:

@@ -38,6 +38,8 @@ from pipeline.resources.cache import Cache
 from pipeline.resources.environment import alone, environment_fingerprint
 from pipeline.resources.publish import UPLOADS, OpenRepository
 from pipeline.resources.recipe import engine_name, locator, registry_of
+from pipeline.resources.trust.annotations import of_engine
+from pipeline.resources.trust.attach import Attestor
 
 KIND = "engine"
 DOCKERFILE = "Dockerfile"
@@ -75,6 +77,7 @@ class EngineDriver:
         repositories: OpenRepository,
         owner: Mark,
         install: Install = uv.install_into,
+        attestor: Attestor | None = None,
     ) -> None:
         self._builder = builder
         self._folder = cache_root / "engine-environments"
@@ -83,6 +86,7 @@ class EngineDriver:
         self._open = repositories
         self._owner = owner  # its address is filled in for each
         self._install = install
+        self._attestor = attestor  # None: nothing is said of new images beside them
 
     def observe(
         self, wanted: Sequence[Resource[EngineState]], known: Sequence[Entry]
@@ -169,8 +173,10 @@ class EngineDriver:
             self._builder.remove(instructions.name)
         on_bytes = partial(_progress, emit, where, "push")
         environment = self._push(name, repository, bundles(app), on_bytes)
-        made = engine_image(unpacked, environment, instructions.labels)
+        made = engine_image(unpacked, environment, {**instructions.labels, **of_engine(build.engine)})
         repository.push(digest(made.config), len(made.config), held(made.config))
+        if self._attestor:
+            self._attestor.attest_engine(repository, name, build, made.manifest)
         return repository.put_manifest(name.tag, made.manifest)
 
     def _push(

@@ -1,4 +1,4 @@
-"""Model and weights images: their states and resources, and the driver that observes and publishes them."""
+"""Model and weights images and ModelPack artifacts: their states and resources, and the driver that observes and publishes them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +29,7 @@ from pipeline.core.resource import (
 from pipeline.resources.artifact import addresses
 from pipeline.resources.assembly import FINGERPRINT
 from pipeline.resources.cache import Cache
+from pipeline.resources.modelpack import artifact_fingerprint
 from pipeline.resources.publish import OpenRepository, Publisher, Shop
 from pipeline.resources.recipe import (
     Recipe,
@@ -36,17 +37,20 @@ from pipeline.resources.recipe import (
     image_fingerprint,
     image_name,
     locator,
+    modelpack_name,
     registry_of,
     version_tag,
     weights_fingerprint,
     weights_name,
 )
+from pipeline.resources.trust.attach import Attestor
 
 __all__ = [
     "ImageDriver",
     "ImageState",
     "engine_name",
     "image_name",
+    "model_artifact",
     "model_image",
     "weights_image",
     "weights_name",
@@ -78,6 +82,13 @@ def weights_image(model: Model, registry: Registry, project: str) -> Resource[Im
     where = address(model.name, "weights", registry.name)
     recipe = Recipe(where, weights_name(model, registry), model, None, project, weights_fingerprint(model))
     return _resource(recipe)
+
+
+def model_artifact(model: Model, registry: Registry, project: str) -> Resource[ImageState]:
+    """Weights as files, in the form of ModelPack: what other tools read."""
+    where = address(model.name, "modelpack", registry.name)
+    name, full = modelpack_name(model, registry), artifact_fingerprint(model)
+    return _resource(Recipe(where, name, model, None, project, full, packed=True))
 
 
 def _resource(recipe: Recipe, *engine: Address) -> Resource[ImageState]:
@@ -120,11 +131,17 @@ class ImageDriver:
     """Images are named by their content: a tag mp-<12 hex> in a repository of ours is ours."""
 
     def __init__(
-        self, cache: Cache, sources: Mapping[str, Source], repositories: OpenRepository, owner: Mark
+        self,
+        cache: Cache,
+        sources: Mapping[str, Source],
+        repositories: OpenRepository,
+        owner: Mark,
+        attestor: Attestor | None = None,
     ) -> None:
         self._open = repositories
         self._publisher = Publisher(cache, sources, repositories)
         self._owner = owner  # its address is filled in for each
+        self._attestor = attestor  # None: nothing is said of new images beside them
 
     def observe(
         self, wanted: Sequence[Resource[ImageState]], known: Sequence[Entry]
@@ -153,9 +170,12 @@ class ImageDriver:
         desired = change.resource.desired
         recipe = _recipe(change.resource)
         shop = self._publisher.shop(recipe)
-        image = self._standing(shop, change) or self._publisher.publish(
-            shop, _engine_digest(recipe, inputs), _previous(desired, change.entry), emit
-        )
+        image = self._standing(shop, change)
+        if image is None:
+            engine = _engine_digest(recipe, inputs)
+            image = self._publisher.publish(shop, engine, _previous(desired, change.entry), emit)
+            if self._attestor:
+                self._attestor.attest_model(shop.repository, recipe, image, engine)
         for tag in filter(None, (desired.version_tag, recipe.name.tag)):
             shop.repository.put_manifest(tag, image)
         return Observed(desired, self._mark(recipe.address), digest=image.digest)

@@ -1,7 +1,7 @@
 """Names and fingerprints of images, and the recipe of one: everything that determines it. Pure; used by images and engines."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,52 +9,65 @@ from pipeline.core.digest import Digest, Json, fingerprint, image_tag
 from pipeline.core.image import Build, ImageName, Registry
 from pipeline.core.model import Model
 from pipeline.core.resource import Address, Locator
-from pipeline.resources.assembly import ADDRESS, FINGERPRINT, PROJECT
+from pipeline.resources import modelpack
+from pipeline.resources.assembly import (
+    ADDRESS,
+    FINGERPRINT,
+    PROJECT,
+    Assembled,
+    EngineParts,
+    Placed,
+    assemble,
+)
 from pipeline.resources.layers import LAYOUT_VERSION, Layer, layers
+from pipeline.resources.trust.annotations import of_model
 
 _OWN_TAG = re.compile(r"mp-[0-9a-f]{12}\Z")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one image of a model is made."""
+    """How one image or artifact of a model is made."""
 
     address: Address
     name: ImageName
     model: Model
-    build: Build | None  # None: a weights image
+    build: Build | None  # None: no engine inside
     project: str
     fingerprint: str
+    packed: bool = False  # a ModelPack artifact
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        return layers(self.model.files, self.model.overlays)
+        """What has to be in the repository, each once."""
+        return (
+            modelpack.distinct(self.model) if self.packed else layers(self.model.files, self.model.overlays)
+        )
 
     @property
     def engine(self) -> ImageName | None:
         return engine_name(self.build, self.name.registry) if self.build else None
 
     @property
-    def sibling(self) -> str:
-        """The repository that has the same weights: the model's for its weights image, and the other way round."""
+    def sibling(self) -> str | None:
+        """The repository that has the same layers: the model's for its weights image, and the other way round."""
         own = self.model.name
+        if self.packed:
+            return None
         return own if self.name.repository != own else f"{own}.weights"
 
+    def assembled(
+        self, placed: Sequence[Placed], engine: EngineParts | None, engine_digest: Digest | None
+    ) -> Assembled:
+        """Config and manifest, once the layers are placed."""
+        annotations = self.annotations(engine_digest)
+        if self.packed:
+            return modelpack.artifact(self.model, annotations)
+        return assemble(placed, engine, self.model.engine.platform, annotations)
+
     def annotations(self, engine_digest: Digest | None) -> dict[str, str]:
-        artifact = self.model.artifact
-        found = {
-            FINGERPRINT: self.fingerprint,
-            PROJECT: self.project,
-            ADDRESS: self.address,
-            "org.opencontainers.image.revision": artifact.pin,
-        }
-        if not artifact.source.startswith("file:"):  # a path of this machine means nothing elsewhere
-            found["org.opencontainers.image.source"] = artifact.source
-        if artifact.version:
-            found["org.opencontainers.image.version"] = artifact.version
-        if engine_digest and self.engine:
-            found["org.opencontainers.image.base.digest"] = engine_digest
-        return found
+        own = {FINGERPRINT: self.fingerprint, PROJECT: self.project, ADDRESS: self.address}
+        return own | of_model(self.model.name, self.model.artifact, self.engine, engine_digest)
 
 
 def image_name(model: Model, build: Build, registry: Registry) -> ImageName:
@@ -63,6 +76,10 @@ def image_name(model: Model, build: Build, registry: Registry) -> ImageName:
 
 def weights_name(model: Model, registry: Registry) -> ImageName:
     return ImageName(registry, f"{model.name}.weights", image_tag(weights_fingerprint(model)))
+
+
+def modelpack_name(model: Model, registry: Registry) -> ImageName:
+    return ImageName(registry, f"{model.name}.modelpack", image_tag(modelpack.artifact_fingerprint(model)))
 
 
 def engine_name(build: Build, registry: Registry) -> ImageName:
