@@ -9,14 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.parts.bulk import Bulk
-
-Content: TypeAlias = bytes | Bulk
-
-LFS_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", "big_config.json")
+from tests.parts.lfs import (
+    LFS_SUFFIXES,
+    Content,
+    blocks,
+    flipped,
+    git_sha1,
+    pointer,
+    sha256_of,
+    sibling,
+    stored,
+    tree_entry,
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class FakeHub:
     def commit(self, name: str, files: Mapping[str, Content], branch: str = "main") -> str:
         """A new commit with exactly these files; the branch moves to it."""
         repository = self.repositories.setdefault(name, Repository())
-        listed = [(path, _sha256(content)) for path, content in sorted(files.items())]
+        listed = [(path, sha256_of(content)) for path, content in sorted(files.items())]
         commit = hashlib.sha1(json.dumps([len(repository.commits), listed]).encode()).hexdigest()
         repository.commits[commit] = dict(files)
         repository.branches[branch] = commit
@@ -241,20 +248,20 @@ class _Handler(BaseHTTPRequestHandler):
                 "downloads": 0,
                 "likes": 0,
                 "cardData": _card(repository),
-                "siblings": [_sibling(path, content) for path, content in sorted(files.items())],
+                "siblings": [sibling(path, content) for path, content in sorted(files.items())],
             }
         )
 
     def _tree(self, name: str, revision: str) -> None:
         repository = self._repository(name, content=False)
         files = repository.commits[self._commit(repository, revision)]
-        self._send_json([_tree_entry(path, content) for path, content in sorted(files.items())])
+        self._send_json([tree_entry(path, content) for path, content in sorted(files.items())])
 
     def _paths_info(self, name: str, revision: str) -> None:
         repository = self._repository(name, content=False)
         files = repository.commits[self._commit(repository, revision)]
         wanted = [path for path in self.form.get("paths", []) if path in files]
-        self._send_json([_tree_entry(path, files[path]) for path in wanted])
+        self._send_json([tree_entry(path, files[path]) for path in wanted])
 
     def _refs(self, name: str) -> None:
         repository = self._repository(name, content=False)
@@ -296,10 +303,10 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command == "GET":
                 raise _Answer(403)
         if not path.endswith(LFS_SUFFIXES):
-            return self._send_range(content, headers | {"ETag": f'"{_git_sha1(_stored(path, content))}"'})
-        sha256 = _sha256(content)
+            return self._send_range(content, headers | {"ETag": f'"{git_sha1(stored(path, content))}"'})
+        sha256 = sha256_of(content)
         headers |= {
-            "ETag": f'"{_git_sha1(_pointer(content))}"',
+            "ETag": f'"{git_sha1(pointer(content))}"',
             "X-Linked-ETag": f'"{sha256}"',
             "X-Linked-Size": str(len(content)),
             # another host name than the endpoint's, as the real one: a client must not take its token there
@@ -315,26 +322,26 @@ class _Handler(BaseHTTPRequestHandler):
         for repository in self.HUB.repositories.values():
             for files in repository.commits.values():
                 for path, content in files.items():
-                    if path.endswith(LFS_SUFFIXES) and _sha256(content) == sha256:
+                    if path.endswith(LFS_SUFFIXES) and sha256_of(content) == sha256:
                         return self._send_range(content, {"ETag": f'"{sha256}"'})
         raise _Answer(404)
 
     def _send_range(self, content: Content, headers: Mapping[str, str]) -> None:
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if self.fault is not None and self.fault.corrupt_at is not None:
-            content = _flipped(content, self.fault.corrupt_at)
+            content = flipped(content, self.fault.corrupt_at)
         if self.fault is not None and self.fault.resized_to is not None:
-            content = b"".join(_blocks(content, 0, len(content))).ljust(self.fault.resized_to)[
+            content = b"".join(blocks(content, 0, len(content))).ljust(self.fault.resized_to)[
                 : self.fault.resized_to
             ]
         size_bytes = len(content)
         if asked is None or (self.fault is not None and self.fault.ignore_range):
-            return self._send_blocks(200, headers, size_bytes, _blocks(content, 0, size_bytes))
+            return self._send_blocks(200, headers, size_bytes, blocks(content, 0, size_bytes))
         start, end = int(asked[1]), min(int(asked[2] or size_bytes - 1), size_bytes - 1) + 1
         if start >= size_bytes:
             return self._send(416, {"Content-Range": f"bytes */{size_bytes}"}, b"")
         headers = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{size_bytes}"}
-        return self._send_blocks(206, headers, end - start, _blocks(content, start, end))
+        return self._send_blocks(206, headers, end - start, blocks(content, start, end))
 
     def _send_json(self, value: object) -> None:
         self._send(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
@@ -366,54 +373,3 @@ class _Handler(BaseHTTPRequestHandler):
 def _card(repository: Repository) -> dict[str, object]:
     said = {"license": repository.license, "license_name": repository.license_name}
     return {name: value for name, value in said.items() if value}
-
-
-def _sha256(content: Content) -> str:
-    return content.sha256 if isinstance(content, Bulk) else hashlib.sha256(content).hexdigest()
-
-
-def _blocks(content: Content, start: int, end: int) -> Iterator[bytes]:
-    return content.blocks(start, end) if isinstance(content, Bulk) else iter([content[start:end]])
-
-
-def _flipped(content: Content, at: int) -> Content:
-    if isinstance(content, Bulk):
-        return content.flipped(at)
-    flipped = bytearray(content)
-    flipped[at] ^= 1
-    return bytes(flipped)
-
-
-def _git_sha1(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def _pointer(content: Content) -> bytes:
-    sha256 = _sha256(content)
-    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(content)}\n".encode()
-
-
-def _stored(path: str, content: Content) -> bytes:
-    """What git itself keeps of a file: a pointer in place of what LFS holds."""
-    return _pointer(content) if isinstance(content, Bulk) or path.endswith(LFS_SUFFIXES) else content
-
-
-def _sibling(path: str, content: Content) -> dict[str, object]:
-    entry = _tree_entry(path, content)
-    found: dict[str, object] = {"rfilename": path, "size": entry["size"], "blobId": entry["oid"]}
-    if path.endswith(LFS_SUFFIXES):
-        found["lfs"] = {
-            "sha256": _sha256(content),
-            "size": len(content),
-            "pointerSize": len(_pointer(content)),
-        }
-    return found
-
-
-def _tree_entry(path: str, content: Content) -> dict[str, object]:
-    size_bytes, oid = len(content), _git_sha1(_stored(path, content))
-    entry: dict[str, object] = {"type": "file", "path": path, "size": size_bytes, "oid": oid}
-    if path.endswith(LFS_SUFFIXES):
-        pointer_bytes = len(_pointer(content))
-        entry["lfs"] = {"oid": _sha256(content), "size": size_bytes, "pointerSize": pointer_bytes}
-    return entry
