@@ -9,6 +9,7 @@ from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, packed, pad, sides
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
+from pipeline.core.model import Artifact
 from pipeline.core.plan import Plan
 from pipeline.core.resource import Address, address, current_of, owner_of, place_of
 
@@ -30,7 +31,7 @@ STYLES = {
     Action.ADOPT: "cyan",
     Action.FORGET: "dim",
 }
-_NOUNS = {"artifact": "weights", "weights": "weights image"}
+_NOUNS = {"artifact": "weights", "weights": "weights image", "modelpack": "ModelPack"}
 _ALONE = ("artifact", "image")  # kinds that are called by their noun; all others by their place
 _FURTHEST = 40  # column at which the right-hand texts begin at the latest
 
@@ -64,11 +65,12 @@ def blocks(plan: Plan, origin: Origin) -> list[Block]:
         owner = owner_of(change.address)
         groups.setdefault(str(change.address) if owner.startswith("@") else owner, []).append(change)
     remarks = [d for d in plan.diagnostics if d.model and d.severity is not Severity.ERROR]
+    weights = {change.address: changes.artifact(change) for change in plan.changes}
     found = [
         Block(
             owner,
             tuple(each),
-            _headline(owner, each, origin),
+            _headline(owner, each, weights.get(address(owner, "artifact")), origin),
             tuple(d for d in remarks if d.model == owner),
             origin,
         )
@@ -77,16 +79,19 @@ def blocks(plan: Plan, origin: Origin) -> list[Block]:
     return sorted(found, key=lambda block: not block.shared)
 
 
-def _headline(owner: str, found: Sequence[Change[Any]], origin: Origin) -> str:
+def _headline(owner: str, found: Sequence[Change[Any]], weights: Artifact | None, origin: Origin) -> str:
+    """Why it goes; or which version it moves to; or, of a new model and one whose weights move, what it is."""
     if all(change.action in (Action.DELETE, Action.FORGET) for change in found):
         return clean(found[0].reason)
     main = address(owner, "artifact")
-    for change in found:
-        model = changes.straight(change)
-        artifact = model.artifact if model else changes.artifact(change) if change.address == main else None
-        if artifact is not None:
-            return changes.version(artifact, origin.pins.get(main), origin)
-    return ""
+    straight = next((model for change in found if (model := changes.straight(change))), None)
+    artifact = straight.artifact if straight else weights
+    if artifact is None:
+        return ""
+    before = origin.pins.get(main)
+    new = all(change.action is Action.CREATE for change in found)
+    told = new or straight or any(change.address == main for change in found)
+    return changes.version(artifact, before, origin) if told or (before and before != artifact.pin) else ""
 
 
 def body(found: Sequence[Block], ink: Ink) -> list[list[str]]:
