@@ -19,7 +19,7 @@ from pipeline.resources.cached import Cached
 from pipeline.sources.facts import facts, telling
 from pipeline.targets.registry import RegistrySpec
 
-_PUBLISHED = {"model": "image", "weights": "weights"}  # what a registry target publishes → in an address
+_PUBLISHED = {"model": "image"}  # what a registry target publishes → in an address, where that differs
 ADAPTERS = "adapters."  # roles that begin so
 TELLING_BYTES = 10 << 20  # a larger file is not read for facts
 
@@ -36,7 +36,7 @@ def rows(plan: Plan, lock: Lock, manifest: Manifest, names: tuple[str, ...], roo
             at = [address(name, kind, target)]
             if isinstance(spec, RegistrySpec):
                 registry = registry_name(manifest, spec)
-                at = [address(name, _PUBLISHED[what], registry) for what in spec.publish]
+                at = [address(name, _PUBLISHED.get(what, what), registry) for what in spec.publish]
             found.append(_row(plan, by_address, name, target, at, parts, root))
     kept = [Row(owner_of(e.address), place_of(e.address) or e.kind, "kept", "", "", None) for e in plan.kept]
     return [*found, *_gone(plan, {(row.model, row.target) for row in found}), *kept]

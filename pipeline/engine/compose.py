@@ -105,6 +105,7 @@ class _Kitchen:
                 model, self.build(model), self.registries[place], self.project
             ),
             "weights": lambda: image.weights_image(model, self.registries[place], self.project),
+            "modelpack": lambda: image.model_artifact(model, self.registries[place], self.project),
         }
         return supplies[owner if owner.startswith("@") else kind]()
 

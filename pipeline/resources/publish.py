@@ -22,7 +22,7 @@ from pipeline.core.image import Registry
 from pipeline.core.protocols import Source
 from pipeline.core.report import Emit, Progress
 from pipeline.core.resource import Address, Transfer
-from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, assemble, held_layers, known_layers
+from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, held_layers, known_layers
 from pipeline.resources.cache import Cache
 from pipeline.resources.feed import DamagedCopy, Feeds
 from pipeline.resources.layers import Layer, Stream
@@ -36,11 +36,11 @@ OpenRepository: TypeAlias = Callable[[Registry, str], Repository]
 
 @dataclass(frozen=True)
 class Shop:
-    """One image's repository, and the others of the same registry that may have its layers."""
+    """One image's repository, and those of the same registry that may have its layers: itself, then its sibling."""
 
     recipe: Recipe
     repository: Repository
-    sibling: Repository
+    homes: tuple[Repository, ...]
 
 
 class Publisher:
@@ -57,9 +57,9 @@ class Publisher:
 
     def shop(self, recipe: Recipe) -> Shop:
         registry = recipe.name.registry
-        return Shop(
-            recipe, self._open(registry, recipe.name.repository), self._open(registry, recipe.sibling)
-        )
+        own = self._open(registry, recipe.name.repository)
+        others = (self._open(registry, recipe.sibling),) if recipe.sibling else ()
+        return Shop(recipe, own, (own, *others))
 
     def transfer(self, shop: Shop, previous: Sequence[str]) -> Transfer:
         """What publishing would move; exact where every layer's digest is known. `previous`: tags, digests to ask."""
@@ -67,7 +67,7 @@ class Publisher:
         total = Transfer(reused_bytes=self._engine_bytes(shop))
         for layer in shop.recipe.layers:
             found = known.get(layer.key)
-            if found and any(one.has(found, layer.size_bytes) for one in (shop.repository, shop.sibling)):
+            if found and any(one.has(found, layer.size_bytes) for one in shop.homes):
                 total += Transfer(reused_bytes=layer.size_bytes)
             else:
                 straight_bytes = self._feeds.straight_bytes(shop.recipe.model, layer)
@@ -92,7 +92,7 @@ class Publisher:
         recipe = shop.recipe
         engine = self._engine(shop, engine_digest) if engine_digest else None
         placed = self._place_all(shop, self._known(shop, previous), emit)
-        image = assemble(placed, engine, recipe.model.engine.platform, recipe.annotations(engine_digest))
+        image = recipe.assembled(placed, engine, engine_digest)
         config = digest(image.config)
         if not shop.repository.keeps(config, len(image.config)):
             shop.repository.push(config, len(image.config), held(image.config))
@@ -102,15 +102,20 @@ class Publisher:
         """Layer keys → digests, from this machine's memory and else from images that were published before."""
         found: dict[str, Digest] = {}
         for layer in shop.recipe.layers:
-            if remembered := self._cache.recall_layer(layer.key):
-                found[layer.key] = remembered[0]
-        for repository in (shop.repository, shop.sibling):
+            if known := self._sure(layer):
+                found[layer.key] = known
+        for repository in shop.homes:
             for reference in previous:
                 if all(layer.key in found for layer in shop.recipe.layers):
                     return found
                 if manifest := _sound(repository, reference):
                     found = {key: known for key, known, _ in known_layers(manifest)} | found
         return found
+
+    def _sure(self, layer: Layer) -> Digest | None:
+        """A digest that is nobody else's word: a file's own, or what this machine hashed."""
+        remembered = self._cache.recall_layer(layer.key) if layer.digest is None else None
+        return remembered[0] if remembered else layer.digest
 
     def _engine_bytes(self, shop: Shop) -> int:
         """Bytes of the engine image that a model image takes over, where it is there already."""
@@ -168,16 +173,16 @@ class Publisher:
         with self._guard:
             lock = self._locks.setdefault((place, layer.key), threading.Lock())
         with lock:
-            remembered = self._cache.recall_layer(layer.key)
-            own = remembered[0] if remembered else None
+            own = self._sure(layer)
             found = next(
                 (one for one in (own, known) if one and self._is_there(shop, one, layer.size_bytes)), None
             )
             if found is None:
                 with self._uploads:
                     found = self._upload(shop, layer, own, meter)
-                # Only what was hashed here is remembered: what an annotation says is somebody's word.
-                self._cache.remember_layer(layer.key, found, layer.size_bytes)
+                if layer.digest is None:
+                    # Only what was hashed here is remembered: what an annotation says is somebody's word.
+                    self._cache.remember_layer(layer.key, found, layer.size_bytes)
         with self._guard:
             self._homes[place, found] = shop.recipe.name.repository
         return found

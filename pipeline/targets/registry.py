@@ -9,7 +9,7 @@ from pipeline.core.image import Build, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource
-from pipeline.resources.image import model_image, weights_image
+from pipeline.resources.image import model_artifact, model_image, weights_image
 
 
 class RegistrySpec(BaseModel):
@@ -21,10 +21,11 @@ class RegistrySpec(BaseModel):
     registry: str | None = Field(
         default=None, description="A key of `registries:`; the model's registry when it is left out"
     )
-    publish: tuple[Literal["model", "weights"], ...] = Field(
+    publish: tuple[Literal["model", "weights", "modelpack"], ...] = Field(
         default=("model",),
         min_length=1,
-        description="`model`: engine and weights in one image; `weights`: only the files, under /models",
+        description="`model`: engine and weights in one image; `weights`: only the files, under /models; "
+        "`modelpack`: the files as a ModelPack artifact",
     )
 
 
@@ -39,8 +40,10 @@ class RegistryTarget:
 
     def expand(
         self, place: Place[RegistrySpec], model: Model, build: Build, launch: Launch
-    ) -> Iterable[Resource[Any]]:  # Any: images of two kinds share a driver
+    ) -> Iterable[Resource[Any]]:  # Any: images of all kinds share a driver
         if "model" in place.spec.publish:
             yield model_image(model, build, place.registry, place.project)
         if "weights" in place.spec.publish:
             yield weights_image(model, place.registry, place.project)
+        if "modelpack" in place.spec.publish:
+            yield model_artifact(model, place.registry, place.project)
