@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.clients.repository import CONFIG, MANIFEST, ImageManifest, Repository
+from pipeline.clients.repository import CONFIG, MANIFEST, ImageManifest, Repository, held
 from pipeline.core.digest import digest
 
 # ModelPack specification 0.0.7, docs/spec.md
@@ -66,7 +66,7 @@ def image_layer(*members: tuple[str, bytes] | tarfile.TarInfo, compressed: bool 
 def push(repository: Repository, content: bytes) -> dict[str, object]:
     """Store a blob; digest and size of its descriptor."""
     return {
-        "digest": repository.push(digest(content), len(content), lambda: iter([content])),
+        "digest": repository.push(digest(content), len(content), held(content)),
         "size": len(content),
     }
 
