@@ -119,10 +119,10 @@ class Blobs:
                 if not self.holds(entry, trusted):
                     self._drop_bad(entry.sha256)
                     self._fill(entry, supply, file)
-        seen = signature(self.path(entry.sha256))
-        if seen is None:
-            raise Corrupt("cache", f"{self.path(entry.sha256)} vanished while it was used", "run it again")
-        self._verified[entry.sha256] = seen
+        seen = self._verified.get(entry.sha256)
+        if seen is None or seen != signature(self.path(entry.sha256)):
+            message = f"{self.path(entry.sha256)} vanished or changed while it was used"
+            raise Corrupt("cache", message, "run it again")
         supply.reach.to(entry.size_bytes)
         return seen
 
@@ -195,11 +195,9 @@ class Blobs:
                 self._prepared = True
 
     def _is_good(self, sha256: str, seen: Signature, trusted: Signature | None) -> bool:
-        if seen in (trusted, self._verified.get(sha256)):
-            return True
         if seen == self._refuted.get(sha256):
             return False
-        if seen != self._remembered.get(sha256):
+        if seen not in (trusted, self._verified.get(sha256)) and seen != self._remembered.get(sha256):
             with disk(self._root):
                 if sha256_of(self.path(sha256)) != sha256:
                     self._refuted[sha256] = seen
@@ -304,6 +302,7 @@ class Blobs:
         if (seen := signature(blob)) is None or seen[2] != inode:
             Path(blob).unlink(missing_ok=True)
             raise Missing("cache", f"{name} was replaced while it was read", "run it again")
+        self._verified[sha256] = seen
         self._remember(sha256, seen)
 
 

@@ -363,3 +363,29 @@ def test_open_gives_the_blob_and_missing_when_it_is_not_there(cache: Cache) -> N
     cache.add(wanted, Memory(FILES), silent, WHERE)
     with cache.open(wanted.files[0]) as file:
         assert file.read() == b"{}"
+
+
+def test_memory_of_hashes_is_read_only_when_the_entry_does_not_answer(cache: Cache) -> None:
+    wanted = artifact(FILES)
+    cache.add(wanted, Memory(FILES), silent, WHERE)
+    memory = cache.root / "verified"
+    os.utime(memory, ns=(0, memory.stat().st_mtime_ns))  # a read would move the time of access on
+
+    assert refreshed(cache).complete(wanted)
+    refreshed(cache).add(wanted, Memory({}), silent, WHERE)
+
+    assert memory.stat().st_atime_ns == 0
+    (cache.folder(wanted) / ".metadata").unlink()
+    assert refreshed(cache).missing_bytes(wanted) == 0
+    assert memory.stat().st_atime_ns > 0
+
+
+def test_damaged_memory_of_hashes_costs_time_only(cache: Cache) -> None:
+    wanted = artifact(FILES)
+    cache.add(wanted, Memory(FILES), silent, WHERE)
+    (cache.root / "verified").write_bytes(b"\x00garbage\n" * 9)
+    (cache.folder(wanted) / ".metadata").unlink()
+
+    refreshed(cache).add(wanted, Memory({}), silent, WHERE)
+
+    assert refreshed(cache).complete(wanted)
