@@ -34,6 +34,7 @@ bench:
     uv run python -m benchmarks.plan
     uv run python -m benchmarks.apply
     uv run python -m benchmarks.kill
+    uv run python -m benchmarks.pull
 
 # rewrite the expected files of tests/cases, to be reviewed like code
 golden:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -389,3 +389,43 @@ def test_damaged_memory_of_hashes_costs_time_only(cache: Cache) -> None:
     refreshed(cache).add(wanted, Memory({}), silent, WHERE)
 
     assert refreshed(cache).complete(wanted)
+
+
+def test_file_that_another_process_downloads_is_waited_for_and_its_growth_is_shown(tmp_path: Path) -> None:
+    import fcntl
+
+    files = {"model.safetensors": bytes(range(250)) * 20}
+    wanted, source, events = artifact(files), Memory(files), list[Event]()
+    partial = tmp_path / "partial" / wanted.files[0].sha256
+    partial.parent.mkdir()
+    other = partial.open("wb", buffering=0)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    other.write(files["model.safetensors"][:1000])
+    steps: Iterator[Callable[[], object]] = iter(
+        [lambda: other.write(files["model.safetensors"][1000:3000]), other.close]
+    )
+
+    def pause(seconds: float) -> None:
+        next(steps)()
+
+    Cache(tmp_path, pause=pause).add(wanted, source, events.append, WHERE)
+
+    assert source.opened == [("model.safetensors", 3000)]
+    assert [event.done_bytes for event in events if isinstance(event, Progress)] == [1000, 3000, 5000]
+    assert refreshed(Cache(tmp_path)).complete(wanted)
+
+
+def test_interrupt_leaves_what_came_for_the_next_run(cache: Cache) -> None:
+    wanted, files = artifact(FILES), FILES
+
+    def interrupting(event: Event) -> None:
+        if isinstance(event, Progress) and event.done_bytes > 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.add(wanted, Memory(files), interrupting, WHERE)
+
+    assert not refreshed(cache).complete(wanted)
+    refreshed(cache).add(wanted, Memory(files), silent, WHERE)
+    assert refreshed(cache).complete(wanted)
+    assert leftovers(cache) == []
