@@ -93,7 +93,7 @@ def disturb(drivers: dict[str, MemoryDriver], world: dict[str, Any]) -> None:
 def _driver(drivers: dict[str, MemoryDriver], address: str) -> MemoryDriver:
     owner, _, rest = address.partition("/")
     kind = owner.removeprefix("@") if owner.startswith("@") else rest.partition(":")[0]
-    return drivers["image" if kind == "weights" else kind]
+    return drivers["image" if kind in ("weights", "modelpack") else kind]
 
 
 def _change(drivers: dict[str, MemoryDriver], address: str, change: Any) -> None:  # Any: a lambda over Thing

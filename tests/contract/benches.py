@@ -180,6 +180,15 @@ def weights_bench(where: Where, request: pytest.FixtureRequest, folder: Path) ->
 
 
 @contextlib.contextmanager
+def modelpack_bench(where: Where, request: pytest.FixtureRequest, folder: Path) -> Iterator[Bench]:
+    registry, cache = where(request, folder), Cache(folder / "cache")
+    wanted = image.model_artifact(engine.model(folder, cache), registry, OWNER.project)
+    changed = image.model_artifact(engine.model(folder / "other", cache, "grey"), registry, OWNER.project)
+    driver = ImageDriver(cache, {}, Repositories({}), OWNER)
+    yield Bench(driver, wanted, changed, partial(move_tag, wanted), kept=True)
+
+
+@contextlib.contextmanager
 def image_bench(where: Where, request: pytest.FixtureRequest, folder: Path) -> Iterator[Bench]:
     registry, cache, build = where(request, folder), Cache(folder / "cache"), engine.build(folder / "runtime")
     wanted = image.model_image(engine.model(folder, cache), build, registry, OWNER.project)
@@ -278,6 +287,8 @@ BENCHES: Mapping[str, Factory] = {
     "environment": environment_bench,
     "weights image in a layout": partial(weights_bench, layout_place),
     "weights image in a registry": partial(weights_bench, registry_place),
+    "ModelPack in a layout": partial(modelpack_bench, layout_place),
+    "ModelPack in a registry": partial(modelpack_bench, registry_place),
     "model image in a layout": partial(image_bench, layout_place),
     "model image in a registry": partial(image_bench, registry_place),
     "engine image in a layout": partial(engine_bench, layout_place),

@@ -224,6 +224,8 @@ def test_registry_target_publishes_what_is_asked_for() -> None:
     both = [r.address for r in expand("registry")]
     assert both == ["qwen/image:main", "qwen/weights:main"]
     assert [r.address for r in expand("registry", spec={"publish": ["weights"]})] == ["qwen/weights:main"]
+    (packed,) = expand("registry", spec={"publish": ["modelpack"]})
+    assert (packed.address, packed.locator["repository"]) == ("qwen/modelpack:main", "qwen.modelpack")
 
 
 def test_state_of_mounted_weights_is_the_name_of_the_caches_view() -> None:
