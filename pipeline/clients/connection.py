@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _TRIES = 3
+_CONNECT_TIMEOUT_S = 10
+_WRITE_TIMEOUT_S = 300  # a registry hashes and moves a whole layer before it answers the last request
 _REDIRECTS = 5
 _PASSING = (429, 500, 502, 503, 504)  # statuses that another try may not see again
 _HUB_API = "registry-1.docker.io"
@@ -57,8 +59,10 @@ class Connection:
         insecure: bool = False,
         ca: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        stall_timeout_s: float = 60.0,
     ) -> None:
         self.host = host
+        self._stall_timeout_s = stall_timeout_s
         self._sleep = sleep
         scheme = "http" if insecure or is_loopback(host) else "https"
         self._base = f"{scheme}://{_HUB_API if host == 'docker.io' else host}"
@@ -158,6 +162,7 @@ class Connection:
     def _send(
         self, method: str, target: str, headers: Mapping[str, str], body: Body
     ) -> urllib3.BaseHTTPResponse:
+        silent_s = self._stall_timeout_s if method in ("GET", "HEAD") else _WRITE_TIMEOUT_S
         with self._mapped():
             return self._pools.pool(target).request(
                 method,
@@ -166,6 +171,7 @@ class Connection:
                 body=body or None,
                 preload_content=False,
                 redirect=False,
+                timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=silent_s),
             )
 
     @contextlib.contextmanager

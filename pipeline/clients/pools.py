@@ -14,8 +14,6 @@ from pipeline.clients.loopback import is_loopback
 from pipeline.core.errors import BackendError
 
 DOCKER_CERTIFICATES = Path("/etc/docker/certs.d")  # the Docker engine's: HOST[:PORT]/ca.crt
-_CONNECT_TIMEOUT_S = 10
-_READ_TIMEOUT_S = 300  # a registry hashes and moves a whole layer before it answers the last request
 
 
 class Pools:
@@ -45,7 +43,6 @@ class Pools:
             "maxsize": 32,
             "blocksize": 2**20,  # the default sends at half the speed
             "retries": False,
-            "timeout": urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=_READ_TIMEOUT_S),
             "headers": {"User-Agent": "mp"},
             "ssl_context": self._trust() if self._is_special() else None,
         }

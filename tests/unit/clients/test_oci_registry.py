@@ -19,6 +19,8 @@ from pipeline.clients.registry import RegistryRepository
 from pipeline.clients.repository import held
 from pipeline.core.digest import digest
 from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Unreachable
+from tests.fakes.hub import Fault
+from tests.parts.faulty import Answer, faulty
 
 BLOB = b"weights"
 TOKEN = "t0ken"
@@ -370,3 +372,16 @@ def test_a_registry_without_ranges_is_read_past_the_start(server: Server) -> Non
         assert stream.read() == BLOB[3:]
     with pytest.raises(Corrupt, match="shorter than"), repository(server).open_blob(digest(BLOB), 99):
         pass
+
+
+def test_a_registry_that_falls_silent_is_left_in_time() -> None:
+    with faulty(lambda request, body: Answer(200, {}, BLOB)) as silent:
+        silent.faults.append(Fault("GET", stall_s=30))
+        connection = Connection(f"127.0.0.1:{silent.port}", {}, stall_timeout_s=0.05)
+        opened = RegistryRepository(connection, "acme/", "qwen3")
+
+        with pytest.raises(Unreachable, match="no answer in time"), opened.open_blob(digest(BLOB)):
+            pass
+
+        with opened.open_blob(digest(BLOB)) as stream:
+            assert stream.read() == BLOB
