@@ -33,6 +33,7 @@ from pipeline.engine.resolve import (
     pin_engines,
 )
 from pipeline.engine.step import Crew
+from pipeline.engine.trusted import unsignable, untrusted
 from pipeline.engine.world import World
 from pipeline.manifest.lock import Lock, engine_key, write_lock
 from pipeline.store.inventory import Inventory
@@ -87,8 +88,16 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     if not selection.destroy:
         diagnostics += open_bases(pins, _built(composition))
         diagnostics += unfetchable(compared.changes) if world.settings.offline else ()
+        refused, unclear = untrusted(world, pins.models)
+        diagnostics += (*unclear, *unsignable(world, made.active))
         made = replace(
-            made, refusals=(*made.refusals, *breaches(world.manifest.policy, pins.models, world.document))
+            made,
+            refusals=(
+                *made.refusals,
+                *pins.refusals,
+                *breaches(world.manifest.policy, pins.models, world.document),
+                *refused,
+            ),
         )
     made = replace(
         made,
@@ -122,6 +131,7 @@ class Locked:
     lock: Lock
     changed: tuple[str, ...]
     diagnostics: tuple[Diagnostic, ...]
+    refusals: tuple[Diagnostic, ...]  # sources that may not be used: nothing is written
 
 
 def lock(world: World, names: Sequence[str] = (), upgrade: frozenset[str] = frozenset()) -> Locked:
@@ -133,7 +143,7 @@ def lock(world: World, names: Sequence[str] = (), upgrade: frozenset[str] = froz
     changed = pins.stale
     if not changed and made != world.lock:
         changed = ("entries that nothing wants are dropped",)
-    return Locked(made, changed, diagnostics)
+    return Locked(made, changed, diagnostics, pins.refusals)
 
 
 def forget(world: World, wanted: Sequence[str]) -> tuple[Address, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pipeline.core.diagnostic import Diagnostic, Where, error, warning
-from pipeline.core.errors import Missing, MpError
+from pipeline.core.errors import Missing, MpError, Refused
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import WEIGHTS, Artifact, Hardware
 from pipeline.core.protocols import SourceSpec
@@ -33,6 +33,7 @@ class Pins:
     engines: Mapping[str, Engine]  # by manifest.lock.engine_key
     stale: tuple[str, ...]  # 'tiny: version "main" → "v2"', empty when the lock is fresh
     diagnostics: tuple[Diagnostic, ...]
+    refusals: tuple[Diagnostic, ...] = ()  # sources that may not be used: code, pickles, wrong signatures
 
 
 def pin_artifacts(world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset()) -> Pins:
@@ -46,7 +47,7 @@ def pin_artifacts(world: World, names: Iterable[str], upgrade: frozenset[str] = 
         source = world.sources[scheme_of(specs[key].reference)]
         return source.resolve(specs[key], world.lock.artifact(*key))
 
-    found, problems = _gather(stale, resolve, lambda key: _where_source(world, key), label)
+    found, problems, refused = _gather(stale, resolve, lambda key: _where_source(world, key), label)
     changed = tuple(
         f"{label(key)}: {why}"
         for key, why in stale.items()
@@ -61,7 +62,7 @@ def pin_artifacts(world: World, names: Iterable[str], upgrade: frozenset[str] = 
     remarks = tuple(
         _trusted(world, key, artifact) for key, artifact in found.items() if trusted_at_first(artifact)
     )
-    return Pins(_by_model(specs, {**fresh, **found}), {}, (*changed, *gone), (*problems, *remarks))
+    return Pins(_by_model(specs, {**fresh, **found}), {}, (*changed, *gone), (*problems, *remarks), refused)
 
 
 def choose_variants(
@@ -98,8 +99,8 @@ def pin_engines(world: World, wanted: Mapping[str, Variant], *, anew: bool = Fal
     def pin(key: str) -> Engine:
         return world.pin_engine(wanted[key], world.platform, base_of(world, wanted[key]))
 
-    found, problems = _gather(stale, pin, lambda key: _where_engine(world, wanted[key]), str)
-    return Pins({}, {**fresh, **found}, changed, problems)
+    found, problems, refused = _gather(stale, pin, lambda key: _where_engine(world, wanted[key]), str)
+    return Pins({}, {**fresh, **found}, changed, problems, refused)
 
 
 def source_specs(world: World, name: str) -> dict[str, SourceSpec]:
@@ -146,6 +147,7 @@ def merge(one: Pins, other: Pins) -> Pins:
         engines={**one.engines, **other.engines},
         stale=(*one.stale, *other.stale),
         diagnostics=(*one.diagnostics, *other.diagnostics),
+        refusals=(*one.refusals, *other.refusals),
     )
 
 
@@ -254,10 +256,11 @@ def _gather(
     read: Callable[[K], Value],
     where: Callable[[K], Where | None],
     label: Callable[[K], str],
-) -> tuple[dict[K, Value], tuple[Diagnostic, ...]]:
-    """Read every key side by side; what fails is a diagnostic, the others go on."""
+) -> tuple[dict[K, Value], tuple[Diagnostic, ...], tuple[Diagnostic, ...]]:
+    """Read every key side by side; what fails is a diagnostic, and what is refused another, the others go on."""
     found: dict[K, Value] = {}
     problems: list[Diagnostic] = []
+    refused: list[Diagnostic] = []
 
     def attempt(key: K) -> Value | MpError:
         try:
@@ -266,14 +269,13 @@ def _gather(
             return problem
 
     if not keys:
-        return found, ()
+        return found, (), ()
     with ThreadPoolExecutor(max_workers=min(READERS, len(keys)), thread_name_prefix="resolve") as pool:
         for key, result in zip(keys, pool.map(attempt, keys), strict=True):
             if isinstance(result, MpError):
                 owner = label(key)
-                problems.append(
-                    error(f"{owner}: {result.message}", where(key), result.hint, owner.split()[0])
-                )
+                told = error(f"{owner}: {result.message}", where(key), result.hint, owner.split()[0])
+                (refused if isinstance(result, Refused) else problems).append(told)
             else:
                 found[key] = result
-    return found, tuple(problems)
+    return found, tuple(problems), tuple(refused)

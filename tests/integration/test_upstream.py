@@ -143,6 +143,16 @@ def test_what_moved_upstream_is_no_drift_and_changes_no_plan(project: Project, h
     assert project.mp("plan", "--detailed-exitcode").code == 2
 
 
+def test_code_in_a_source_refuses_plan_and_lock_with_exit_4(project: Project, hub: FakeHub) -> None:
+    hub.commit("acme/tiny", FILES | {"modeling_tiny.py": b"import os"})
+    for command in ("plan", "lock"):
+        result = project.mp(command)
+        assert result.code == REFUSED, result.text
+        assert '"modeling_tiny.py" is code' in words(result)
+        assert "models.yaml:" in words(result)
+    assert not (project.folder / "models.lock").exists()
+
+
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
@@ -177,7 +187,7 @@ def test_offline_works_from_lock_and_cache_and_asks_nobody(project: Project, hub
     hub.log.clear()
     planned = project.mp("plan", environ={"HF_HUB_OFFLINE": "1"})
     assert planned.code == 0
-    assert "tiny: offline, and" in words(planned)
+    assert "offline, and" in words(planned)
     failed = project.mp("apply", "--yes", "--offline")
     assert failed.code == 1
     assert "is not in the cache" in words(failed)

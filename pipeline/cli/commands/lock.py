@@ -36,25 +36,29 @@ def run(
     with session.waiting.word("Resolving"):
         locked = engine.lock(session.world, names, anew)
     broken = any(item.severity is Severity.ERROR for item in locked.diagnostics)
-    write = bool(locked.changed) and not check and not broken
+    write = bool(locked.changed) and not check and not broken and not locked.refusals
     if write:
         write_lock(session.project.settings.root / FILE, locked.lock)
     if as_json:
-        output.result(json.text(json.locked(locked.changed, locked.diagnostics, written=write)))
+        output.result(
+            json.text(json.locked(locked.changed, (*locked.diagnostics, *locked.refusals), written=write))
+        )
     else:
         _tell(session, locked, check=check)
-    if broken:
-        return ExitCode.ERROR
+    if broken or locked.refusals:
+        return ExitCode.ERROR if broken else ExitCode.REFUSED
     return ExitCode.STALE if check and locked.changed else ExitCode.OK
 
 
 def _tell(session: Session, locked: engine.Locked, *, check: bool) -> None:
     """In words: remarks, then what changed. Raises UserError when there are errors, Stale for `check`."""
     if any(item.severity is Severity.ERROR for item in locked.diagnostics):
-        raise UserError(locked.diagnostics)
-    if locked.diagnostics:
+        raise UserError((*locked.diagnostics, *locked.refusals))
+    if remarks := (*locked.diagnostics, *locked.refusals):
         project = session.project
-        output.message(diagnostics(locked.diagnostics, project.texts, project.options.message_ink))
+        output.message(diagnostics(remarks, project.texts, project.options.message_ink))
+    if locked.refusals:
+        return
     if check and locked.changed:
         raise Stale(f"{FILE} is stale: {'; '.join(locked.changed)}", f"run mp lock and commit {FILE}")
     if locked.changed:
