@@ -30,6 +30,7 @@ from pipeline.resources.entries import (
     place_of,
     records_of,
     require_inside,
+    since,
 )
 from pipeline.resources.memory import Memory
 from pipeline.resources.reading import Opening, hashed
@@ -249,7 +250,7 @@ class Cache:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self._replace(
                 f"{folder}/{METADATA}",
-                metadata(artifact, records, choices_of(folder), self._now()),
+                metadata(artifact, records, choices_of(folder), since(folder, artifact, self._now())),
                 durable=True,
             )
             if 0 < len(artifact.version) < 200 and artifact.version not in (artifact.pin, ".", ".."):

@@ -1,5 +1,6 @@
 """Entries of the cache: where an artifact's folder is, which names may be in it, and what `.metadata` says. Used by cache."""
 
+import contextlib
 import json
 import re
 import time
@@ -97,8 +98,22 @@ def choices_of(folder: str) -> dict[str, list[str]]:
         return {}
 
 
+def since(folder: str, artifact: Artifact, now: float) -> str:
+    """When these files came: another name for what is here already is no arrival."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        with open(f"{folder}/{METADATA}", "rb") as file:  # noqa: PTH123
+            document = json.loads(file.read())
+        held = {entry["path"]: entry["sha256"] for entry in document["files"]}
+        if all(held.get(entry.path) == entry.sha256 for entry in artifact.files):
+            return str(document["downloaded_at"])
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+
+
 def metadata(
-    artifact: Artifact, records: Mapping[str, Record], choices: Mapping[str, Sequence[str]], now: float
+    artifact: Artifact,
+    records: Mapping[str, Record],
+    choices: Mapping[str, Sequence[str]],
+    downloaded_at: str,
 ) -> bytes:
     """`version`, `SHA` and `size` keep the names of InstructLab's file."""
     files: list[Json] = [
@@ -114,7 +129,7 @@ def metadata(
             "size": sum(seen[0] for _, seen in records.values()),
             "files": files,
             "choices": {**choices, choice_of(artifact.filter): [entry.path for entry in artifact.files]},
-            "downloaded_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+            "downloaded_at": downloaded_at,
             "tool": "mp",
         }
     )

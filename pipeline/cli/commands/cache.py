@@ -114,10 +114,10 @@ def prune(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> ExitCode:
-    """Free the space of what nobody needs. What models.lock and the inventory of this folder's project name always stays; what other
-    projects fetched goes when it was not used for long. Shows each with its rule, and asks first.
+    """Free the space of what nobody needs. What models.lock and the inventories of this folder's project name always stays; what
+    others fetched goes when it was not used for long. Shows each with its rule, and asks first.
 
-    What may be in use stays: entries of the last hour, downloads under way, folders that a server reads; --all spares only the last.
+    Entries of the last hour and downloads under way stay too, unless --all; so does always what a running server reads.
     """
     if everything and older_than is not None:
         raise MpError("--all and --older-than exclude one another", "--all asks for no age")

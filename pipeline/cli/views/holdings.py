@@ -131,7 +131,7 @@ def pulled() -> dict[str, Json]:
 def cached() -> dict[str, Json]:
     return document(
         "mp cache list",
-        "Output of `mp cache list --json` and `mp cache path --json`: what is in the cache.",
+        "Output of `mp cache list --json`: what is in the cache.",
         record(format_version=FORMAT, disk_bytes=COUNT, entries=list_of(record(**_ENTRY))),
     )
 

@@ -136,7 +136,10 @@ def models(rows: Sequence[Row], ink: Ink = plain) -> str:
         (r.model, r.target, r.state, *_pinned(r.version, r.pin, r.size_bytes, r.source), _place(r))
         for r in rows
     ]
-    return "\n".join(fitted(_MODELS, cells, ink, state=2))
+    wide = (
+        len(_MODELS) if any(row[-1] for row in cells) else len(_MODELS) - 1
+    )  # nothing answers or is published
+    return "\n".join(fitted(_MODELS[:wide], [row[:wide] for row in cells], ink, state=2))
 
 
 def adapters(rows: Sequence[AdapterRow], ink: Ink = plain) -> str:
