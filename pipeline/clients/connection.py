@@ -167,7 +167,7 @@ class Connection:
             return self._pools.pool(target).request(
                 method,
                 target,
-                headers=dict(headers),
+                headers={"User-Agent": "mp", **headers},
                 body=body or None,
                 preload_content=False,
                 redirect=False,

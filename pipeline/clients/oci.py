@@ -1,10 +1,11 @@
 """The door to image repositories: OCI registries and folders of OCI layouts behind one protocol. Used by images and engines."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pipeline.clients.limits import limits_of
 from pipeline.clients.repository import Repository
 from pipeline.core.digest import Digest
 from pipeline.core.image import Registry
@@ -16,10 +17,15 @@ DOCKER_HUB = "docker.io"
 
 
 class Repositories:
-    """Opens repositories; connections and tokens of one registry are shared."""
+    """Opens repositories; connections and tokens of one registry are shared. `declared`: what the manifest says of some."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], declared: Iterable[Registry] = ()) -> None:
         self._environ = environ
+        known = tuple(declared)
+        self._declared = {one.location: one for one in known}
+        self._hosts = {
+            one.url.partition("/")[0]: one for one in reversed(known) if one.url
+        }  # the first counts
         self._connections: dict[tuple[str, bool], Connection] = {}
 
     def __call__(self, registry: Registry, name: str) -> Repository:
@@ -30,17 +36,31 @@ class Repositories:
             return LayoutRepository(registry.layout, name)
         from pipeline.clients.registry import RegistryRepository
 
-        host, path = _split_url(registry.url or "")
-        connection = self._connection(host, insecure=registry.insecure)
-        return RegistryRepository(connection, f"{path}/" if path else "", name)
+        known = self._declared.get(registry.location, registry)  # an inventory knows but the address
+        host, path = split_url(registry.url or "")
+        connection = self._connection(host, registry)
+        return RegistryRepository(connection, f"{path}/" if path else "", name, limits_of(known))
 
-    def _connection(self, host: str, *, insecure: bool) -> "Connection":
+    def places(self, reference: "Reference") -> "tuple[Reference, ...]":
+        """Where an image may be read, in order: the mirrors of its host, then itself."""
+        declared = self._hosts.get(reference.host)
+        mirrors = (split_url(one) for one in declared.mirrors) if declared else ()
+        found = (
+            replace(reference, host=host, path=f"{prefix}/{reference.path}" if prefix else reference.path)
+            for host, prefix in mirrors
+        )
+        return (*found, reference)
+
+    def _connection(self, host: str, registry: Registry) -> "Connection":
         from pipeline.clients.connection import Connection
 
+        declared = self._hosts.get(host)
+        insecure = registry.insecure or bool(declared and declared.insecure)
         key = (host, insecure)
         if key not in self._connections:
+            ca = registry.ca or (declared.ca if declared else None)
             # setdefault: two threads that ask at once get one connection
-            self._connections.setdefault(key, Connection(host, self._environ, insecure=insecure))
+            self._connections.setdefault(key, Connection(host, self._environ, insecure=insecure, ca=ca))
         return self._connections[key]
 
 
@@ -84,7 +104,7 @@ def _split_host(text: str) -> tuple[str, str]:
     return DOCKER_HUB, text if slash else f"library/{text}"
 
 
-def _split_url(url: str) -> tuple[str, str]:
+def split_url(url: str) -> tuple[str, str]:
     """Host and prefix of a registry as `registries:` names it: always with its host."""
     host, _, prefix = url.partition("/")
     return host, prefix.rstrip("/")

@@ -43,7 +43,6 @@ class Pools:
             "maxsize": 32,
             "blocksize": 2**20,  # the default sends at half the speed
             "retries": False,
-            "headers": {"User-Agent": "mp"},
             "ssl_context": self._trust() if self._is_special() else None,
         }
         if proxy is None:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from urllib.parse import urlencode, urljoin
 
 from pipeline.clients.connection import Answer, Connection, refusal
+from pipeline.clients.limits import Limits
 from pipeline.clients.referrers import described, enlist, is_list_tag, list_tag, listed, of_type, subject_of
 from pipeline.clients.repository import (
     BLOCK_BYTES,
@@ -32,8 +33,9 @@ _EMPTY = {"Content-Length": "0"}
 class RegistryRepository:
     """One repository; all those of a registry have the same prefix: "acme/models/", or nothing."""
 
-    def __init__(self, connection: Connection, prefix: str, name: str) -> None:
+    def __init__(self, connection: Connection, prefix: str, name: str, limits: Limits | None = None) -> None:
         self._connection = connection
+        self._limits = limits or Limits()
         self._prefix = prefix
         self._path = f"{prefix}{name}"
         self._url = f"/v2/{self._path}"
@@ -118,6 +120,8 @@ class RegistryRepository:
             count -= len(block)
 
     def mount(self, digest: Digest, from_repository: str, size_bytes: int | None = None) -> bool:
+        if not self._limits.mounts:
+            return False
         source = f"{self._prefix}{from_repository}"
         url = f"{self._url}/blobs/uploads/?mount={digest}&from={source}"
         scope = f"{self._scope('pull,push')} repository:{source}:pull"
@@ -133,7 +137,7 @@ class RegistryRepository:
         return answer.status == 201
 
     def push(self, digest: Digest | None, size_bytes: int, chunks: Chunks) -> Digest:
-        repo = Repo(self._connection, self._url, self._scope("pull,push"), self.location)
+        repo = Repo(self._connection, self._url, self._scope("pull,push"), self.location, self._limits)
         return Upload(repo, digest, size_bytes, chunks).run()
 
     def put_manifest(self, reference: str, manifest: ImageManifest) -> Digest:
@@ -142,7 +146,7 @@ class RegistryRepository:
         return manifest.digest
 
     def referrers(self, digest: Digest, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
-        found = self._referrers(digest, artifact_type)
+        found = None if self._limits.referrers is False else self._referrers(digest, artifact_type)
         if found is None:
             tagged = self.manifest(list_tag(digest))
             found = listed(tagged.body, self.location) if tagged else ()
@@ -153,7 +157,9 @@ class RegistryRepository:
         headers = {"Content-Type": manifest.media_type}
         url = f"{self._url}/manifests/{manifest.digest}"
         answer = self._write("PUT", url, headers, manifest.body, 201)
-        if "oci-subject" not in answer.headers:  # OCI distribution 1.1.0: then the client keeps the list
+        if (
+            self._limits.referrers is False or "oci-subject" not in answer.headers
+        ):  # OCI distribution 1.1.0: then the client keeps the list
             tag = list_tag(subject)
             with self._connection.lists:
                 enlist(

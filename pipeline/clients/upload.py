@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pipeline.clients.connection import Answer, Body, Connection, refusal
 from pipeline.clients.http import Busy
+from pipeline.clients.limits import Limits
 from pipeline.clients.repository import Chunks
 from pipeline.core.digest import Digest
 from pipeline.core.errors import BackendError, Corrupt, Denied, Unreachable
@@ -44,17 +45,16 @@ class Repo:
     url: str  # "/v2/acme/qwen3"
     scope: str
     location: str  # for messages
+    limits: Limits = Limits()
 
 
 class Upload:
-    """Sends one blob. `part_bytes`: the most bytes in one request, 0 for all of them."""
+    """Sends one blob: in one request, or in parts where the registry's limits or a lost session ask for them."""
 
-    def __init__(
-        self, repo: Repo, digest: Digest | None, size_bytes: int, chunks: Chunks, part_bytes: int = 0
-    ) -> None:
+    def __init__(self, repo: Repo, digest: Digest | None, size_bytes: int, chunks: Chunks) -> None:
         self._repo = repo
         self._size_bytes = size_bytes
-        self._part_bytes = part_bytes
+        self._part_bytes = repo.limits.max_request_bytes or 0  # 0: all that are left
         self._content = _Content(chunks, digest, size_bytes, repo.location)
         self._session: _Session | None = None
         self._broken = False  # nobody knows what the session has
@@ -91,7 +91,7 @@ class Upload:
         found = self._session
         if found and self._broken:
             found = self._asked(found)
-            if found is None or not found.has_bytes:  # smaller requests: this one was too long for the way
+            if found is None or not found.has_bytes:  # parts: the whole was too long for the way
                 self._part_bytes = self._part_bytes or max(LEAST_PART_BYTES, self._size_bytes // PARTS)
             self._resumed = self._resumed or (found is not None and found.has_bytes > 0)
         self._session, self._broken = found, False
@@ -120,24 +120,38 @@ class Upload:
         return replace(session, url=answer.headers.get("location", session.url), has_bytes=has_bytes)
 
     def _send(self, session: _Session) -> Digest:
-        if not self._repo.connection.patches:
+        if not self._patches:
             self._content.hash_all()
-        while not self._content.is_hashed or self._must_split(session):
+        while not self._content.is_hashed or self._end(session) < self._size_bytes:
             session = self._patch(session)
             if session.has_bytes == 0:  # no PATCH here
                 return self._send(session)
         return self._put(session)
 
-    def _must_split(self, session: _Session) -> bool:
-        left_bytes = self._size_bytes - session.has_bytes
-        return self._repo.connection.patches and 0 < self._part_bytes < left_bytes
+    @property
+    def _patches(self) -> bool:
+        return self._repo.limits.patch and self._repo.connection.patches
+
+    def _end(self, session: _Session) -> int:
+        """Where the next request ends: one that names a range may be limited, one that has all bytes is not."""
+        if not self._patches:
+            return self._size_bytes
+        part_bytes = self._part_bytes
+        if session.has_bytes or part_bytes:
+            part_bytes = min(
+                part_bytes or self._size_bytes, self._repo.limits.max_part_bytes or self._size_bytes
+            )
+            part_bytes = max(part_bytes, session.least_part_bytes)
+        return min(session.has_bytes + (part_bytes or self._size_bytes), self._size_bytes)
 
     def _patch(self, session: _Session) -> _Session:
         """Add bytes to the session: all that are left, or a part."""
-        start = session.has_bytes
-        part_bytes = max(self._part_bytes, session.least_part_bytes) if self._part_bytes else self._size_bytes
-        end = min(start + part_bytes, self._size_bytes)
+        start, end = session.has_bytes, self._end(session)
         headers = self._headers(start, end)
+        if (start, end) == (0, self._size_bytes):
+            del headers[
+                "Content-Length"
+            ]  # streamed as docker push does: some registries limit what has a length
         answer = self._ask("PATCH", session.url, headers, self._content.take(start, end))
         if answer.status in (405, 501) or (
             answer.status == 404 and start == 0 and not _LOST.search(answer.body)
@@ -197,7 +211,13 @@ class Upload:
         has_bytes = self._session.has_bytes if self._session else 0
         why = problem.message.removeprefix(f"{problem.system}: ")
         message = f"{why}: {has_bytes:,} of {self._size_bytes:,} bytes of a layer arrived, {TRIES} tries brought no more"
-        return Unreachable(self._repo.location, message, problem.hint)
+        return Unreachable(self._repo.location, message, self._hint() or problem.hint)
+
+    def _hint(self) -> str | None:
+        window_s = self._repo.limits.window_s
+        if window_s is None:
+            return None
+        return f"an upload may take {window_s} s there: if this line is slower, name max_request under registries:"
 
 
 class _Content:

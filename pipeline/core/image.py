@@ -14,6 +14,10 @@ class Registry:
     url: str | None = None  # "ghcr.io/acme/models", host and prefix
     layout: str | None = None  # absolute path of the folder; one layout a repository inside
     insecure: bool = False  # plain HTTP, only when asked for (loopback addresses are always plain)
+    ca: str | None = None  # absolute path of PEM certificates to trust besides the system's
+    mirrors: tuple[str, ...] = ()  # "mirror.local/hub": where base images of this host are read first
+    max_layer_bytes: int | None = None  # of one layer; None: what is known of the host
+    max_request_bytes: int | None = None  # of one upload request; None: any
 
     @property
     def location(self) -> str:

@@ -75,6 +75,45 @@ class CountingProxy:
             self._released.wait()
 
 
+class TunnelProxy(CountingProxy):
+    """What HTTPS_PROXY names: CONNECT to any name leads to one server. `tunnels`: what was asked for, with its login."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host)
+        self.tunnels: list[tuple[str, str | None]] = []
+
+    def serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.recv(1)
+            first, *rest = head.decode().splitlines()
+            login = next(
+                (line.partition(": ")[2] for line in rest if line.lower().startswith("proxy-auth")), None
+            )
+            self.tunnels.append((first.split()[1], login))
+            server = socket.create_connection(self._target)
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(
+                    target=self._pump, args=(source, sink, source is client), daemon=True
+                ).start()
+
+
+@contextlib.contextmanager
+def tunnelling(host: str) -> Iterator[TunnelProxy]:
+    proxy = TunnelProxy(host)
+    threading.Thread(target=proxy.serve, daemon=True).start()
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
 @contextlib.contextmanager
 def counting(host: str) -> Iterator[CountingProxy]:
     proxy = CountingProxy(host)

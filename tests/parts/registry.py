@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.parts.certificates import Certificate
 from tests.parts.ports import free_port
 from tests.parts.processes import stop, wait_for
 
@@ -29,6 +30,8 @@ class RealRegistry:
 
     folder: Path
     password: bool = False
+    certificate: Certificate | None = None  # for TLS
+    auth: str = ""  # the value of `auth` in its configuration, where it is not a password
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -55,6 +58,11 @@ class RealRegistry:
         if self.password:
             (self.folder / "htpasswd").write_text(HTPASSWD)
             config += f"auth: {{htpasswd: {{realm: mp, path: {self.folder / 'htpasswd'}}}}}\n"
+        if self.auth:
+            config += f"auth: {self.auth}\n"
+        if self.certificate:
+            tls = f"{{certificate: {self.certificate.file}, key: {self.certificate.key}}}"
+            config = config.replace(f'addr: "{self.host}"', f'addr: "{self.host}", tls: {tls}')
         (self.folder / "config.yml").write_text(config)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
@@ -73,8 +81,10 @@ class RealRegistry:
 
 
 @contextlib.contextmanager
-def running_registry(folder: Path, *, password: bool = False) -> Iterator[RealRegistry]:
-    registry = RealRegistry(folder, password)
+def running_registry(
+    folder: Path, *, password: bool = False, certificate: Certificate | None = None, auth: str = ""
+) -> Iterator[RealRegistry]:
+    registry = RealRegistry(folder, password, certificate, auth)
     registry.start()
     try:
         yield registry
