@@ -77,7 +77,13 @@ def details(plan: Plan, name: str, sources: tuple[Provenance, ...], where: str |
     """Everything the plan's reading knows of one model, resource by resource."""
     mine = [c for c in plan.changes if owner_of(c.address) == name and c.kind != "artifact"]
     unread = [
-        Live(each, each.split("/", 1)[-1].partition(":")[0], "not read", (why.reason,))
+        Live(
+            each,
+            each.split("/", 1)[-1].partition(":")[0],
+            "not read",
+            reason=why.reason,
+            remarks=(why.reason,),
+        )
         for each, why in plan.unreadable.items()
         if owner_of(each) == name
     ]
@@ -194,12 +200,15 @@ def _live(change: Change[Any]) -> Live:
         change.address,
         change.kind,
         state(change, unread=False),
+        str(change.action),
+        change.reason,
+        change.transfer,
         tuple(changes.parts(change)),
-        change.drift,
-        changes.drift(change) if change.drift and not change.missing else "",
-        seen.endpoint if seen else None,
-        seen.remote_id if seen else None,
-        seen.digest if seen else None,
-        change.entry.commit if change.entry else None,
-        fields_of(held) if held else {},
+        drift=change.drift,
+        drifted=changes.drift(change) if change.drift and not change.missing else "",
+        url=seen.endpoint if seen else None,
+        remote_id=seen.remote_id if seen else None,
+        digest=seen.digest if seen else None,
+        commit=change.entry.commit if change.entry else None,
+        fields=fields_of(held) if held else {},
     )

@@ -9,6 +9,7 @@ from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, pa
 from pipeline.core.change import FieldDiff
 from pipeline.core.digest import Json
 from pipeline.core.model import WEIGHTS, Facts, FileEntry, Filter
+from pipeline.core.resource import Transfer
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class Live:
     address: str
     kind: str
     state: str  # "running", "drifted", "not applied", "not read"
-    remarks: tuple[str, ...] = ()  # what a plan says of it
+    action: str | None = None  # what a plan would do: "create"; None: it could not be read
+    reason: str = ""  # why; of what could not be read, why not
+    transfer: Transfer = Transfer()  # what that would move
+    remarks: tuple[str, ...] = ()  # the same in words
     drift: tuple[FieldDiff, ...] = ()
     drifted: str = ""  # the same in words
     url: str | None = None

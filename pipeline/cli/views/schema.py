@@ -10,6 +10,7 @@ from pipeline.cli.views.shape import (
     SECONDS,
     TEXT,
     TEXT_OR_NULL,
+    TRANSFER,
     WHETHER,
     document,
     list_of,
@@ -25,7 +26,6 @@ def _one_of(values: type[Action] | type[Severity] | type[Status]) -> Json:
     return {"enum": [str(value) for value in values]}
 
 
-_TRANSFER = record(download_bytes=COUNT, push_bytes=COUNT, reused_bytes=COUNT, exact=WHETHER)
 _UNREADABLE = list_of(record(address=TEXT, reason=TEXT, hint=TEXT_OR_NULL, optional=WHETHER))
 _DIAGNOSTICS = list_of(
     record(
@@ -48,7 +48,7 @@ def plan() -> dict[str, Json]:
         missing=WHETHER,
         diffs=DIFFS,
         drift=DIFFS,
-        transfer=_TRANSFER,
+        transfer=TRANSFER,
         where=TEXT_OR_NULL,
     )
     return document(
@@ -62,7 +62,7 @@ def plan() -> dict[str, Json]:
             digest=TEXT,
             lock=TEXT,
             summary=record(**{str(action): COUNT for action in Action}),
-            transfer=_TRANSFER,
+            transfer=TRANSFER,
             changes=list_of(change),
             unreadable=_UNREADABLE,
             diagnostics=_DIAGNOSTICS,

@@ -29,6 +29,7 @@ def or_null(of: Json) -> Json:
     return {"anyOf": [of, {"type": "null"}]}
 
 
+TRANSFER = record(download_bytes=COUNT, push_bytes=COUNT, reused_bytes=COUNT, exact=WHETHER)
 DIFFS = list_of(record(path=TEXT, before={}, after={}))
 
 

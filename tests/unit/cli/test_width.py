@@ -113,7 +113,7 @@ def test_reports_and_tables_fit(name: str, status: Status, text: str, other: str
     assert_fits(adapters([AdapterRow(name, other, text, other, text, other, 10**12)], ansi))
     files = (FileEntry(name, 10**12, text), FileEntry(other, 1, other))
     source = Provenance(other, text, (other, text), name, files, facts=Facts(license=other))
-    live = Live(name, name, text, (other,), url=other, fields={name: [other, text]})
+    live = Live(name, name, text, remarks=(other,), url=other, fields={name: [other, text]})
     for kept in (None, Kept(text, True, other, text), Kept(text, False, None, None)):
         one = replace(source, kept=kept)
         assert_fits(details(Details(name, other, (one, replace(one, role="weights")), (live,)), text, ansi))
