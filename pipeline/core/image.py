@@ -19,6 +19,8 @@ class Registry:
     max_layer_bytes: int | None = None  # of one layer; None: what is known of the host
     max_request_bytes: int | None = None  # of one upload request; None: any
 
+    compression: str = ""  # of the layers that mp makes: "" or "gzip"
+
     @property
     def location(self) -> str:
         return self.url if self.url is not None else f"layout:{self.layout}"
@@ -29,7 +31,7 @@ class ImageName:
     """A desired image, known before it exists. Repositories of mp's own have a dot: no model's name can hold one."""
 
     registry: Registry
-    repository: str  # "qwen3-8b", "qwen3-8b.weights", "vllm.engine"
+    repository: str  # "qwen3-8b", "qwen3-8b.weights", "qwen3-8b.modelpack", "vllm.engine"
     tag: str  # "mp-<12 hex>"
 
     def __str__(self) -> str:

@@ -9,11 +9,12 @@ from pipeline.clients.repository import CONFIG, FILES, LAYER, MANIFEST, ImageMan
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.digest import digest as digest_of
 from pipeline.core.errors import Corrupt
-from pipeline.resources.layers import Layer, layer_key
+from pipeline.resources.layers import Held, Layer, layer_key
 
 FINGERPRINT = "dev.mp.fingerprint"
 PROJECT = "dev.mp.project"
 ADDRESS = "dev.mp.address"
+DIFF_ID = "dev.mp.diff-id"  # annotation of a compressed layer: the digest of its tar
 ENVIRONMENT = "COPY app /opt/app"  # the step of a Dockerfile whose layers mp makes itself
 _OF_THE_BUILD = (
     "container",
@@ -28,7 +29,7 @@ class Placed:
     """A layer of weights that is in the repository."""
 
     layer: Layer
-    digest: Digest  # of the uncompressed tar: its diff id too
+    held: Held
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ def assemble(
     config = canonical(_config(placed, engine, platform, annotations))
     own: list[Json] = [
         {
-            "mediaType": LAYER,
-            "digest": one.digest,
-            "size": one.layer.size_bytes,
-            "annotations": {FILES: one.layer.listing},
+            "mediaType": _suffixed(one.layer.compression),
+            "digest": one.held.digest,
+            "size": one.held.size_bytes,
+            "annotations": _annotations(one),
         }
         for one in placed
     ]
@@ -122,8 +123,8 @@ def held_layers(manifest: ImageManifest) -> tuple[tuple[Digest, int], ...]:
     return tuple((Digest(str(layer["digest"])), int(str(layer["size"]))) for layer in layers)
 
 
-def known_layers(manifest: ImageManifest) -> Iterator[tuple[str, Digest, int]]:
-    """Key, digest and size of every layer of ours: what the annotations tell a machine that never pushed."""
+def known_layers(manifest: ImageManifest) -> Iterator[tuple[str, Held]]:
+    """Every layer of ours by its key: what the annotations tell a machine that never pushed."""
     found = manifest.document().get("layers")
     for layer in found if isinstance(found, list) else ():
         annotations = layer.get("annotations") if isinstance(layer, dict) else None
@@ -134,9 +135,11 @@ def known_layers(manifest: ImageManifest) -> Iterator[tuple[str, Digest, int]]:
             pairs = json.loads(listing).items()
         except (ValueError, AttributeError):  # somebody else's annotation
             continue
-        assert isinstance(layer, dict), "it has annotations"
-        key = layer_key([(path, str(sha256)) for path, sha256 in pairs])
-        yield key, Digest(str(layer["digest"])), int(str(layer["size"]))
+        assert isinstance(layer, dict) and isinstance(annotations, dict), "it has annotations"
+        _, _, compression = str(layer["mediaType"]).partition("+")
+        key = layer_key([(path, str(sha256)) for path, sha256 in pairs], compression)
+        name = Digest(str(layer["digest"]))
+        yield key, Held(name, int(str(layer["size"])), Digest(str(annotations.get(DIFF_ID) or name)))
 
 
 def labels(config: bytes) -> dict[str, str]:
@@ -162,7 +165,7 @@ def _config(
     config["config"] = settings
     config["rootfs"] = {
         "type": "layers",
-        "diff_ids": [*(before if isinstance(before, list) else ()), *(one.digest for one in placed)],
+        "diff_ids": [*(before if isinstance(before, list) else ()), *(one.held.diff_id for one in placed)],
     }
     added: list[Json] = [{"created_by": f"mp: {one.layer.title}"} for one in placed]
     config["history"] = [*(history if isinstance(history, list) else ()), *added]
@@ -178,7 +181,16 @@ def _layers(manifest: ImageManifest) -> list[dict[str, Json]]:
 
 def _as_oci(layer: Mapping[str, Json]) -> dict[str, Json]:
     """A Docker engine pushes layers under its own names; an OCI manifest calls the same bytes otherwise."""
-    gzipped = str(layer["mediaType"]).endswith("gzip")
-    zstd = str(layer["mediaType"]).endswith("zstd")
-    suffix = "+gzip" if gzipped else "+zstd" if zstd else ""
-    return {"mediaType": LAYER + suffix, "digest": layer["digest"], "size": layer["size"]}
+    found = next((name for name in ("gzip", "zstd") if str(layer["mediaType"]).endswith(name)), "")
+    return {"mediaType": _suffixed(found), "digest": layer["digest"], "size": layer["size"]}
+
+
+def _suffixed(compression: str) -> str:
+    """The media type of a layer."""
+    return f"{LAYER}+{compression}" if compression else LAYER
+
+
+def _annotations(one: Placed) -> dict[str, Json]:
+    """What is inside; of a compressed layer also what it is uncompressed, which nobody else can tell."""
+    inside: dict[str, Json] = {FILES: one.layer.listing}
+    return {**inside, DIFF_ID: one.held.diff_id} if one.layer.compression else inside

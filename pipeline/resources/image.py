@@ -72,7 +72,7 @@ class ImageState(State):
 def model_image(model: Model, build: Build, registry: Registry, project: str) -> Resource[ImageState]:
     """Engine and weights: what is run."""
     where = address(model.name, KIND, registry.name)
-    name, full = image_name(model, build, registry), image_fingerprint(model, build)
+    name, full = image_name(model, build, registry), image_fingerprint(model, build, registry)
     engine = address("@engine", build.engine.key, registry.name)
     return _resource(Recipe(where, name, model, build, project, full), engine)
 
@@ -80,7 +80,8 @@ def model_image(model: Model, build: Build, registry: Registry, project: str) ->
 def weights_image(model: Model, registry: Registry, project: str) -> Resource[ImageState]:
     """Weights alone, under /models: what is mounted."""
     where = address(model.name, "weights", registry.name)
-    recipe = Recipe(where, weights_name(model, registry), model, None, project, weights_fingerprint(model))
+    name, full = weights_name(model, registry), weights_fingerprint(model, registry)
+    recipe = Recipe(where, name, model, None, project, full)
     return _resource(recipe)
 
 
@@ -173,6 +174,8 @@ class ImageDriver:
         image = self._standing(shop, change)
         if image is None:
             engine = _engine_digest(recipe, inputs)
+            if self._attestor:
+                self._attestor.require(recipe.name.registry)
             image = self._publisher.publish(shop, engine, _previous(desired, change.entry), emit)
             if self._attestor:
                 self._attestor.attest_model(shop.repository, recipe, image, engine)

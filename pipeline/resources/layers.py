@@ -5,7 +5,7 @@ Artifacts have another form: every file is a layer as it is, and its digest is t
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from typing import TypeAlias
@@ -36,17 +36,27 @@ Read: TypeAlias = Callable[[FileEntry, int], Feed]  # a file from an offset
 
 
 @dataclass(frozen=True)
+class Held:
+    """A layer as a repository has it."""
+
+    digest: Digest
+    size_bytes: int
+    diff_id: Digest  # of the bytes before they were compressed
+
+
+@dataclass(frozen=True)
 class Layer:
     """Files that travel together: one uncompressed tar, known by the paths and hashes inside; or one file as it is."""
 
     files: tuple[FileEntry, ...]
     overlay: Overlay | None = field(default=None, compare=False)  # set: the bytes are the user's own file
     raw: bool = False  # no tar: the one file itself
+    compression: str = ""  # "" or "gzip": of the tar, on its way into a registry
 
     @cached_property
     def key(self) -> str:
         """What determines the layer's digest; the name under which caches and annotations remember it."""
-        return self.digest or layer_key((entry.path, entry.sha256) for entry in self.files)
+        return self.digest or layer_key(((e.path, e.sha256) for e in self.files), self.compression)
 
     @property
     def digest(self) -> Digest | None:
@@ -55,12 +65,22 @@ class Layer:
 
     @cached_property
     def size_bytes(self) -> int:
-        """The exact length of the tar, or of the file."""
+        """The exact length of the tar, or of the file, before it is compressed."""
         if self.raw:
             return self.files[0].size_bytes
         folders = sum(len(_header(name, 0, folder=True)) for name in _folders(self.files))
         files = sum(_member_bytes(entry) for entry in self.files)
         return folders + files + 2 * _UNIT
+
+    @property
+    def most_bytes(self) -> int:
+        """What it takes at most in a registry: noise grows a little when it is compressed."""
+        return self.size_bytes + (self.size_bytes >> 12) + 2**10 if self.compression else self.size_bytes
+
+    @property
+    def plain(self) -> "Layer":
+        """The same layer, not compressed."""
+        return replace(self, compression="")
 
     @property
     def listing(self) -> str:
@@ -75,11 +95,14 @@ class Layer:
         return first if len(self.files) == 1 else f"{first} and {len(self.files) - 1} more"
 
 
-def layer_key(pairs: "Iterator[tuple[str, str]] | Sequence[tuple[str, str]]") -> str:
-    return fingerprint([LAYOUT_VERSION, sorted([path, sha256] for path, sha256 in pairs)])
+def layer_key(pairs: "Iterator[tuple[str, str]] | Sequence[tuple[str, str]]", compression: str = "") -> str:
+    found = [LAYOUT_VERSION, sorted([path, sha256] for path, sha256 in pairs)]
+    return fingerprint([*found, compression] if compression else found)
 
 
-def layers(files: Sequence[FileEntry], overlays: Sequence[Overlay] = ()) -> tuple[Layer, ...]:
+def layers(
+    files: Sequence[FileEntry], overlays: Sequence[Overlay] = (), compression: str = ""
+) -> tuple[Layer, ...]:
     """Small files first, then one layer a large file, then one layer an overlay."""
     ordered = sorted(files)
     small = tuple(entry for entry in ordered if entry.size_bytes < OWN_LAYER_BYTES)
@@ -89,7 +112,7 @@ def layers(files: Sequence[FileEntry], overlays: Sequence[Overlay] = ()) -> tupl
     result += [
         Layer((_entry(overlay),), overlay) for overlay in sorted(overlays, key=lambda overlay: overlay.path)
     ]
-    return tuple(result)
+    return tuple(replace(layer, compression=compression) for layer in result)
 
 
 def raw_layers(files: Sequence[FileEntry], overlays: Sequence[Overlay] = ()) -> tuple[Layer, ...]:

@@ -24,8 +24,9 @@ from pipeline.core.report import Emit, Progress
 from pipeline.core.resource import Address, Transfer
 from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, held_layers, known_layers
 from pipeline.resources.cache import Cache
+from pipeline.resources.compress import gzipped
 from pipeline.resources.feed import DamagedCopy, Feeds
-from pipeline.resources.layers import Layer, Stream
+from pipeline.resources.layers import Held, Layer, Stream
 from pipeline.resources.recipe import Recipe
 
 REPORTED_BYTES = 64 * 2**10  # smaller blocks are headers and padding
@@ -67,11 +68,12 @@ class Publisher:
         total = Transfer(reused_bytes=self._engine_bytes(shop))
         for layer in shop.recipe.layers:
             found = known.get(layer.key)
-            if found and any(one.has(found, layer.size_bytes) for one in shop.homes):
-                total += Transfer(reused_bytes=layer.size_bytes)
+            if found and any(one.has(found.digest, found.size_bytes) for one in shop.homes):
+                total += Transfer(reused_bytes=found.size_bytes)
             else:
                 straight_bytes = self._feeds.straight_bytes(shop.recipe.model, layer)
-                total += Transfer(straight_bytes, layer.size_bytes, exact=found is not None)
+                push_bytes = found.size_bytes if found else layer.most_bytes
+                total += Transfer(straight_bytes, push_bytes, exact=found is not None)
         return total
 
     def standing(self, shop: Shop, reference: str) -> ImageManifest | None:
@@ -98,9 +100,9 @@ class Publisher:
             shop.repository.push(config, len(image.config), held(image.config))
         return image.manifest
 
-    def _known(self, shop: Shop, previous: Sequence[str]) -> dict[str, Digest]:
-        """Layer keys → digests, from this machine's memory and else from images that were published before."""
-        found: dict[str, Digest] = {}
+    def _known(self, shop: Shop, previous: Sequence[str]) -> dict[str, Held]:
+        """Layers by key, from this machine's memory and else from images that were published before."""
+        found: dict[str, Held] = {}
         for layer in shop.recipe.layers:
             if known := self._sure(layer):
                 found[layer.key] = known
@@ -109,13 +111,16 @@ class Publisher:
                 if all(layer.key in found for layer in shop.recipe.layers):
                     return found
                 if manifest := _sound(repository, reference):
-                    found = {key: known for key, known, _ in known_layers(manifest)} | found
+                    found = dict(known_layers(manifest)) | found
         return found
 
-    def _sure(self, layer: Layer) -> Digest | None:
-        """A digest that is nobody else's word: a file's own, or what this machine hashed."""
-        remembered = self._cache.recall_layer(layer.key) if layer.digest is None else None
-        return remembered[0] if remembered else layer.digest
+    def _sure(self, layer: Layer) -> Held | None:
+        """What is nobody else's word: a file's own digest, or what this machine hashed."""
+        if layer.digest is not None:
+            return Held(layer.digest, layer.size_bytes, layer.digest)
+        found = self._cache.recall_layer(layer.key)
+        plain = self._cache.recall_layer(layer.plain.key) if layer.compression else found
+        return Held(*found, plain[0]) if found and plain else None
 
     def _engine_bytes(self, shop: Shop) -> int:
         """Bytes of the engine image that a model image takes over, where it is there already."""
@@ -142,18 +147,18 @@ class Publisher:
                 shop.repository.push(layer, size_bytes, partial(_blocks, source, layer))
         return EngineParts(manifest, config)
 
-    def _place_all(self, shop: Shop, known: Mapping[str, Digest], emit: Emit) -> list[Placed]:
+    def _place_all(self, shop: Shop, known: Mapping[str, Held], emit: Emit) -> list[Placed]:
         """Two missing layers at a time; one of them alone needs no thread."""
-        sizes = {layer.key: layer.size_bytes for layer in shop.recipe.layers}
+        keys = {layer.key for layer in shop.recipe.layers}
         there = {
-            key: layer
-            for key, layer in known.items()
-            if key in sizes and shop.repository.keeps(layer, sizes[key])
+            key: held
+            for key, held in known.items()
+            if key in keys and shop.repository.keeps(held.digest, held.size_bytes)
         }
         missing = [layer for layer in shop.recipe.layers if layer.key not in there]
         meter = _Meter(emit, shop.recipe.address, sum(layer.size_bytes for layer in missing))
 
-        def place(layer: Layer) -> Digest:
+        def place(layer: Layer) -> Held:
             return self._place(shop, layer, known.get(layer.key), meter)
 
         if len(missing) < 2:
@@ -167,46 +172,60 @@ class Publisher:
                     pool.shutdown(wait=True, cancel_futures=True)
         return [Placed(layer, there[layer.key]) for layer in shop.recipe.layers]
 
-    def _place(self, shop: Shop, layer: Layer, known: Digest | None, meter: "_Meter") -> Digest:
+    def _place(self, shop: Shop, layer: Layer, known: Held | None, meter: "_Meter") -> Held:
         """Have one layer in the repository. Two images with one layer: the second waits and takes it over."""
         place = shop.recipe.name.registry.location
         with self._guard:
             lock = self._locks.setdefault((place, layer.key), threading.Lock())
         with lock:
             own = self._sure(layer)
-            found = next(
-                (one for one in (own, known) if one and self._is_there(shop, one, layer.size_bytes)), None
-            )
+            found = next((one for one in (own, known) if one and self._is_there(shop, one)), None)
             if found is None:
                 with self._uploads:
                     found = self._upload(shop, layer, own, meter)
-                if layer.digest is None:
-                    # Only what was hashed here is remembered: what an annotation says is somebody's word.
-                    self._cache.remember_layer(layer.key, found, layer.size_bytes)
+                self._remember(layer, found)
         with self._guard:
-            self._homes[place, found] = shop.recipe.name.repository
+            self._homes[place, found.digest] = shop.recipe.name.repository
         return found
 
-    def _is_there(self, shop: Shop, layer: Digest, size_bytes: int) -> bool:
-        if shop.repository.keeps(layer, size_bytes):
+    def _remember(self, layer: Layer, held: Held) -> None:
+        """Only what was hashed here: what an annotation says is somebody's word."""
+        if layer.digest is not None:
+            return
+        self._cache.remember_layer(layer.key, held.digest, held.size_bytes)
+        if layer.compression:
+            self._cache.remember_layer(layer.plain.key, held.diff_id, layer.size_bytes)
+
+    def _is_there(self, shop: Shop, held: Held) -> bool:
+        if shop.repository.keeps(held.digest, held.size_bytes):
             return True
         with self._guard:
-            home = self._homes.get((shop.recipe.name.registry.location, layer))
+            home = self._homes.get((shop.recipe.name.registry.location, held.digest))
         return any(
-            shop.repository.mount(layer, other, size_bytes) for other in {home, shop.recipe.sibling} if other
+            shop.repository.mount(held.digest, other, held.size_bytes)
+            for other in {home, shop.recipe.sibling}
+            if other
         )
 
-    def _upload(self, shop: Shop, layer: Layer, known: Digest | None, meter: "_Meter") -> Digest:
+    def _upload(self, shop: Shop, layer: Layer, known: Held | None, meter: "_Meter") -> Held:
         """Send one layer. A copy in the cache that is damaged is gone then: what need not be there is read from its source."""
         model = shop.recipe.model
         read = self._feeds.of(model, layer)
         while True:
             chunks = meter.counted(layer, Stream(layer, read))
             try:
-                return shop.repository.push(known, layer.size_bytes, chunks)
+                return self._sent(shop.repository, layer, known, chunks)
             except DamagedCopy:
                 if model.cached:
                     raise
+
+    def _sent(self, repository: Repository, layer: Layer, known: Held | None, chunks: Chunks) -> Held:
+        if not layer.compression:
+            found = repository.push(known.digest if known else None, layer.size_bytes, chunks)
+            return Held(found, layer.size_bytes, found)
+        with gzipped(chunks, self._cache.root) as (held, compressed):
+            repository.push(held.digest, held.size_bytes, compressed)
+        return held
 
 
 class _Meter:

@@ -41,7 +41,9 @@ class Recipe:
     def layers(self) -> tuple[Layer, ...]:
         """What has to be in the repository, each once."""
         return (
-            modelpack.distinct(self.model) if self.packed else layers(self.model.files, self.model.overlays)
+            modelpack.distinct(self.model)
+            if self.packed
+            else layers(self.model.files, self.model.overlays, self.name.registry.compression)
         )
 
     @property
@@ -71,11 +73,11 @@ class Recipe:
 
 
 def image_name(model: Model, build: Build, registry: Registry) -> ImageName:
-    return ImageName(registry, model.name, image_tag(image_fingerprint(model, build)))
+    return ImageName(registry, model.name, image_tag(image_fingerprint(model, build, registry)))
 
 
 def weights_name(model: Model, registry: Registry) -> ImageName:
-    return ImageName(registry, f"{model.name}.weights", image_tag(weights_fingerprint(model)))
+    return ImageName(registry, f"{model.name}.weights", image_tag(weights_fingerprint(model, registry)))
 
 
 def modelpack_name(model: Model, registry: Registry) -> ImageName:
@@ -86,12 +88,12 @@ def engine_name(build: Build, registry: Registry) -> ImageName:
     return ImageName(registry, f"{build.engine.template}.engine", image_tag(build.fingerprint))
 
 
-def image_fingerprint(model: Model, build: Build) -> str:
-    return fingerprint({"engine": build.fingerprint, **_contents(model)})
+def image_fingerprint(model: Model, build: Build, registry: Registry) -> str:
+    return fingerprint({"engine": build.fingerprint, **_contents(model, registry)})
 
 
-def weights_fingerprint(model: Model) -> str:
-    return fingerprint({"platform": model.engine.platform, **_contents(model)})
+def weights_fingerprint(model: Model, registry: Registry) -> str:
+    return fingerprint({"platform": model.engine.platform, **_contents(model, registry)})
 
 
 def version_tag(version: str) -> str:
@@ -114,8 +116,11 @@ def registry_of(where: Mapping[str, str]) -> Registry:
     return Registry(place, url=place, insecure=where.get("insecure") == "true")
 
 
-def _contents(model: Model) -> dict[str, Json]:
+def _contents(model: Model, registry: Registry) -> dict[str, Json]:
+    """What is inside; of a registry only what it makes of the layers."""
+    form: dict[str, Json] = {"compression": registry.compression} if registry.compression else {}
     return {
+        **form,
         "layout": LAYOUT_VERSION,
         "files": [[entry.path, entry.sha256] for entry in model.files],
         "overlays": [[overlay.path, overlay.sha256] for overlay in model.overlays],

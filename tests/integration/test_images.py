@@ -119,7 +119,9 @@ def skopeo(reference: str) -> dict[str, object]:
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize("compression", ["", "gzip"])
 def test_docker_pulls_a_model_image_and_finds_every_file_in_it(
+    compression: str,
     tmp_path: Path,
     registry: RealRegistry,
     base_image: BaseImage,
@@ -128,8 +130,8 @@ def test_docker_pulls_a_model_image_and_finds_every_file_in_it(
 ) -> None:
     build = tiny.build(tmp_path / "runtime")
     name, made = tiny.push_image(docker_host, base_image.local, registry.host)
-    bench = Bench(tmp_path, name.registry)
-    model = bench.model(config__json=b"{}", model__safetensors=shard("one"), notes=b"hello")
+    bench = Bench(tmp_path, replace(name.registry, compression=compression))
+    model = bench.model(config__json=b"{}", model__safetensors=shard("one"), notes__txt=b"hello")
     template = tmp_path / "chat_template.jinja"
     template.write_text("{{ messages }}")
     sha256 = hashlib.sha256(template.read_bytes()).hexdigest()

@@ -19,7 +19,7 @@ from pipeline.resources import image
 from pipeline.resources.assembly import EngineParts, Placed, assemble
 from pipeline.resources.cache import Cache
 from pipeline.resources.image import ImageDriver, ImageState
-from pipeline.resources.layers import layers
+from pipeline.resources.layers import Held, layers
 from pipeline.resources.recipe import engine_name, version_tag
 from tests.fakes import engine
 
@@ -186,7 +186,10 @@ def test_a_model_image_is_the_engine_with_the_weights_on_top(desk: Desk) -> None
         ]
     }
     parts = EngineParts(ImageManifest(json.dumps(manifest).encode(), ""), json.dumps(CONFIG).encode())
-    placed = [Placed(layer, digest(b"x")) for layer in layers(desk.model.artifact.files)]
+    placed = [
+        Placed(layer, Held(digest(b"x"), layer.size_bytes, digest(b"x")))
+        for layer in layers(desk.model.artifact.files)
+    ]
 
     made = assemble(placed, parts, "linux/amd64", {"dev.mp.fingerprint": "f" * 64})
 

@@ -56,7 +56,7 @@ def model(weights: Artifact | None = None, **more: Any) -> Model:  # Any: furthe
 
 def recipe(of: Model, build: Build | None = BUILD, registry: Registry | None = None) -> Recipe:
     registry = registry or Registry("main", url="registry.local/acme")
-    full = image_fingerprint(of, build) if build else weights_fingerprint(of)
+    full = image_fingerprint(of, build, registry) if build else weights_fingerprint(of, registry)
     name = ImageName(registry, of.name if build else f"{of.name}.weights", f"mp-{full[:12]}")
     return Recipe(Address("tiny/image:main"), name, of, build, "acme", full)
 
