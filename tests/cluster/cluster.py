@@ -13,6 +13,7 @@ Both may be asked for. Needs: Go >= 1.26, apt packages runc, iproute2, iptables,
 
 import argparse
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -67,9 +68,16 @@ def build() -> Path:
     sources = b"".join((HERE / "controlplane" / f).read_bytes() for f in ("main.go", "go.mod", "go.sum"))
     key = hashlib.sha256(sources + "".join(GO_TOOLS).encode() + PAUSE_C.encode()).hexdigest()[:12]
     bin_dir = CACHE / key
-    if (bin_dir / "complete").exists():
-        return bin_dir
-    work = CACHE / f"{key}.part"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{key}.lock").open("w") as held:  # whoever comes meanwhile waits and finds it done
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not (bin_dir / "complete").exists():
+            compile_into(bin_dir, CACHE / f"{key}.part")
+    return bin_dir
+
+
+def compile_into(bin_dir: Path, work: Path) -> None:
+    """Compile everything into `work`, and give it its name when it is whole."""
     work.mkdir(parents=True, exist_ok=True)
     say(f"building Kubernetes {KUBERNETES} (minutes, once) into {bin_dir}")
     major, minor, _ = KUBERNETES[1:].split(".")
@@ -110,7 +118,6 @@ def build() -> Path:
     run("gcc", "-O2", "-static", "-s", "-o", work / "pause", work / "pause.c")
     (work / "complete").touch()
     work.rename(bin_dir)
-    return bin_dir
 
 
 def free_port() -> int:
