@@ -8,14 +8,18 @@ from typing import Any
 
 from pipeline.clients import oci
 from pipeline.clients.buildkit import Builder
+from pipeline.clients.cosign import Cosign, Signer
 from pipeline.clients.docker import DockerHost
 from pipeline.core.errors import UserError
 from pipeline.core.protocols import Driver, Source
 from pipeline.core.resource import Address, Mark
 from pipeline.core.settings import Settings, default_docker_host
+from pipeline.engine.place import secret_of
 from pipeline.engine.world import World
 from pipeline.manifest.lock import read_lock
+from pipeline.manifest.places import SecretReference
 from pipeline.manifest.read import Document
+from pipeline.manifest.spec import Manifest
 from pipeline.resources.artifact import ArtifactDriver
 from pipeline.resources.cache import Cache
 from pipeline.resources.engine import EngineDriver
@@ -23,6 +27,7 @@ from pipeline.resources.environment import EnvironmentDriver
 from pipeline.resources.image import ImageDriver
 from pipeline.resources.pin import pin_engine, pin_nothing
 from pipeline.resources.trust.attach import Attestor
+from pipeline.resources.trust.signing import Signing
 from pipeline.sources import open_sources
 from pipeline.store.file import FileStore
 from pipeline.targets import TARGETS
@@ -55,21 +60,25 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         sources,
         TEMPLATES,
         {**TARGETS, "docker": DockerTarget(default_docker_host(settings.environ))},
-        drivers(settings, manifest.project, weights, sources),
+        drivers(settings, manifest.project, weights, sources, _signing(settings, manifest)),
         store,
         pin_nothing if settings.offline else pin_engine,
     )
 
 
 def drivers(
-    settings: Settings, project: str, weights: Cache, sources: Mapping[str, Source]
+    settings: Settings,
+    project: str,
+    weights: Cache,
+    sources: Mapping[str, Source],
+    signing: Signing | None = None,
 ) -> Mapping[str, Driver[Any]]:
     """One driver a kind of resource. None of them reaches out before it is asked to."""
     owner = Mark(project, settings.environment, Address(""))
     repositories = oci.Repositories(settings.environ)
     connect = cache(partial(DockerHost, environ=settings.environ))
     builder = Builder(default_docker_host(settings.environ), settings.environ)
-    attestor = Attestor(_own_version, settings.commit, settings.root / "models.lock")
+    attestor = Attestor(_own_version, settings.commit, settings.root / "models.lock", signing)
     return {
         "artifact": ArtifactDriver(weights, sources),
         "environment": EnvironmentDriver(settings.cache),
@@ -80,6 +89,22 @@ def drivers(
             connect, repositories, weights, owner, settings.secret, settings.state / "docker"
         ),
     }
+
+
+def _signing(settings: Settings, manifest: Manifest) -> Signing | None:
+    """How new images are signed. Secrets are read when they are needed."""
+    if manifest.sign is None:
+        return None
+    spec = manifest.sign.cosign
+
+    def text(reference: SecretReference | None) -> str | None:
+        return settings.text(secret_of(manifest, reference.secret)) if reference else None
+
+    def signer() -> Signer:
+        password = (text(spec.password) or "").removesuffix("\n").removesuffix("\r")
+        return Signer(text(spec.key), password, spec.transparency_log)
+
+    return Signing(Cosign(settings.environ), signer)
 
 
 def _own_version() -> str:

@@ -117,6 +117,7 @@ class Secret:
 
     name: str  # its key in `secrets:`
     env: str | None = None  # the environment variable that holds it on this machine
+    file: str | None = None  # or the file, relative to models.yaml
 
 
 @dataclass(frozen=True)

@@ -18,21 +18,41 @@ class Settings:
     environ: Mapping[str, str]
     environment: str = "default"
     commit: str | None = None  # of the checkout, when it is one
-    offline: bool = False  # no source is asked and nothing is pinned anew: models.lock and the cache have to do
+    offline: bool = (
+        False  # no source is asked and nothing is pinned anew: models.lock and the cache have to do
+    )
 
     def secret(self, secret: Secret) -> str:
         """The value of a secret on this machine; never to be logged, stored or put into a State."""
-        value = self.environ.get(secret.env or "", "").removesuffix("\n").removesuffix("\r")
+        value = self.text(secret).removesuffix("\n").removesuffix("\r")
         if any(ord(character) < 32 or ord(character) == 127 for character in value):
             raise MpError(
-                f'secret "{secret.name}" holds a control character',
-                f"a key is one line: export {secret.env} again without it",
-            )
-        if not value:
-            raise MpError(
-                f'secret "{secret.name}" is not set', f"export {secret.env or 'the variable it names'}"
+                f'secret "{secret.name}" holds a control character', f"a key is one line: {_again(secret)}"
             )
         return value
+
+    def text(self, secret: Secret) -> str:
+        """A secret of several lines, such as a private key; as little to be shown as any other."""
+        value = self._file(secret) if secret.file else self.environ.get(secret.env or "", "")
+        if not value.strip():
+            raise MpError(f'secret "{secret.name}" is not set', _again(secret))
+        return value
+
+    def _file(self, secret: Secret) -> str:
+        try:
+            return (self.root / str(secret.file)).expanduser().read_text()
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError) as problem:
+            why = problem.strerror if isinstance(problem, OSError) else "it is no text"
+            raise MpError(f'secret "{secret.name}": "{secret.file}" cannot be read: {why}') from None
+
+
+def _again(secret: Secret) -> str:
+    """What to do about a secret that is not there, or not right."""
+    return (
+        f"write it into {secret.file}" if secret.file else f"export {secret.env or 'the variable it names'}"
+    )
 
 
 def default_cache(environ: Mapping[str, str]) -> Path:

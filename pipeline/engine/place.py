@@ -110,8 +110,10 @@ def _model(world: World, name: str, spec: ModelSpec, pinned: Pinned) -> Model:
         max_model_len=spec.serve.max_model_len,
         args=spec.serve.args,
         env={key: value for key, value in spec.env.items() if isinstance(value, str)},
-        secret_env={k: _secret(world, v.secret) for k, v in spec.env.items() if not isinstance(v, str)},
-        api_key=_secret(world, spec.serve.api_key.secret) if spec.serve.api_key else None,
+        secret_env={
+            k: secret_of(world.manifest, v.secret) for k, v in spec.env.items() if not isinstance(v, str)
+        },
+        api_key=secret_of(world.manifest, spec.serve.api_key.secret) if spec.serve.api_key else None,
         questions=_questions(spec, pinned.artifacts.values()),
         lifecycle=Lifecycle(spec.lifecycle.protect, spec.lifecycle.on_remove),
         where=world.document.where("models", name),
@@ -126,8 +128,9 @@ def _questions(spec: ModelSpec, artifacts: Iterable[Artifact]) -> tuple[Question
     return tuple(Question(t.prompt, t.expect.contains if t.expect else None, chat) for t in spec.test)
 
 
-def _secret(world: World, name: str) -> Secret:
-    return Secret(name, world.manifest.secrets[name].env)
+def secret_of(manifest: Manifest, name: str) -> Secret:
+    declared = manifest.secrets[name]
+    return Secret(name, declared.env, declared.file)
 
 
 def _overlays(world: World, spec: ModelSpec) -> tuple[Overlay, ...]:

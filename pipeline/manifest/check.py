@@ -12,6 +12,7 @@ from pipeline.core.size import size_bytes
 from pipeline.manifest.arguments import check_arguments
 from pipeline.manifest.marks import Path, Tree
 from pipeline.manifest.source import check_sources, lacks
+from pipeline.manifest.trust import check_trust
 from pipeline.manifest.wording import did_you_mean, named
 from pipeline.templates import TEMPLATES
 
@@ -23,6 +24,8 @@ REFERENCES: tuple[tuple[tuple[str, ...], str, str], ...] = (  # pattern, section
     (("defaults", "registry"), "registries", "registry"),
     (("engines", KEY), "", "template"),
     (("targets", "*", "registry"), "registries", "registry"),
+    (("sign", "cosign", "key", "secret"), "secrets", "secret"),
+    (("sign", "cosign", "password", "secret"), "secrets", "secret"),
     (("models", "*", "template"), "", "template"),
     (("models", "*", "hardware"), "hardware", "hardware class"),
     (("models", "*", "env", "*", "secret"), "secrets", "secret"),
@@ -41,6 +44,7 @@ def check(sections: dict[str, Json], tree: Tree, folder: Folder) -> list[Diagnos
             found += _sizes(name, model, tree)
             found += check_arguments(name, model, sections, tree)
     found += check_sources(sections, tree, folder)
+    found += check_trust(sections, tree, folder)
     found += _registry(sections, tree)
     found += _collisions(sections, tree)
     return found

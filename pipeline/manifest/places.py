@@ -38,7 +38,16 @@ class InventorySpec(Spec):
 class SecretSpec(Spec):
     """Where a secret is found; its value is never written down."""
 
-    env: EnvName = Field(description="Environment variable that holds it where mp runs")
+    env: EnvName | None = Field(default=None, description="Environment variable that holds it where mp runs")
+    file: Text | None = Field(
+        default=None, description="File that holds it where mp runs, relative to models.yaml; kept out of git"
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise mistake('needs either "env" or "file"', "env: HF_TOKEN, for example")
+        return self
 
 
 class SecretReference(Spec):

@@ -16,6 +16,7 @@ from pipeline.manifest.places import (
     SecretSpec,
 )
 from pipeline.manifest.scalars import EnvName, FlagName, Name, Sha256, Spec, Template, Text, mistake
+from pipeline.manifest.trust import SignSpec, VerifySpec
 from pipeline.targets import TargetSpec
 
 
@@ -207,6 +208,10 @@ class Manifest(Spec):
         default={}, description="Short names for references: `qwen: hf://Qwen/Qwen3-8B`"
     )
     policy: PolicySpec = Field(default=PolicySpec(), description="What plans must keep to")
+    verify: VerifySpec = Field(default=VerifySpec(), description="Signatures without which a plan is refused")
+    sign: SignSpec | None = Field(
+        default=None, description="How new images are signed; not at all when left out"
+    )
     secrets: dict[Name, SecretSpec] = Field(default={}, description="Secrets by name: where each is found")
     hardware: dict[Name, HardwareSpec] = Field(default={}, description="Hardware classes by name")
     registries: dict[Name, ImageRegistrySpec] = Field(default={}, description="Image registries by name")

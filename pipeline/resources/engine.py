@@ -111,6 +111,8 @@ class EngineDriver:
             repository.put_manifest(name.tag, image)
             made = image.digest
         else:
+            if self._attestor:
+                self._attestor.require(name.registry)
             made = self._make(where, repository, build, name, emit)
         return Observed(desired, self._mark(where), digest=made)
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from pipeline.clients.repository import MANIFEST, ImageManifest, Repository, held
 from pipeline.core.digest import Digest, canonical
 from pipeline.core.digest import digest as digest_of
-from pipeline.core.image import Build, ImageName
+from pipeline.core.image import Build, ImageName, Registry
 from pipeline.resources.recipe import Recipe
 from pipeline.resources.trust import provenance, sbom
 from pipeline.resources.trust.provenance import Run
+from pipeline.resources.trust.signing import Signing
 
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"
@@ -34,25 +35,45 @@ class Attachment:
 class Attestor:
     """Writes down what every new image is made of and where it comes from."""
 
-    def __init__(self, version: Callable[[], str], commit: str | None, lock: Path) -> None:
+    def __init__(
+        self, version: Callable[[], str], commit: str | None, lock: Path, signing: Signing | None = None
+    ) -> None:
         self._version = version  # of mp: asked for only when something is written down
         self._commit = commit
         self._lock = lock
+        self._signing = signing  # None: nothing is signed
+
+    def require(self, registry: Registry) -> None:
+        """Raises MpError where something is missing that signing needs: asked before anything is pushed."""
+        if self._signing:
+            self._signing.require(registry)
 
     def attest_model(
         self, repository: Repository, recipe: Recipe, image: ImageManifest, engine_digest: Digest | None
-    ) -> tuple[Digest, ...]:
-        """Attach both documents to a model or weights image; the digests of what was attached. May be repeated."""
+    ) -> None:
+        """Put both documents beside a model or weights image, and sign all three. May be repeated."""
         made = provenance.of_model(recipe, image.digest, engine_digest, self._run())
-        return _attach(repository, image, _documents(sbom.of_model(recipe, engine_digest), made))
+        documents = _documents(sbom.of_model(recipe, engine_digest), made)
+        self._attest(repository, recipe.name.registry, image, documents)
 
     def attest_engine(
         self, repository: Repository, name: ImageName, build: Build, image: ImageManifest
-    ) -> tuple[Digest, ...]:
+    ) -> None:
         """The same for an engine image."""
-        parts = sbom.of_engine(name, build.fingerprint, build.engine)
         made = provenance.of_engine(name, build, image.digest, self._run())
-        return _attach(repository, image, _documents(parts, made))
+        documents = _documents(sbom.of_engine(name, build.fingerprint, build.engine), made)
+        self._attest(repository, name.registry, image, documents)
+
+    def _attest(
+        self,
+        repository: Repository,
+        registry: Registry,
+        image: ImageManifest,
+        documents: tuple[Attachment, ...],
+    ) -> None:
+        attached = _attach(repository, image, documents)
+        if self._signing:
+            self._signing.sign(registry, repository.location, (image.digest, *attached))
 
     def _run(self) -> Run:
         """What is known now: apply has written models.lock before."""

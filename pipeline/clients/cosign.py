@@ -1,0 +1,116 @@
+"""cosign, the program that signs images and checks their signatures. Used by trust; 2.6 or newer, from the user's PATH.
+
+Signatures are Sigstore bundles that point at the image (cosign's newer format), which registries list as referrers. A private
+key goes to the program in its environment: arguments are seen by everybody on a machine.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.clients.process import run
+from pipeline.core.errors import BackendError, Denied, Missing, Refused, Unreachable
+
+_SYSTEM = "cosign"
+_TIMEOUT_S = 300
+_KEY = "MP_COSIGN_KEY"
+_PASSWORD = "COSIGN_PASSWORD"  # cosign 2.6.5, pkg/cosign/env: without it, it would ask
+# A key needs no roots of trust, and cosign 2.6.5 wants some for a bundle: without these it would ask the internet.
+_NO_ROOTS = '{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
+_NO_ANSWER = (
+    "dial tcp",
+    "no such host",
+    "i/o timeout",
+    "connection refused",
+    "connection reset",
+    "TLS handshake",
+)
+_DENIED = ("UNAUTHORIZED", "DENIED")
+
+
+@dataclass(frozen=True)
+class Signer:
+    """With what an image is signed. Without a key cosign asks for an identity, as its own environment says."""
+
+    key: str | None = field(default=None, repr=False)  # a private key as cosign writes it
+    password: str = field(default="", repr=False)
+    log: bool = False  # whether the signature is entered into the public transparency log
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Whose signatures count."""
+
+    key: str | None = None  # a file with the public key, or a reference of a key service: "awskms://…"
+    identity: str | None = None  # without a key: of the certificate, and who vouches for it
+    issuer: str | None = None
+    log: bool = False  # whether the public transparency log must have it; without a key it must
+
+
+class Cosign:
+    """The program of this machine. It finds the credentials of registries where Docker's tools do."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def require(self) -> None:
+        """Raises Missing where the program is not on PATH."""
+        if shutil.which(_SYSTEM, path=self._environ.get("PATH")) is None:
+            text = "the program that signs images and checks their signatures is not on PATH"
+            raise Missing(_SYSTEM, text, "install cosign 2.6 or newer: https://docs.sigstore.dev/cosign/")
+
+    def sign(self, references: Sequence[str], signer: Signer, *, insecure: bool) -> None:
+        """Sign images by their digests; the signatures lie beside them. Raises Denied, Unreachable, BackendError."""
+        argv = ["sign", "--yes", "--new-bundle-format", "--use-signing-config=false", *_plain(insecure)]
+        environ = {**self._environ, _PASSWORD: signer.password}
+        if signer.key is not None:
+            argv += ["--key", f"env://{_KEY}", f"--tlog-upload={str(signer.log).lower()}"]
+            environ[_KEY] = signer.key
+        try:
+            self._run([*argv, *references], environ)
+        except Refused as problem:
+            raise BackendError(_SYSTEM, problem.message, problem.hint) from problem
+
+    def verify(self, reference: str, authority: Authority, *, insecure: bool) -> None:
+        """Raises Refused where no signature of this authority is on the image, Denied, Unreachable."""
+        with tempfile.TemporaryDirectory(prefix="mp-cosign-") as folder:
+            roots = Path(folder) / "roots.json"
+            roots.write_text(_NO_ROOTS)
+            argv = ["verify", "--output", "text", *_plain(insecure), *_of(authority, roots)]
+            self._run([*argv, reference], self._environ)
+
+    def _run(self, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.require()
+        try:
+            run([_SYSTEM, *arguments], env=environ, timeout_s=_TIMEOUT_S, system=_SYSTEM)
+        except Missing:
+            raise
+        except BackendError as problem:
+            raise _named(problem) from problem
+
+
+def _of(authority: Authority, no_roots: Path) -> list[str]:
+    if authority.key is not None and authority.log:
+        return ["--key", authority.key]
+    if authority.key is not None:
+        return ["--key", authority.key, "--insecure-ignore-tlog=true", f"--trusted-root={no_roots}"]
+    return [
+        f"--certificate-identity={authority.identity}",
+        f"--certificate-oidc-issuer={authority.issuer}",
+    ]
+
+
+def _plain(insecure: bool) -> list[str]:
+    return ["--allow-http-registry"] if insecure else []
+
+
+def _named(problem: BackendError) -> BackendError | Refused:
+    """cosign ends with 1 whatever happened: only its words tell a registry's silence from a missing signature."""
+    last = problem.message.splitlines()[-1].strip().removeprefix("error during command execution: ")
+    if any(sign in last for sign in _NO_ANSWER):
+        return Unreachable(_SYSTEM, last, "check the network and the registry")
+    if any(sign in last for sign in _DENIED):
+        return Denied(_SYSTEM, last, "docker login to the registry")
+    return Refused(last)
