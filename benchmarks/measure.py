@@ -23,6 +23,17 @@ class Sample:
     wall_s: float
     peak_bytes: int
     status: int  # exit code
+    written_bytes: int = 0  # to disks, by the process itself
+
+    def __add__(self, other: "Sample") -> "Sample":
+        """One after the other."""
+        return Sample(
+            self.cpu_s + other.cpu_s,
+            self.wall_s + other.wall_s,
+            max(self.peak_bytes, other.peak_bytes),
+            other.status,
+            self.written_bytes + other.written_bytes,
+        )
 
 
 def environ(**more: str) -> dict[str, str]:
@@ -37,13 +48,25 @@ def measure(argv: Sequence[str], cwd: Path, env: Mapping[str, str], accept: Sequ
     with log.open("wb") as out:
         begun = time.monotonic()
         child = subprocess.Popen(list(argv), cwd=cwd, env=dict(env), stdout=out, stderr=subprocess.STDOUT)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        written_bytes = _written_bytes(child.pid)
         _, status, usage = os.wait4(child.pid, 0)
         wall_s = time.monotonic() - begun
     child.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
     if child.returncode not in accept:
         tail = log.read_text(errors="replace")[-3000:]
         raise SystemExit(f"{' '.join(argv)}: exit {child.returncode}\n{tail}")
-    return Sample(usage.ru_utime + usage.ru_stime, wall_s, usage.ru_maxrss * 1024, child.returncode)
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return Sample(cpu_s, wall_s, usage.ru_maxrss * 1024, child.returncode, written_bytes)
+
+
+def _written_bytes(pid: int) -> int:
+    """What a process that ended, and is not waited for yet, has sent to the storage layer: proc(5), /proc/pid/io."""
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:  # another system, or not ours to read
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("write_bytes:")), 0)
 
 
 def median(samples: Sequence[Sample]) -> Sample:
@@ -52,6 +75,7 @@ def median(samples: Sequence[Sample]) -> Sample:
         statistics.median(s.wall_s for s in samples),
         int(statistics.median(s.peak_bytes for s in samples)),
         samples[-1].status,
+        int(statistics.median(s.written_bytes for s in samples)),
     )
 
 
