@@ -37,7 +37,8 @@ def require_room(folder: Path, files: Mapping[str, FileEntry]) -> None:
         named = ", ".join(f'"{name}"' for name in others[:SHOWN])
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         raise Refused(
-            f"{folder} holds {named}{more}, which the model does not have so", "name an empty or a new folder"
+            f"{folder} holds {named}{more}: no file of the model, or another content",
+            "name an empty or a new folder",
         )
 
 

@@ -165,11 +165,8 @@ def pulled(found: Sequence[Pulled], ink: Ink = plain) -> str:
 def _came(one: Pulled) -> str:
     size = units.transferred(one.artifact.size_bytes)
     if one.fetched_bytes:
-        part = (
-            ""
-            if one.fetched_bytes == one.artifact.size_bytes
-            else f"{units.transferred(one.fetched_bytes)} of it "
-        )
+        fetched = units.transferred(one.fetched_bytes)
+        part = "" if fetched == size else f"{fetched} of it "
         return f"{size}, {part}fetched in {units.duration(one.seconds)}"
     return f"{size}, here{f' since {day(one.since)}' if one.since else ' already'}"
 
