@@ -7,7 +7,7 @@ from pipeline.cli.project import Project
 from pipeline.core.digest import Json
 from pipeline.engine.parts import label
 from pipeline.manifest.lock import read_lock
-from pipeline.store.file import FileStore
+from pipeline.store.file import stores
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,7 @@ def roots(project: Project) -> Roots:
 
 def _views(project: Project) -> Iterator[str]:
     """What was applied last and what was good: a deployment may be rolled back to either."""
-    inventories = project.settings.state / "inventory"
-    for folder in sorted(inventories.iterdir()) if inventories.is_dir() else ():
-        store = FileStore(folder, project.manifest.project, folder.name)
+    for store in stores(project.settings.state / "inventory", project.manifest.project).values():
         for entry in store.load().entries.values():
             for state in (entry.applied, entry.good):
                 yield from _texts(dict(state))

@@ -12,10 +12,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.clients import unlinking
+from pipeline.clients.closure import named
 from pipeline.clients.referrers import described, enlist, is_list_tag, list_tag, listed, of_type, subject_of
 from pipeline.clients.repository import INDEX, Chunks, Descriptor, ImageManifest, Tagged, held
 from pipeline.core.digest import Digest, Json, canonical
@@ -25,15 +27,18 @@ REF_NAME = "org.opencontainers.image.ref.name"
 _MARKER = b'{"imageLayoutVersion":"1.0.0"}'
 _PARTIAL = ".partial-"
 _HASHED_BYTES = 64 * 2**20  # smaller blobs are hashed again before a new image names them
+_PRUNING = ".pruning"  # what a removal is about to unlink
+_LOOSE_S = 86400  # a blob without a name for so long waits for no image any more
 _ABANDONED_S = 3600  # an upload that did not grow for so long has no writer any more
 
 
 class LayoutRepository:
     """`<layout>/<name>/`; repositories of one layout share blobs by hard link."""
 
-    def __init__(self, layout: str, name: str) -> None:
+    def __init__(self, layout: str, name: str, now: Callable[[], float] = time.time) -> None:
         self._layout = layout
         self._folder = f"{layout}/{name}"
+        self._now = now
         self._made = False  # the folders are known to be there
 
     @property
@@ -145,9 +150,7 @@ class LayoutRepository:
         with _disk(self._folder), self._alone():
             others = [d for d in self._index() if d["annotations"].get(REF_NAME) != reference]
             ordered = sorted([*others, descriptor], key=canonical)
-            self._replace(
-                "index.json", canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": ordered})
-            )
+            self._replace("index.json", _document(ordered))
             self._clean()
         return digest
 
@@ -166,6 +169,46 @@ class LayoutRepository:
                 self._folder,
             )
         return manifest.digest
+
+    def untagged(self) -> tuple[Digest, ...]:
+        return tuple(Digest(d["digest"]) for d in self._index() if REF_NAME not in d["annotations"])
+
+    def loose(self) -> tuple[Digest, ...]:
+        with _disk(self._folder):
+            return tuple(sorted(self._doomed() - self._named(self._index())))
+
+    def paths(self, blobs: Iterable[Digest]) -> tuple[Path, ...]:
+        return tuple(Path(self._path(blob)) for blob in blobs)
+
+    def remove(self, manifests: Sequence[Digest]) -> int:
+        """First the names go, in one step; what a kill leaves of the blobs is written down, and is loose to the next call."""
+        if not Path(self._folder, "blobs").is_dir():
+            return 0
+        with _disk(self._folder), self._alone():
+            index = [d for d in self._index() if d["digest"] not in manifests]
+            doomed = self._doomed().union(*(named(self, image) for image in manifests)) - self._named(index)
+            self._replace(_PRUNING, canonical(sorted(doomed)))
+            self._replace("index.json", _document(index))
+            freed_bytes = sum(map(unlinking.remove, self.paths(sorted(doomed))))
+            os.unlink(f"{self._folder}/{_PRUNING}")
+        return freed_bytes
+
+    def _doomed(self) -> set[Digest]:
+        """Blobs that a killed removal wrote down, and those that nobody touched for long; images may name some of them."""
+        try:
+            with open(f"{self._folder}/{_PRUNING}", "rb") as handle:
+                found = {Digest(digest) for digest in json.loads(handle.read())}
+        except FileNotFoundError:
+            found = set()
+        before = self._now() - _LOOSE_S
+        with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._folder}/blobs/sha256") as blobs:
+            # a link that another repository made of an old blob is new by its ctime
+            found |= {Digest(f"sha256:{blob.name}") for blob in blobs if blob.stat().st_ctime < before}
+        return {digest for digest in found if os.path.exists(self._path(digest))}
+
+    def _named(self, index: Iterable[Mapping[str, Any]]) -> frozenset[Digest]:
+        """Lists of referrers stand in the index too: what points at images is among it."""
+        return frozenset(blob for d in index for blob in named(self, Digest(d["digest"])))
 
     def _path(self, digest: Digest) -> str:
         return f"{self._folder}/{_blob(digest)}"
@@ -259,6 +302,10 @@ class LayoutRepository:
 
 def _fits(found: int | None, size_bytes: int | None) -> bool:
     return found is not None and (found > 0 if size_bytes is None else found == size_bytes)
+
+
+def _document(index: Sequence[Mapping[str, Any]]) -> bytes:
+    return canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": list(index)})
 
 
 def _blob(digest: Digest) -> str:

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlencode, urljoin
 
@@ -28,6 +29,7 @@ from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Unreach
 
 _ACCEPT = {"Accept": ", ".join((MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST))}
 _EMPTY = {"Content-Length": "0"}
+_DELETES = "allow it there (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true), or delete by the registry's own means"
 
 
 class RegistryRepository:
@@ -169,6 +171,27 @@ class RegistryRepository:
                     self.location,
                 )
         return manifest.digest
+
+    def untagged(self) -> tuple[Digest, ...]:
+        return ()
+
+    def loose(self) -> tuple[Digest, ...]:
+        return ()
+
+    def paths(self, blobs: Iterable[Digest]) -> tuple[Path, ...]:
+        return ()
+
+    def remove(self, manifests: Sequence[Digest]) -> int:
+        """Blobs are the registry's own to free: its garbage collection finds those that nothing names."""
+        for digest in manifests:
+            answer = self._connection.request(
+                "DELETE", f"{self._url}/manifests/{digest}", scope=self._scope("pull,push,delete")
+            )
+            if answer.status in (400, 405):  # OCI distribution 1.1.0, end-9: deletion may be disabled
+                raise Denied(self.location, f"does not let anybody delete images ({answer.status})", _DELETES)
+            if answer.status not in (200, 202, 404):
+                raise refusal(self.location, answer)
+        return 0
 
     def _referrers(self, digest: Digest, artifact_type: str | None) -> tuple[Descriptor, ...] | None:
         """What the registry's own list says, over all of its pages; None where it keeps none."""

@@ -1,9 +1,10 @@
 """What a repository of images is, whatever keeps it: the protocol, its records and media types. Opened through clients/oci."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
 from pipeline.core.digest import Digest, Json
@@ -145,6 +146,26 @@ class Repository(Protocol):
         """Store an image manifest that has a `subject`, so that `referrers` finds it. May be repeated.
 
         Its config and layers must be there already; the subject may come later.
+        """
+        ...
+
+    def untagged(self) -> tuple[Digest, ...]:
+        """Image manifests that are listed without a tag: a layout's; a registry over HTTP does not tell."""
+        ...
+
+    def loose(self) -> tuple[Digest, ...]:
+        """Blobs that no image names and nobody is about to: of uploads and removals that were killed. A layout's."""
+        ...
+
+    def paths(self, blobs: Iterable[Digest]) -> tuple[Path, ...]:
+        """Where blobs lie on this machine's disk; nowhere for a registry over HTTP."""
+        ...
+
+    def remove(self, manifests: Sequence[Digest]) -> int:
+        """Take image manifests away in this order, with every tag that names them; then, in a layout, all blobs that are
+        loose by now. The bytes that this frees on this machine's disk. May be repeated.
+
+        Raises Denied where the registry does not let anybody delete: nothing was removed then.
         """
         ...
 

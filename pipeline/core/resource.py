@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, NewType, TypeVar, cast
+from typing import Generic, NamedTuple, NewType, TypeVar, cast
 
 from pipeline.core.diagnostic import Where
 from pipeline.core.digest import Digest, Json, fingerprint
@@ -157,6 +157,13 @@ class Unreadable:
     hint: str | None = None
 
 
+class Made(NamedTuple):
+    """An image that was applied here."""
+
+    tag: str  # "mp-<12 hex>"
+    at: float  # when it was applied last: seconds since 1970
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line of the inventory: what we own, for deletion, three-way drift and rollback."""
@@ -172,3 +179,4 @@ class Entry:
     protect: bool = False
     on_remove: str = "delete"
     keep: bool = False
+    made: tuple[Made, ...] = ()  # of what is kept: all that was applied and not pruned, the newest first

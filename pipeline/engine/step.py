@@ -2,17 +2,18 @@
 
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.core.change import Action, Change
+from pipeline.core.digest import image_tag
 from pipeline.core.errors import BackendError, Corrupt, LockHeld, MpError, Stale, Unreachable
 from pipeline.core.plan import Plan
 from pipeline.core.protocols import Driver
 from pipeline.core.report import Emit, Event, Finished, Outcome, Started, Status
-from pipeline.core.resource import Absent, Address, Entry, Observed, Resource, fields_of
+from pipeline.core.resource import Absent, Address, Entry, Made, Observed, Resource, fields_of
 from pipeline.store.inventory import Run
 
 
@@ -28,6 +29,7 @@ class Crew:
     local: Mapping[Address, tuple[Resource[Any], ...]] = field(
         default_factory=dict
     )  # needs that are this machine's
+    clock: Callable[[], float] = time.time
 
     def tell(self, event: Event) -> None:
         """Emit; whoever watches may be gone (a closed pipe), and that is no reason to fail work."""
@@ -55,7 +57,7 @@ def step(change: Change[Any], inputs: Mapping[Address, Observed[Any]], crew: Cre
         and change.resource.tracked
     ):
         with suppress(BackendError):  # then the entry stays as it was begun
-            crew.run.end(change.address, replace(_begun(change, change.resource), applied={}))
+            crew.run.end(change.address, replace(_begun(change, change.resource, crew), applied={}))
     return done
 
 
@@ -67,12 +69,12 @@ def _attempt(change: Change[Any], inputs: Mapping[Address, Observed[Any]], crew:
             crew.run.begin(
                 change.address,
                 change.action,
-                _begun(change, change.resource) if change.resource else change.entry,
+                _begun(change, change.resource, crew) if change.resource else change.entry,
             )
         crew.tell(Started(change.address, change.action))
         seen = _apply(change, inputs, crew)
         if tracked:
-            crew.run.end(change.address, _entry(change, seen, crew.commit))
+            crew.run.end(change.address, _entry(change, seen, crew, crew.commit))
     except (LockHeld, Stale) as problem:
         return Done(change, _failed(change, problem, began), fatal=problem)
     except Unreachable as problem:  # no answer: it may have been done all the same
@@ -125,7 +127,7 @@ def widen(plan: Plan, crew: Crew) -> None:
     for change in plan.changes:
         if change.action is not Action.NOOP or change.resource is None or not change.resource.tracked:
             continue
-        entry = _entry(change, change.observed, change.entry.commit if change.entry else crew.commit)
+        entry = _entry(change, change.observed, crew, change.entry.commit if change.entry else crew.commit)
         if entry is not None and entry != crew.known.get(change.address):
             crew.run.end(change.address, entry)
 
@@ -177,7 +179,7 @@ def _frames(problem: Exception) -> str:
     return "".join([*traceback.format_list(frames), type(problem).__name__])
 
 
-def _begun(change: Change[Any], resource: Resource[Any]) -> Entry:
+def _begun(change: Change[Any], resource: Resource[Any], crew: Crew) -> Entry:
     """The widened entry: from now on this may exist. What was applied before stays known until the step ends."""
     blank = Entry(
         resource.address, resource.kind, resource.locator, remote_id=None, digest=None, applied={}, good={}
@@ -188,10 +190,11 @@ def _begun(change: Change[Any], resource: Resource[Any]) -> Entry:
         protect=resource.lifecycle.protect,
         on_remove=resource.lifecycle.on_remove,
         keep=resource.keep,
+        made=_made(change, resource, crew),
     )
 
 
-def _entry(change: Change[Any], seen: Observed[Any] | None, commit: str | None) -> Entry | None:
+def _entry(change: Change[Any], seen: Observed[Any] | None, crew: Crew, commit: str | None) -> Entry | None:
     """The entry after a step: None when the thing is gone or no longer ours. Only what was proven is good."""
     resource = change.resource
     if resource is None or seen is None:
@@ -210,7 +213,18 @@ def _entry(change: Change[Any], seen: Observed[Any] | None, commit: str | None) 
         protect=resource.lifecycle.protect,
         on_remove=resource.lifecycle.on_remove,
         keep=resource.keep,
+        made=_made(change, resource, crew),
     )
+
+
+def _made(change: Change[Any], resource: Resource[Any], crew: Crew) -> tuple[Made, ...]:
+    """The images that were applied here, with the desired one: from its first byte on it is ours to prune."""
+    full = fields_of(resource.desired).get("fingerprint") if resource.keep else None
+    before = change.entry.made if change.entry else ()
+    if full is None or (before and before[0].tag == image_tag(str(full))):
+        return before
+    own = Made(image_tag(str(full)), crew.clock())
+    return (own, *(one for one in before if one.tag != own.tag))
 
 
 def saved(crew: Crew) -> str | None:

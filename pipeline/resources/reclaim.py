@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.clients import unlinking
 from pipeline.core.model import Artifact
 from pipeline.resources.blobs import disk
 from pipeline.resources.cached import Cached, below, is_pin, listed, read, references
@@ -15,7 +16,6 @@ from pipeline.resources.entries import METADATA, place_of
 
 RECENT_S = 3600.0  # what was used so lately may be in use
 OLD_DOWNLOAD_S = 86400.0  # a partial download that nobody went on with for a day
-BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is: stat(2)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -71,7 +71,7 @@ def unwanted(
         leftovers = tuple(_leftovers(root, now))
         files = [file for folder in going for file in below(folder)]
         files += [file for entry in dropped for file, _ in references(entry.path)]
-        freed_bytes = _freed_bytes([*files, *downloads, *leftovers, *blobs])
+        freed_bytes = unlinking.freed_bytes([*files, *downloads, *leftovers, *blobs])
         return Reclaim(dropped, old, downloads, leftovers, blobs, spared, freed_bytes, now, forced)
 
 
@@ -90,10 +90,10 @@ def prune(root: Path, plan: Reclaim) -> int:
             if _changed_at(view) <= plan.made_at:
                 freed_bytes += _drop_folder(view, below(view))
         freed_bytes += sum(_remove_if_idle(path) for path in plan.downloads)
-        freed_bytes += sum(_remove(path) for path in plan.leftovers)
+        freed_bytes += sum(unlinking.remove(path) for path in plan.leftovers)
         if plan.blobs and (plan.forced or not _busy(root)):
             stays = _Stays.of((), read(root), listed(root / "views"))
-            freed_bytes += sum(_remove(path) for path in plan.blobs if not stays.has(path))
+            freed_bytes += sum(unlinking.remove(path) for path in plan.blobs if not stays.has(path))
     return freed_bytes
 
 
@@ -109,25 +109,19 @@ class _Stays:
         folders = [*(entry.path for entry in entries), *views]
         return cls(
             frozenset(contents) | {file.sha256 for entry in entries for file in entry.files},
-            frozenset(look.st_ino for folder in folders for path in below(folder) if (look := _look(path))),
+            frozenset(
+                look.st_ino for folder in folders for path in below(folder) if (look := unlinking.look(path))
+            ),
         )
 
     def has(self, blob: Path) -> bool:
-        look = _look(blob)
+        look = unlinking.look(blob)
         return blob.name in self.sha256s or (look is not None and look.st_ino in self.inodes)
-
-
-def _look(path: Path) -> os.stat_result | None:
-    """Nothing when another process removed it meanwhile."""
-    try:
-        return path.lstat()
-    except FileNotFoundError:
-        return None
 
 
 def _changed_at(path: Path) -> float:
     """Seconds since 1970; making a view touches its folder. What is gone is of the future: nobody removes it."""
-    look = _look(path)
+    look = unlinking.look(path)
     return look.st_ctime if look else float("inf")
 
 
@@ -138,7 +132,7 @@ def _unnamed(root: Path, stays: _Stays, dropped: Iterable[Cached], since: float)
         for blob in listed(folder):
             if not _SHA256.fullmatch(blob.name) or stays.has(blob):
                 continue
-            look = _look(blob)
+            look = unlinking.look(blob)
             if look and (blob.name in named or look.st_mtime <= since):
                 yield blob
 
@@ -194,23 +188,10 @@ def _alone(path: Path) -> Iterator[int | None]:
         yield descriptor
 
 
-def _freed_bytes(names: Iterable[Path]) -> int:
-    """Bytes on the disk whose last name is among these; each inode counts once."""
-    counts: dict[tuple[int, int], int] = {}
-    freed_bytes = 0
-    for path in dict.fromkeys(names):
-        if look := _look(path):
-            inode = (look.st_dev, look.st_ino)
-            counts[inode] = counts.get(inode, 0) + 1
-            if counts[inode] == look.st_nlink:
-                freed_bytes += look.st_blocks * BLOCK_BYTES
-    return freed_bytes
-
-
 def _drop(root: Path, entry: Cached) -> int:
     """Metadata first: from then on the entry is incomplete for everybody."""
-    freed_bytes = _remove(entry.path / METADATA)
-    freed_bytes += sum([_remove(file) for file, _ in references(entry.path)])
+    freed_bytes = unlinking.remove(entry.path / METADATA)
+    freed_bytes += sum([unlinking.remove(file) for file, _ in references(entry.path)])
     freed_bytes += _drop_folder(entry.path, below(entry.path))
     for sibling in listed(entry.path.parent):  # a readable name that led here
         if sibling.is_symlink() and sibling.readlink() == Path(entry.pin):
@@ -223,24 +204,15 @@ def _drop(root: Path, entry: Cached) -> int:
 
 
 def _drop_folder(folder: Path, files: Iterable[Path]) -> int:
-    freed_bytes = sum([_remove(path) for path in files])
+    freed_bytes = sum([unlinking.remove(path) for path in files])
     for here, _, _ in os.walk(folder, topdown=False):
         _remove_empty(Path(here))
     return freed_bytes
 
 
-def _remove(path: Path) -> int:
-    """Unlink; the bytes that this frees on the disk."""
-    with contextlib.suppress(FileNotFoundError):
-        look = path.lstat()
-        path.unlink()
-        return look.st_blocks * BLOCK_BYTES if look.st_nlink == 1 else 0
-    return 0
-
-
 def _remove_if_idle(path: Path) -> int:
     with _alone(path) as file:
-        return _remove(path) if file is not None else 0
+        return unlinking.remove(path) if file is not None else 0
 
 
 def _remove_empty(folder: Path) -> bool:

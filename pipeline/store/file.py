@@ -120,6 +120,12 @@ class FileStore:
             _fsync_folder(self._folder)
 
 
+def stores(folder: Path, project: str) -> dict[str, FileStore]:
+    """Those of a project by environment: every folder in `folder` is one."""
+    environments = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+    return {name: FileStore(folder / name, project, name) for name in environments}
+
+
 class FileRun:
     """A run's pen: takes the lease at its first step, appends to the journal, writes the snapshot at the end."""
 
@@ -136,6 +142,10 @@ class FileRun:
             if self._lease is None:
                 _take(undo.enter_context((self._store.folder / "lease").open("r+b", buffering=0)))
                 self._check(self._store.load())
+
+    def hold(self) -> None:
+        with self._guard:
+            self._open()
 
     def begin(self, address: Address, action: Action, entry: Entry | None) -> None:
         with self._guard:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.core.change import Action
 from pipeline.core.digest import Digest
-from pipeline.core.resource import Address, Entry
+from pipeline.core.resource import Address, Entry, Made
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Run(Protocol):
 
         Raises LockHeld, Stale.
         """
+        ...
+
+    def hold(self) -> None:
+        """Take the lease now, as `begin` does: nothing else may be applied until `close`. Raises LockHeld, Stale."""
         ...
 
     def begin(self, address: Address, action: Action, entry: Entry | None) -> None:
@@ -79,6 +83,7 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
         "protect": entry.protect or None,
         "on_remove": entry.on_remove if entry.on_remove != "delete" else None,
         "keep": entry.keep or None,
+        "made": [list(one) for one in entry.made] or None,
     }
     return record | {key: value for key, value in optional.items() if value is not None}
 
@@ -98,4 +103,5 @@ def entry_from_json(address: str, record: Mapping[str, Any]) -> Entry:
         bool(record.get("protect", False)),
         str(record.get("on_remove", "delete")),
         bool(record.get("keep", False)),
+        tuple(Made(str(tag), float(at)) for tag, at in record.get("made", ())),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.clients.closure import closure
 from pipeline.clients.oci import Repositories
 from pipeline.clients.repository import (
     CONFIG,
@@ -16,6 +17,7 @@ from pipeline.clients.repository import (
     Descriptor,
     ImageManifest,
     Repository,
+    blobs,
 )
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Missing
@@ -233,3 +235,41 @@ def test_writers_of_one_list_of_referrers_lose_nothing(place: Registry) -> None:
 def test_a_manifest_without_a_subject_is_no_referrer(repository: Repository) -> None:
     with pytest.raises(ValueError, match="subject"):
         repository.put_referrer(image(repository, BLOCK))
+
+
+def test_a_removed_image_takes_its_tags_and_what_points_at_it_along(repository: Repository) -> None:
+    kept, gone = image(repository, BLOCK), image(repository, BLOCK + b"more", version="old")
+    for name, manifest in (("v1", kept), ("v0", gone), ("mp-0123456789ab", gone)):
+        repository.put_manifest(name, manifest)
+    pointing = [referrer(repository, one, SBOM, one.digest.encode()) for one in (kept, gone)]
+    for one in pointing:
+        repository.put_referrer(one)
+
+    found = closure(repository, gone.digest)
+    repository.remove(found.manifests)
+    repository.remove(found.manifests)  # may be repeated
+
+    assert repository.tags() == ("v1",)
+    assert repository.manifest(gone.digest) is None
+    assert repository.referrers(gone.digest) == ()
+    assert repository.manifest(pointing[1].digest) is None
+    assert repository.manifest("v1") == kept
+    assert [each.digest for each in repository.referrers(kept.digest)] == [pointing[0].digest]
+    assert all(repository.has(blob, size) for blob, size in blobs(kept))
+
+
+def test_an_image_is_told_with_everything_that_goes_with_it(repository: Repository) -> None:
+    subject = image(repository, BLOCK)
+    repository.put_manifest("v1", subject)
+    pointing = referrer(repository, subject, SBOM, b"parts")
+    repository.put_referrer(pointing)
+
+    found = closure(repository, subject.digest)
+
+    assert found.manifests[0] == pointing.digest, "what points at an image goes before it"
+    assert found.manifests[-1] == subject.digest
+    expected = dict([*blobs(subject), *blobs(pointing)])
+    expected |= {one.digest: len(one.body) for one in (subject, pointing)}
+    assert expected.items() <= found.sizes.items()
+    assert set(found.sizes) - set(expected) == set(found.manifests) - {subject.digest, pointing.digest}
+    assert closure(repository, digest(b"absent")).manifests == ()
