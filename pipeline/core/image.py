@@ -1,7 +1,7 @@
 """Engines, images and how they are started. Templates make these values; resources/image and targets use them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.core.digest import fingerprint
 
@@ -90,9 +90,23 @@ class Build:
     engine: Engine
     files: tuple[tuple[str, str], ...]  # (path below runtime/, sha256), sorted; Dockerfile included
     root: str = field(compare=False)  # absolute path of runtime/
+    others: tuple["Build", ...] = ()  # of the same engine for further platforms: the image is an index then
+
+    @property
+    def parts(self) -> tuple["Build", ...]:
+        """One for each platform, by its name."""
+        found = (replace(self, others=()), *self.others)
+        return tuple(sorted(found, key=lambda build: build.engine.platform))
+
+    def on(self, platform: str) -> "Build":
+        """The same image with one of its platforms in front; its fingerprint stays."""
+        first = next(build for build in self.parts if build.engine.platform == platform)
+        return replace(first, others=tuple(build for build in self.parts if build is not first))
 
     @property
     def fingerprint(self) -> str:
+        if self.others:
+            return fingerprint({"platforms": [[b.engine.platform, b.fingerprint] for b in self.parts]})
         e = self.engine
         return fingerprint(
             {

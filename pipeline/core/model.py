@@ -144,6 +144,7 @@ class Model:
     hardware: Hardware
     template: str
     engine: Engine
+    other_engines: tuple[Engine, ...] = ()  # the same for further platforms that its images are made for
     parts: tuple[Part, ...] = ()
     cached: bool = True  # False: its bytes go straight from the source into images, and never to this disk
     overlays: tuple[Overlay, ...] = ()
@@ -171,6 +172,11 @@ class Model:
             start = f"{part.folder}/" if part.folder else ""
             found |= {start + entry.path: Origin(part.artifact, entry) for entry in part.artifact.files}
         return found
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """What its images are made for, sorted: "linux/amd64"."""
+        return tuple(sorted(engine.platform for engine in (self.engine, *self.other_engines)))
 
     @property
     def artifacts(self) -> Mapping[str, Artifact]:

@@ -30,7 +30,7 @@ from pipeline.resources.artifact import addresses
 from pipeline.resources.assembly import FINGERPRINT
 from pipeline.resources.cache import Cache
 from pipeline.resources.modelpack import artifact_fingerprint
-from pipeline.resources.publish import OpenRepository, Publisher, Shop
+from pipeline.resources.publish import OpenRepository, Published, Publisher, Shop
 from pipeline.resources.recipe import (
     Recipe,
     engine_name,
@@ -176,12 +176,21 @@ class ImageDriver:
             engine = _engine_digest(recipe, inputs)
             if self._attestor:
                 self._attestor.require(recipe.name.registry)
-            image = self._publisher.publish(shop, engine, _previous(desired, change.entry), emit)
-            if self._attestor:
-                self._attestor.attest_model(shop.repository, recipe, image, engine)
+            made = self._publisher.publish(shop, engine, _previous(desired, change.entry), emit)
+            image = made.image
+            self._attest(shop, made)
         for tag in filter(None, (desired.version_tag, recipe.name.tag)):
             shop.repository.put_manifest(tag, image)
         return Observed(desired, self._mark(recipe.address), digest=image.digest)
+
+    def _attest(self, shop: Shop, made: Published) -> None:
+        """Each platform's image has documents of its own; what stands for all of them is signed."""
+        if self._attestor is None:
+            return
+        for part in made.parts:
+            self._attestor.attest_model(shop.repository, part.recipe, part.image, part.engine)
+        if len(made.parts) > 1:
+            self._attestor.attest_index(shop.repository, shop.recipe.name.registry, made.image)
 
     def _standing(self, shop: Shop, change: Change[ImageState]) -> ImageManifest | None:
         """The image of the inventory's digest; without one, what our tag names. A moved tag is not believed."""

@@ -12,7 +12,6 @@ from pipeline.clients.repository import (
     Chunks,
     ImageManifest,
     Repository,
-    blobs,
     contents,
     held,
 )
@@ -26,6 +25,7 @@ from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, held_l
 from pipeline.resources.cache import Cache
 from pipeline.resources.compress import gzipped
 from pipeline.resources.feed import DamagedCopy, Feeds
+from pipeline.resources.index import images, index, is_whole
 from pipeline.resources.layers import Held, Layer, Stream
 from pipeline.resources.recipe import Recipe
 
@@ -42,6 +42,23 @@ class Shop:
     recipe: Recipe
     repository: Repository
     homes: tuple[Repository, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """An image of one platform that is new in a repository."""
+
+    recipe: Recipe
+    image: ImageManifest
+    engine: Digest | None  # of the engine image of that platform
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a tag is to name, and the images that it is or stands for."""
+
+    image: ImageManifest
+    parts: tuple[Made, ...]
 
 
 class Publisher:
@@ -81,24 +98,25 @@ class Publisher:
         manifest = _sound(shop.repository, reference)
         if manifest is None or manifest.annotations().get(FINGERPRINT) != shop.recipe.fingerprint:
             return None
-        whole = all(shop.repository.has(blob, size_bytes) for blob, size_bytes in blobs(manifest))
-        return manifest if whole else None
+        return manifest if is_whole(shop.repository, manifest) else None
 
     def publish(
         self, shop: Shop, engine_digest: Digest | None, previous: Sequence[str], emit: Emit
-    ) -> ImageManifest:
-        """Push layers and config. The image manifest is returned: tagging is the caller's, and last.
+    ) -> Published:
+        """Push layers and configs; of several platforms also their images. Tagging is the caller's, and last.
 
         May be repeated. Raises Corrupt after a damaged file left the cache, Missing, Denied, Unreachable, Exhausted.
         """
         recipe = shop.recipe
-        engine = self._engine(shop, engine_digest) if engine_digest else None
+        engines = self._engines(shop, engine_digest) if engine_digest else {}
         placed = self._place_all(shop, self._known(shop, previous), emit)
-        image = recipe.assembled(placed, engine, engine_digest)
-        config = digest(image.config)
-        if not shop.repository.keeps(config, len(image.config)):
-            shop.repository.push(config, len(image.config), held(image.config))
-        return image.manifest
+        made = tuple(_put(shop.repository, part, placed, engines) for part in recipe.parts)
+        if len(made) == 1:
+            return Published(made[0].image, made)
+        found = {one.recipe.model.engine.platform: one.image for one in made}
+        for image in found.values():
+            shop.repository.put_manifest(image.digest, image)
+        return Published(index(found, recipe.annotations(engine_digest)), made)
 
     def _known(self, shop: Shop, previous: Sequence[str]) -> dict[str, Held]:
         """Layers by key, from this machine's memory and else from images that were published before."""
@@ -111,7 +129,8 @@ class Publisher:
                 if all(layer.key in found for layer in shop.recipe.layers):
                     return found
                 if manifest := _sound(repository, reference):
-                    found = dict(known_layers(manifest)) | found
+                    for _, image in images(repository, manifest):
+                        found = dict(known_layers(image)) | found
         return found
 
     def _sure(self, layer: Layer) -> Held | None:
@@ -127,25 +146,40 @@ class Publisher:
         engine = shop.recipe.engine
         if engine is None:
             return 0
-        manifest = self._open(engine.registry, engine.repository).manifest(engine.tag)
-        return sum(size for _, size in held_layers(manifest)) if manifest else 0
+        repository = self._open(engine.registry, engine.repository)
+        manifest = repository.manifest(engine.tag)
+        found = images(repository, manifest) if manifest else ()
+        return sum({layer: size for _, image in found for layer, size in held_layers(image)}.values())
 
-    def _engine(self, shop: Shop, engine_digest: Digest) -> EngineParts:
-        """The engine image, its layers brought into this repository."""
+    def _engines(self, shop: Shop, engine_digest: Digest) -> dict[str, EngineParts]:
+        """The engine image by platform, its layers brought into this repository."""
         engine = shop.recipe.engine
         if engine is None:
             raise AssertionError("a weights image has no engine")
         source = self._open(engine.registry, engine.repository)
         manifest = source.manifest(engine_digest)
-        config = source.blob(contents(manifest)[0]) if manifest else None
-        if manifest is None or config is None:
-            raise Missing(source.location, f"engine image {engine.tag} is gone", "run mp apply again")
-        for layer, size_bytes in contents(manifest)[1]:
+        found = dict(images(source, manifest)) if manifest else {}
+        if "" in found:  # one image and no index
+            found = {shop.recipe.model.engine.platform: found[""]}
+        gone = Missing(source.location, f"engine image {engine.tag} is gone", "run mp apply again")
+        if not found.keys() >= set(shop.recipe.model.platforms):
+            raise gone
+        made = {}
+        for platform in shop.recipe.model.platforms:
+            config = source.blob(contents(found[platform])[0])
+            if config is None:
+                raise gone
+            self._take_over(shop, source, engine.repository, found[platform])
+            made[platform] = EngineParts(found[platform], config)
+        return made
+
+    def _take_over(self, shop: Shop, source: Repository, name: str, image: ImageManifest) -> None:
+        """Have an engine image's layers in this repository."""
+        for layer, size_bytes in contents(image)[1]:
             if shop.repository.keeps(layer, size_bytes):
                 continue
-            if not shop.repository.mount(layer, engine.repository, size_bytes):
+            if not shop.repository.mount(layer, name, size_bytes):
                 shop.repository.push(layer, size_bytes, partial(_blocks, source, layer))
-        return EngineParts(manifest, config)
 
     def _place_all(self, shop: Shop, known: Mapping[str, Held], emit: Emit) -> list[Placed]:
         """Two missing layers at a time; one of them alone needs no thread."""
@@ -208,16 +242,27 @@ class Publisher:
         )
 
     def _upload(self, shop: Shop, layer: Layer, known: Held | None, meter: "_Meter") -> Held:
-        """Send one layer. A copy in the cache that is damaged is gone then: what need not be there is read from its source."""
+        """Send one layer. A copy in the cache that is damaged is gone then: what need not be there is read from its source.
+
+        No byte is hashed that somebody else answers for. A digest that is known was made here of verified files (or is
+        the file's own): a repository refuses any other bytes under it. Then all is read again, and the wrong file named.
+        A digest that is not known is that of whatever is sent: then each file is hashed as well, or a byte that changed
+        in the cache since would be published.
+        """
         model = shop.recipe.model
         read = self._feeds.of(model, layer)
+        hashing = known is None or bool(layer.compression) or not self._feeds.is_here(model, layer)
         while True:
-            chunks = meter.counted(layer, Stream(layer, read))
+            chunks = meter.counted(layer, Stream(layer, read, hashing=hashing))
             try:
                 return self._sent(shop.repository, layer, known, chunks)
             except DamagedCopy:
                 if model.cached:
                     raise
+            except Corrupt:
+                if hashing:
+                    raise
+                hashing, known = True, known if layer.digest else None
 
     def _sent(self, repository: Repository, layer: Layer, known: Held | None, chunks: Chunks) -> Held:
         if not layer.compression:
@@ -254,6 +299,19 @@ class _Meter:
             self._sent[key] = sent_bytes
             done_bytes = sum(self._sent.values())
         self._emit(Progress(self._address, "push", done_bytes, self._total_bytes))
+
+
+def _put(
+    repository: Repository, recipe: Recipe, placed: Sequence[Placed], engines: Mapping[str, EngineParts]
+) -> Made:
+    """Put together the image of one platform, and push its config."""
+    engine = engines.get(recipe.model.engine.platform)
+    below = engine.manifest.digest if engine else None
+    image = recipe.assembled(placed, engine, below)
+    config = digest(image.config)
+    if not repository.keeps(config, len(image.config)):
+        repository.push(config, len(image.config), held(image.config))
+    return Made(recipe, image.manifest, below)
 
 
 def _sound(repository: Repository, reference: str) -> ImageManifest | None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pipeline.core.digest import Digest, Json, fingerprint, image_tag
@@ -58,10 +58,24 @@ class Recipe:
             return None
         return own if self.name.repository != own else f"{own}.weights"
 
+    @property
+    def parts(self) -> tuple["Recipe", ...]:
+        """The images of one platform each that this one is made of: itself, where there is but one."""
+        if self.packed or not self.model.other_engines:
+            return (self,)
+        return tuple(self._on(platform) for platform in self.model.platforms)
+
+    def _on(self, platform: str) -> "Recipe":
+        engines = (self.model.engine, *self.model.other_engines)
+        first = next(engine for engine in engines if engine.platform == platform)
+        others = tuple(engine for engine in engines if engine is not first)
+        model = replace(self.model, engine=first, other_engines=others)
+        return replace(self, model=model, build=self.build.on(platform) if self.build else None)
+
     def assembled(
         self, placed: Sequence[Placed], engine: EngineParts | None, engine_digest: Digest | None
     ) -> Assembled:
-        """Config and manifest, once the layers are placed."""
+        """Config and manifest of one platform, once the layers are placed."""
         annotations = self.annotations(engine_digest)
         if self.packed:
             return modelpack.artifact(self.model, annotations)
@@ -93,7 +107,9 @@ def image_fingerprint(model: Model, build: Build, registry: Registry) -> str:
 
 
 def weights_fingerprint(model: Model, registry: Registry) -> str:
-    return fingerprint({"platform": model.engine.platform, **_contents(model, registry)})
+    one: dict[str, Json] = {"platform": model.engine.platform}
+    several: dict[str, Json] = {"platforms": list(model.platforms)}
+    return fingerprint({**(several if model.other_engines else one), **_contents(model, registry)})
 
 
 def version_tag(version: str) -> str:

@@ -64,6 +64,12 @@ class Attestor:
         documents = _documents(sbom.of_engine(name, build.fingerprint, build.engine), made)
         self._attest(repository, name.registry, image, documents)
 
+    def attest_index(self, repository: Repository, registry: Registry, image: ImageManifest) -> None:
+        """Sign what names the images of several platforms, each of which has documents of its own."""
+        if self._signing:
+            repository.put_manifest(image.digest, image)
+            self._signing.sign(registry, repository.location, (image.digest,))
+
     def _attest(
         self,
         repository: Repository,
