@@ -39,6 +39,10 @@ class Feeds:
             return 0
         return sum(entry.size_bytes for entry in layer.files if not self._is_here(entry))
 
+    def is_here(self, model: Model, layer: Layer) -> bool:
+        """Whether a layer is made of nothing but files in the cache."""
+        return layer.overlay is None and self.straight_bytes(model, layer) == 0
+
     def _open(self, model: Model, entry: FileEntry, start: int) -> Feed:
         if model.cached or self._is_here(entry):
             return Feed(self._kept(entry, start), partial(self._damaged, entry))
