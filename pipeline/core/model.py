@@ -118,6 +118,7 @@ class Secret:
     name: str  # its key in `secrets:`
     env: str | None = None  # the environment variable that holds it on this machine
     file: str | None = None  # or the file, relative to models.yaml
+    kubernetes: tuple[str, str] | None = None  # where pods find it: name and key of a Secret
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,8 @@ def _questions(spec: ModelSpec, artifacts: Iterable[Artifact]) -> tuple[Question
 
 def secret_of(manifest: Manifest, name: str) -> Secret:
     declared = manifest.secrets[name]
-    return Secret(name, declared.env, declared.file)
+    there = declared.kubernetes
+    return Secret(name, declared.env, declared.file, (there.name, there.key) if there else None)
 
 
 def _overlays(world: World, spec: ModelSpec) -> tuple[Overlay, ...]:

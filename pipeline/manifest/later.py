@@ -11,7 +11,7 @@ class Later(NamedTuple):
     what: str
 
 
-_KINDS = ("kubernetes", "kaito", "replicate", "sambastack", "sambastudio")
+_KINDS = ("kaito", "replicate", "sambastack", "sambastudio")
 
 LATER = (
     Later(("include",), (), "models of other files"),
@@ -20,7 +20,6 @@ LATER = (
     Later(("moved",), (), "renaming without replacing"),
     Later(("max_deletes",), (), "a limit on deletes"),
     Later(("inventory", "backend"), ("git", "kubernetes", "s3"), "an inventory outside this folder"),
-    Later(("secrets", "*", "kubernetes"), (), "secrets of a cluster"),
     Later(("hardware", "*", "usd_per_hour"), (), "prices"),
     Later(("hardware", "*", "nodes"), (), "replicas on several nodes"),
     Later(("engines", "*", "mirror"), (), "mirrors of package indexes"),
@@ -30,24 +29,19 @@ LATER = (
     Later(("targets", "*", "rollout"), (), "rolling out in waves"),
     Later(("targets", "*", "strategy"), (), "rollout strategies"),
     Later(("targets", "*", "manage"), (), "partial management"),
-    Later(("targets", "*", "context"), (), "Kubernetes targets"),
-    Later(("targets", "*", "namespace"), (), "Kubernetes targets"),
-    Later(("targets", "*", "pull_secret"), (), "Kubernetes targets"),
     Later(("targets", "*", "owner"), (), "Replicate targets"),
     Later(("models", "*", "hardware_override"), (), "overriding the memory check"),
     Later(("models", "*", "rollout"), (), "rolling out in waves"),
     Later(("models", "*", "serve", "quantization"), (), "quantized weights"),
     Later(("models", "*", "chat", "check"), (), "checks of a chat template"),
     Later(("models", "*", "lifecycle", "ignore_drift"), (), "ignoring drift"),
-    Later(("models", "*", "targets", "*", "replicas"), (), "several replicas"),
     Later(("models", "*", "targets", "*", "rollout"), (), "rolling out in waves"),
     Later(("models", "*", "targets", "*", "strategy"), (), "rollout strategies"),
     Later(("models", "*", "targets", "*", "manage"), (), "partial management"),
     Later(("models", "*", "targets", "*", "hardware"), (), "hardware for one target"),
-    Later(("models", "*", "targets", "*", "weights"), ("volume", "pvc"), "weights from a volume"),
+    Later(("models", "*", "targets", "*", "weights"), ("pvc",), "weights from a claimed volume"),
     Later(("models", "*", "targets", "*", "visibility"), (), "Replicate targets"),
     Later(("models", "*", "targets", "*", "deployment"), (), "Replicate targets"),
-    Later(("models", "*", "targets", "*", "prove"), (), "deployments without a proof"),
 )  # fmt: skip
 
 

@@ -6,7 +6,9 @@ from pydantic import Field, StringConstraints, model_validator
 
 from pipeline.manifest.scalars import (
     BASE_IMAGE,
+    DNS_SUBDOMAIN,
     REGISTRY_URL,
+    SECRET_KEY,
     EnvName,
     Name,
     Size,
@@ -35,6 +37,17 @@ class InventorySpec(Spec):
     )
 
 
+class ClusterSecretSpec(Spec):
+    """A key of a Secret in the namespace of a kubernetes target."""
+
+    name: Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, max_length=253)] = Field(
+        description="Name of the Secret"
+    )
+    key: Annotated[str, StringConstraints(pattern=SECRET_KEY, max_length=253)] = Field(
+        description="The key of the Secret that holds it"
+    )
+
+
 class SecretSpec(Spec):
     """Where a secret is found; its value is never written down."""
 
@@ -43,10 +56,16 @@ class SecretSpec(Spec):
         default=None, description="File that holds it where mp runs, relative to models.yaml; kept out of git"
     )
 
+    kubernetes: ClusterSecretSpec | None = Field(
+        default=None, description="Where pods of kubernetes targets find it; mp only names it"
+    )
+
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.env is None) == (self.file is None):
+        if self.env is not None and self.file is not None:
             raise mistake('needs either "env" or "file"', "env: HF_TOKEN, for example")
+        if self.env is None and self.file is None and self.kubernetes is None:
+            raise mistake('needs "env", "file" or "kubernetes"', "env: HF_TOKEN, for example")
         return self
 
 

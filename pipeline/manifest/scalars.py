@@ -11,6 +11,9 @@ from pipeline.core.size import size_bytes
 from pipeline.templates import TEMPLATES
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+SERVICE_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+SECRET_KEY = r"^[-._a-zA-Z0-9]+$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 FLAG_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 REGISTRY_URL = r"^[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*$"
@@ -18,6 +21,12 @@ BASE_IMAGE = r"^[^\s@]+(@sha256:[0-9a-f]{64})?$"
 
 PATTERNS = {  # pattern → what it asks for, the hint
     DNS_LABEL: ("must be lower-case letters, digits and dashes", 'such as "qwen3-8b"'),
+    DNS_SUBDOMAIN: ("must be lower-case letters, digits, dashes and dots", 'such as "registry-login"'),
+    SERVICE_NAME: (
+        "must be lower-case letters, digits and dashes, with a letter first",
+        'such as "qwen3-8b"',
+    ),
+    SECRET_KEY: ("must be letters, digits, dashes, dots and underscores", 'such as "token"'),
     ENV_NAME: ("must be the name of an environment variable", 'such as "HF_TOKEN"'),
     FLAG_NAME: ("must be an engine's flag without leading dashes", 'such as "max-num-seqs"'),
     REGISTRY_URL: (

@@ -7,19 +7,24 @@ from pydantic import BaseModel, Field
 
 from pipeline.core.protocols import Target
 from pipeline.targets.docker import DockerOptions, DockerSpec, DockerTarget
+from pipeline.targets.kubernetes import KubernetesOptions, KubernetesSpec, KubernetesTarget
 from pipeline.targets.local import LocalOptions, LocalSpec, LocalTarget
 from pipeline.targets.registry import RegistryOptions, RegistrySpec, RegistryTarget
 
-TargetSpec: TypeAlias = Annotated[LocalSpec | DockerSpec | RegistrySpec, Field(discriminator="kind")]
+TargetSpec: TypeAlias = Annotated[
+    LocalSpec | DockerSpec | KubernetesSpec | RegistrySpec, Field(discriminator="kind")
+]
 
 ENTRIES: Mapping[str, type[BaseModel]] = {
     "local": LocalOptions,
     "docker": DockerOptions,
+    "kubernetes": KubernetesOptions,
     "registry": RegistryOptions,
 }
 
 TARGETS: Mapping[str, Target] = {
     "local": LocalTarget(),
     "docker": DockerTarget(),
+    "kubernetes": KubernetesTarget(),
     "registry": RegistryTarget(),
 }

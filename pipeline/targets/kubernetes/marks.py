@@ -1,0 +1,44 @@
+"""The annotations on objects: whose they are, which object they were written for, and what was written. Pure."""
+
+from collections.abc import Mapping
+
+from pipeline.core.digest import Json
+from pipeline.core.resource import Address, Mark
+
+PROJECT, ENVIRONMENT, ADDRESS = "dev.mp.project", "dev.mp.environment", "dev.mp.address"
+OBJECT = "dev.mp.object"  # "Deployment/qwen": a copy under another name has a mark that does not fit it
+FINGERPRINT = "dev.mp.fingerprint"  # of the object as mp wrote it, its digests and this annotation aside
+
+
+def annotations_of(mark: Mark, key: str) -> dict[str, Json]:
+    """`key` is "Deployment/qwen"."""
+    return {PROJECT: mark.project, ENVIRONMENT: mark.environment, ADDRESS: mark.address, OBJECT: key}
+
+
+def key_of(one: Mapping[str, Json]) -> str:
+    """ "Deployment/qwen" of an object."""
+    return f"{one['kind']}/{_metadata(one)['name']}"
+
+
+def mark_of(one: Mapping[str, Json]) -> Mark | None:
+    """Whose a live object is; None when mp did not make it, or made another that this is a copy of."""
+    found = _annotations(one)
+    if not {PROJECT, ENVIRONMENT, ADDRESS} <= found.keys() or found.get(OBJECT) != key_of(one):
+        return None
+    return Mark(str(found[PROJECT]), str(found[ENVIRONMENT]), Address(str(found[ADDRESS])))
+
+
+def fingerprint_of(one: Mapping[str, Json]) -> str:
+    """What mp wrote last on a live object; "" where it says nothing."""
+    return str(_annotations(one).get(FINGERPRINT) or "")
+
+
+def _annotations(one: Mapping[str, Json]) -> Mapping[str, Json]:
+    found = _metadata(one).get("annotations")
+    return found if isinstance(found, dict) else {}
+
+
+def _metadata(one: Mapping[str, Json]) -> Mapping[str, Json]:
+    found = one["metadata"]
+    assert isinstance(found, dict), "an object has metadata"
+    return found

@@ -1,0 +1,194 @@
+"""A Kubernetes cluster as a target: what the user says, what is compared, and what one model becomes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.digest import Json
+from pipeline.core.errors import UserError
+from pipeline.core.image import Build, Launch
+from pipeline.core.model import Model, Question, Secret
+from pipeline.core.protocols import Place
+from pipeline.core.resource import Address, Resource, State, address
+from pipeline.core.size import PATTERN as SIZE
+from pipeline.resources.image import engine_name, image_name, weights_name
+from pipeline.targets.kubernetes.marks import key_of
+from pipeline.targets.kubernetes.objects import Images, name_of, objects, rollout_s
+from pipeline.targets.kubernetes.products import products_of
+
+# Names of Services begin with a letter: RFC 1035, and the same name is that of every object.
+_SERVICE = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+
+class KubernetesSpec(BaseModel):
+    """A target that runs models as Deployments in one namespace of a Kubernetes cluster."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["kubernetes"]
+    context: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A context of the kubeconfig; the current one, or the cluster that mp runs in, when it is left out",
+    )
+    namespace: Annotated[str, StringConstraints(pattern=_LABEL, max_length=63)] = Field(
+        description="Where the objects are; it has to exist"
+    )
+    registry: str | None = Field(
+        default=None, description="A key of `registries:`; the model's registry when it is left out"
+    )
+    pull_secret: Annotated[str, StringConstraints(pattern=_SUBDOMAIN, max_length=253)] | None = Field(
+        default=None, description="Secret of the namespace with which the nodes pull images"
+    )
+    optional: bool = Field(
+        default=False,
+        description="A cluster that does not answer is named and skipped; the plan stays complete",
+    )
+
+
+class KubernetesOptions(BaseModel):
+    """What a model says about a kubernetes target."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, StringConstraints(pattern=_SERVICE, max_length=63)] | None = Field(
+        default=None,
+        description="Name of the objects; the model's when it is left out, with the environment before it if it is not the default one",
+    )
+    replicas: int = Field(default=1, ge=0, le=1000, description="How many pods serve the model")
+    weights: Literal["baked", "volume"] = Field(
+        default="baked",
+        description="`baked`: the model image, which holds them; `volume`: the engine image, with the weights image mounted "
+        "as an image volume (Kubernetes 1.33 or newer)",
+    )
+    memory: str | None = Field(
+        default=None,
+        pattern=SIZE,
+        description='Memory request and limit, such as "48Gi"; the hardware class\'s memory when it is left out',
+    )
+    prove: Literal["request", "skip"] = Field(
+        default="request",
+        description="`request`: a roll-out counts once a real request is answered; `skip`: once its pods are ready",
+    )
+    on_failure: Literal["rollback", "hold"] = Field(
+        default="rollback",
+        description="After a failed roll-out: `rollback` brings the last good version back, `hold` leaves it to be looked at",
+    )
+
+
+@dataclass(frozen=True)
+class KubernetesRecipe:
+    """What the driver needs and does not compare."""
+
+    images: Mapping[
+        str, Address
+    ]  # image reference without digest → the resource whose Observed has the digest
+    namespace: str
+    context: str | None
+    name: str  # of the Deployment and the Service
+    served_name: str
+    questions: tuple[Question, ...]
+    api_key: Secret | None
+    prove: str  # "request" or "skip"
+    on_failure: str  # "rollback" or "hold"
+    start_timeout_s: int  # how long apply waits for the roll-out: longer than the Deployment's own deadline
+
+
+@dataclass(frozen=True)
+class KubernetesState(State):
+    """The objects of one deployment: of a live one the fields that mp writes, as `shape.shaped` reads them."""
+
+    objects: Mapping[str, Json]  # "Deployment/qwen" → the object; its images have no digest
+    recipe: KubernetesRecipe | None = field(default=None, compare=False)
+
+
+class KubernetesTarget:
+    """Expands a model into one deployment. Raises UserError for what a cluster cannot do."""
+
+    def expand(
+        self, place: Place[KubernetesSpec], model: Model, build: Build, launch: Launch
+    ) -> Iterable[Resource[KubernetesState]]:
+        if problems := tuple(_problems(place, model, launch)):
+            raise UserError(problems)
+        images, addresses = _images(place, model, build)
+        made = objects(place, model, launch, images)
+        name, spec = name_of(place, model), place.spec
+        recipe = KubernetesRecipe(
+            images=addresses,
+            namespace=spec.namespace,
+            context=spec.context,
+            name=name,
+            served_name=launch.served_name,
+            questions=model.questions,
+            api_key=model.api_key,
+            prove=place.options.prove,
+            on_failure=place.options.on_failure,
+            start_timeout_s=rollout_s(model, launch, place.options.replicas),
+        )
+        yield Resource(
+            address(model.name, "kubernetes", place.name),
+            "kubernetes",
+            {"context": spec.context or "", "namespace": spec.namespace, "name": name},
+            KubernetesState({key_of(one): one for one in made}, recipe),
+            needs=tuple(addresses.values()),
+            optional=spec.optional,
+            lifecycle=model.lifecycle,
+            where=place.where,
+        )
+
+
+def _images(place: Place[KubernetesSpec], model: Model, build: Build) -> tuple[Images, Mapping[str, Address]]:
+    """The images of a pod, and the address of each."""
+    registry = place.registry
+    if place.options.weights == "baked":
+        whole = str(image_name(model, build, registry))
+        return Images(whole), {whole: address(model.name, "image", registry.name)}
+    engine, weights = str(engine_name(build, registry)), str(weights_name(model, registry))
+    return Images(engine, weights), {
+        engine: address("@engine", model.engine.key, registry.name),
+        weights: address(model.name, "weights", registry.name),
+    }
+
+
+def _problems(place: Place[KubernetesSpec], model: Model, launch: Launch) -> Iterable[Diagnostic]:
+    """What the words allow and a cluster does not."""
+    if place.registry.layout is not None:
+        yield error(
+            f'{model.name}: a cluster cannot pull "{place.registry.name}", which is a layout folder',
+            place.where,
+            "use a registry with a url",
+            model.name,
+        )
+    name = name_of(place, model)
+    if len(name) > 63 or not name[0].isalpha():
+        yield error(
+            f'{model.name}: "{name}" is no name of a Service: a letter first, and 63 characters at most',
+            place.where,
+            f"give it a name: {place.name}: {{name: …}}",
+            model.name,
+        )
+    if model.hardware.gpus and not products_of(model.hardware.gpu or ""):
+        yield error(
+            f'{model.name}: no node label is known for the GPU "{model.hardware.gpu}"',
+            place.where,
+            "write the label itself, gpu: NVIDIA-…: kubectl get nodes -L nvidia.com/gpu.product shows it",
+            model.name,
+        )
+    for secret in _secrets(model):
+        if secret.kubernetes is None and secret.name in launch.secrets.values():
+            yield error(
+                f'{model.name}: secret "{secret.name}" has no place in a cluster',
+                place.where,
+                f"secrets: {{{secret.name}: {{kubernetes: {{name: …, key: …}}}}}} names a Secret of the namespace",
+                model.name,
+            )
+
+
+def _secrets(model: Model) -> Iterable[Secret]:
+    found = {secret.name: secret for secret in model.secret_env.values()}
+    return (found | ({model.api_key.name: model.api_key} if model.api_key else {})).values()
