@@ -22,7 +22,6 @@ from pipeline.core.resource import (
     Observed,
     Resource,
     State,
-    Transfer,
     Unreadable,
     address,
 )
@@ -30,6 +29,7 @@ from pipeline.resources.artifact import addresses
 from pipeline.resources.assembly import FINGERPRINT
 from pipeline.resources.cache import Cache
 from pipeline.resources.modelpack import artifact_fingerprint
+from pipeline.resources.outlook import Outlook, together
 from pipeline.resources.publish import OpenRepository, Published, Publisher, Shop
 from pipeline.resources.recipe import (
     Recipe,
@@ -128,6 +128,14 @@ class _Question:
         return str(self.entry.applied.get("version_tag") or "") if self.entry else ""
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the questions of one round have come to."""
+
+    silent: dict[str, Unreachable] = field(default_factory=dict)  # by registry
+    outlooks: dict[Address, Outlook] = field(default_factory=dict)
+
+
 class ImageDriver:
     """Images are named by their content: a tag mp-<12 hex> in a repository of ours is ours."""
 
@@ -152,15 +160,15 @@ class ImageDriver:
         questions = [_Question(r.address, r.locator, r, entries.pop(r.address, None)) for r in wanted]
         questions += [_Question(e.address, e.locator, None, e) for e in entries.values()]
         remote = [q for q in questions if not q.locator["registry"].startswith("layout:")]
+        seen = _Seen()
         answers = {
-            q.address: self._answer(q, {}) for q in questions if q.locator["registry"].startswith("layout:")
+            q.address: self._answer(q, seen) for q in questions if q.locator["registry"].startswith("layout:")
         }
         if remote:
-            silent: dict[str, Unreachable] = {}
             with ThreadPoolExecutor(min(READERS, len(remote)), "images") as pool:
-                found = pool.map(lambda q: self._answer(q, silent), remote)
+                found = pool.map(lambda q: self._answer(q, seen), remote)
                 answers.update(zip((q.address for q in remote), found, strict=True))
-        return answers
+        return answers | _shared(questions, answers, seen)
 
     def apply(
         self, change: Change[ImageState], inputs: Mapping[Address, Observed[Any]], emit: Emit
@@ -200,20 +208,20 @@ class ImageDriver:
             return self._publisher.standing(shop, entry.digest)
         return self._publisher.standing(shop, recipe.name.tag)
 
-    def _answer(self, question: _Question, silent: dict[str, Unreachable]) -> Answer:
-        """`silent`: registries that did not answer are not waited for again."""
+    def _answer(self, question: _Question, seen: _Seen) -> Answer:
+        """Registries that did not answer are not waited for again."""
         place = question.locator["registry"]
         try:
-            if place in silent:
-                raise silent[place]
-            return self._look(question)
+            if place in seen.silent:
+                raise seen.silent[place]
+            return self._look(question, seen)
         except Unreachable as problem:
-            silent[place] = problem
+            seen.silent[place] = problem
             return Unreadable(problem.message, problem.hint)
         except BackendError as problem:
             return Unreadable(problem.message, problem.hint)
 
-    def _look(self, question: _Question) -> Answer:
+    def _look(self, question: _Question, seen: _Seen) -> Answer:
         where = question.locator
         recipe = question.wanted.desired.recipe if question.wanted else None
         registry = recipe.name.registry if recipe else registry_of(where)
@@ -224,23 +232,34 @@ class ImageDriver:
                 live = tagged.annotations.get(FINGERPRINT, "")
                 version = _version(repository, question.version(), tagged.digest)
                 state = ImageState(live, version, recipe)
-                return Observed(
-                    state,
-                    self._mark(question.address),
-                    digest=tagged.digest,
-                    transfer=self._transfer(question, state),
-                )
-        return Absent(self._transfer(question, None))
+                self._look_ahead(question, state, seen)
+                return Observed(state, self._mark(question.address), digest=tagged.digest)
+        self._look_ahead(question, None, seen)
+        return Absent()
 
-    def _transfer(self, question: _Question, live: ImageState | None) -> Transfer:
+    def _look_ahead(self, question: _Question, live: ImageState | None, seen: _Seen) -> None:
+        """What publishing would move, where that is to be done."""
         wanted = question.wanted
-        if wanted is None or live == wanted.desired:
-            return Transfer()
-        shop = self._publisher.shop(_recipe(wanted))
-        return self._publisher.transfer(shop, _previous(wanted.desired, question.entry))
+        if wanted is not None and live != wanted.desired:
+            shop = self._publisher.shop(_recipe(wanted))
+            previous = _previous(wanted.desired, question.entry)
+            seen.outlooks[question.address] = self._publisher.outlook(shop, previous)
 
     def _mark(self, where: Address) -> Mark:
         return replace(self._owner, address=where)
+
+
+def _shared(
+    questions: Iterable[_Question], answers: Mapping[Address, Answer], seen: _Seen
+) -> dict[Address, Answer]:
+    """The answers with what would be moved, in the order of the questions: layers that images share go once."""
+    ahead = [q.address for q in questions if q.address in seen.outlooks]
+    transfers = together(seen.outlooks[where] for where in ahead)
+    found: dict[Address, Answer] = {}
+    for where, transfer in zip(ahead, transfers, strict=True):
+        answer = answers[where]
+        found[where] = answer if isinstance(answer, Unreadable) else replace(answer, transfer=transfer)
+    return found
 
 
 def _recipe(resource: Resource[ImageState]) -> Recipe:

@@ -21,12 +21,14 @@ from pipeline.core.image import Registry
 from pipeline.core.protocols import Source
 from pipeline.core.report import Emit, Progress
 from pipeline.core.resource import Address, Transfer
-from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, held_layers, known_layers
+from pipeline.resources.assembly import FINGERPRINT, EngineParts, Placed, held_layers
 from pipeline.resources.cache import Cache
 from pipeline.resources.compress import gzipped
 from pipeline.resources.feed import DamagedCopy, Feeds
 from pipeline.resources.index import images, index, is_whole
+from pipeline.resources.known import KnownLayers, sound
 from pipeline.resources.layers import Held, Layer, Stream
+from pipeline.resources.outlook import Outlook, side_by_side
 from pipeline.resources.recipe import Recipe
 
 REPORTED_BYTES = 64 * 2**10  # smaller blocks are headers and padding
@@ -66,6 +68,7 @@ class Publisher:
 
     def __init__(self, cache: Cache, sources: Mapping[str, Source], repositories: OpenRepository) -> None:
         self._cache = cache
+        self._known = KnownLayers(cache)
         self._feeds = Feeds(cache, sources)
         self._open = repositories
         self._uploads = threading.BoundedSemaphore(UPLOADS)
@@ -79,23 +82,26 @@ class Publisher:
         others = (self._open(registry, recipe.sibling),) if recipe.sibling else ()
         return Shop(recipe, own, (own, *others))
 
-    def transfer(self, shop: Shop, previous: Sequence[str]) -> Transfer:
+    def outlook(self, shop: Shop, previous: Sequence[str]) -> Outlook:
         """What publishing would move; exact where every layer's digest is known. `previous`: tags, digests to ask."""
-        known = self._known(shop, previous)
-        total = Transfer(reused_bytes=self._engine_bytes(shop))
-        for layer in shop.recipe.layers:
+        known = self._known.of(shop.recipe.layers, shop.homes, previous)
+
+        def look(layer: Layer) -> tuple[str, Transfer]:
             found = known.get(layer.key)
             if found and any(one.has(found.digest, found.size_bytes) for one in shop.homes):
-                total += Transfer(reused_bytes=found.size_bytes)
-            else:
-                straight_bytes = self._feeds.straight_bytes(shop.recipe.model, layer)
-                push_bytes = found.size_bytes if found else layer.most_bytes
-                total += Transfer(straight_bytes, push_bytes, exact=found is not None)
-        return total
+                return layer.key, Transfer(reused_bytes=found.size_bytes)
+            straight_bytes = self._feeds.straight_bytes(shop.recipe.model, layer)
+            push_bytes = found.size_bytes if found else layer.most_bytes
+            return layer.key, Transfer(straight_bytes, push_bytes, exact=found is not None)
+
+        engine = Transfer(reused_bytes=self._engine_bytes(shop))
+        return Outlook(
+            shop.recipe.name.registry.location, engine, tuple(side_by_side(look, shop.recipe.layers))
+        )
 
     def standing(self, shop: Shop, reference: str) -> ImageManifest | None:
         """The image behind a reference when it is the wanted one and whole."""
-        manifest = _sound(shop.repository, reference)
+        manifest = sound(shop.repository, reference)
         if manifest is None or manifest.annotations().get(FINGERPRINT) != shop.recipe.fingerprint:
             return None
         return manifest if is_whole(shop.repository, manifest) else None
@@ -109,7 +115,7 @@ class Publisher:
         """
         recipe = shop.recipe
         engines = self._engines(shop, engine_digest) if engine_digest else {}
-        placed = self._place_all(shop, self._known(shop, previous), emit)
+        placed = self._place_all(shop, self._known.of(shop.recipe.layers, shop.homes, previous), emit)
         made = tuple(_put(shop.repository, part, placed, engines) for part in recipe.parts)
         if len(made) == 1:
             return Published(made[0].image, made)
@@ -117,29 +123,6 @@ class Publisher:
         for image in found.values():
             shop.repository.put_manifest(image.digest, image)
         return Published(index(found, recipe.annotations(engine_digest)), made)
-
-    def _known(self, shop: Shop, previous: Sequence[str]) -> dict[str, Held]:
-        """Layers by key, from this machine's memory and else from images that were published before."""
-        found: dict[str, Held] = {}
-        for layer in shop.recipe.layers:
-            if known := self._sure(layer):
-                found[layer.key] = known
-        for repository in shop.homes:
-            for reference in previous:
-                if all(layer.key in found for layer in shop.recipe.layers):
-                    return found
-                if manifest := _sound(repository, reference):
-                    for _, image in images(repository, manifest):
-                        found = dict(known_layers(image)) | found
-        return found
-
-    def _sure(self, layer: Layer) -> Held | None:
-        """What is nobody else's word: a file's own digest, or what this machine hashed."""
-        if layer.digest is not None:
-            return Held(layer.digest, layer.size_bytes, layer.digest)
-        found = self._cache.recall_layer(layer.key)
-        plain = self._cache.recall_layer(layer.plain.key) if layer.compression else found
-        return Held(*found, plain[0]) if found and plain else None
 
     def _engine_bytes(self, shop: Shop) -> int:
         """Bytes of the engine image that a model image takes over, where it is there already."""
@@ -183,12 +166,11 @@ class Publisher:
 
     def _place_all(self, shop: Shop, known: Mapping[str, Held], emit: Emit) -> list[Placed]:
         """Two missing layers at a time; one of them alone needs no thread."""
-        keys = {layer.key for layer in shop.recipe.layers}
-        there = {
-            key: held
-            for key, held in known.items()
-            if key in keys and shop.repository.keeps(held.digest, held.size_bytes)
-        }
+        asked = [layer.key for layer in shop.recipe.layers if layer.key in known]
+        kept = side_by_side(
+            lambda key: shop.repository.keeps(known[key].digest, known[key].size_bytes), asked
+        )
+        there = {key: known[key] for key, is_kept in zip(asked, kept, strict=True) if is_kept}
         missing = [layer for layer in shop.recipe.layers if layer.key not in there]
         meter = _Meter(emit, shop.recipe.address, sum(layer.size_bytes for layer in missing))
 
@@ -212,23 +194,15 @@ class Publisher:
         with self._guard:
             lock = self._locks.setdefault((place, layer.key), threading.Lock())
         with lock:
-            own = self._sure(layer)
+            own = self._known.sure(layer)
             found = next((one for one in (own, known) if one and self._is_there(shop, one)), None)
             if found is None:
                 with self._uploads:
                     found = self._upload(shop, layer, own, meter)
-                self._remember(layer, found)
+                self._known.remember(layer, found)
         with self._guard:
             self._homes[place, found.digest] = shop.recipe.name.repository
         return found
-
-    def _remember(self, layer: Layer, held: Held) -> None:
-        """Only what was hashed here: what an annotation says is somebody's word."""
-        if layer.digest is not None:
-            return
-        self._cache.remember_layer(layer.key, held.digest, held.size_bytes)
-        if layer.compression:
-            self._cache.remember_layer(layer.plain.key, held.diff_id, layer.size_bytes)
 
     def _is_there(self, shop: Shop, held: Held) -> bool:
         if shop.repository.keeps(held.digest, held.size_bytes):
@@ -312,14 +286,6 @@ def _put(
     if not repository.keeps(config, len(image.config)):
         repository.push(config, len(image.config), held(image.config))
     return Made(recipe, image.manifest, below)
-
-
-def _sound(repository: Repository, reference: str) -> ImageManifest | None:
-    """A damaged image manifest is as good as none: what it named is published anew."""
-    try:
-        return repository.manifest(reference)
-    except Corrupt:
-        return None
 
 
 def _blocks(source: Repository, layer: Digest, start: int) -> Iterator[bytes]:
