@@ -14,7 +14,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.protocols import Driver, Source
 from pipeline.core.resource import Address, Mark
 from pipeline.core.settings import Settings, default_docker_host
-from pipeline.engine.place import secret_of
+from pipeline.engine.place import declared_registries, secret_of
 from pipeline.engine.world import World
 from pipeline.manifest.lock import read_lock
 from pipeline.manifest.places import SecretReference
@@ -49,7 +49,9 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
     )
     lock = read_lock(settings.root / "models.lock")
     weights = Cache(settings.cache)
-    sources = open_sources(settings, weights.absorb)
+    registries = declared_registries(manifest, settings.root).values()
+    repositories = oci.Repositories(settings.environ, registries)
+    sources = open_sources(settings, weights.absorb, repositories)
     return World(
         settings,
         document,
@@ -60,9 +62,9 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         sources,
         TEMPLATES,
         {**TARGETS, "docker": DockerTarget(default_docker_host(settings.environ))},
-        drivers(settings, manifest.project, weights, sources, _signing(settings, manifest)),
+        drivers(settings, manifest.project, weights, sources, repositories, _signing(settings, manifest)),
         store,
-        pin_nothing if settings.offline else pin_engine,
+        pin_nothing if settings.offline else partial(pin_engine, repositories=repositories),
     )
 
 
@@ -71,18 +73,20 @@ def drivers(
     project: str,
     weights: Cache,
     sources: Mapping[str, Source],
+    repositories: oci.Repositories,
     signing: Signing | None = None,
 ) -> Mapping[str, Driver[Any]]:
     """One driver a kind of resource. None of them reaches out before it is asked to."""
     owner = Mark(project, settings.environment, Address(""))
-    repositories = oci.Repositories(settings.environ)
     connect = cache(partial(DockerHost, environ=settings.environ))
     builder = Builder(default_docker_host(settings.environ), settings.environ)
     attestor = Attestor(_own_version, settings.commit, settings.root / "models.lock", signing)
     return {
         "artifact": ArtifactDriver(weights, sources),
         "environment": EnvironmentDriver(settings.cache),
-        "engine": EngineDriver(builder, settings.cache, repositories, owner, attestor=attestor),
+        "engine": EngineDriver(
+            builder, settings.cache, repositories, owner, attestor=attestor, places=repositories.places
+        ),
         "image": ImageDriver(weights, sources, repositories, owner, attestor),
         "local": LocalDriver(settings.state / "local", weights, owner, settings.secret, settings.environ),
         "docker": DockerDriver(

@@ -11,6 +11,7 @@ from pipeline.core.model import WEIGHTS, Model
 from pipeline.core.protocols import Place, Target, Template
 from pipeline.core.resource import Address, Resource, owner_of
 from pipeline.resources import artifact, engine, environment, image
+from pipeline.resources.fitting import too_large
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def compose(
         for resource in resources:
             (shared if resource.address.startswith("@") else own).setdefault(resource.address, resource)
     problems.extend(_collisions(own.values()))
+    problems.extend(too_large(own.values()))
     everything = {**{a: shared[a] for a in sorted(shared)}, **own}
     return Composition(everything, frozenset(expanded), tuple(problems))
 

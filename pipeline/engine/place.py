@@ -6,6 +6,7 @@ A chat template of the user's is read here: it is small, beside models.yaml, and
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pipeline.clients.openai import DEFAULT_QUESTION
@@ -46,15 +47,28 @@ def engine_of(world: World, variant: Variant, pinned: Mapping[str, Engine]) -> E
 
 
 def registries_of(world: World) -> dict[str, Registry]:
-    """The declared registries; layout folders are relative to the manifest's folder."""
+    """The declared registries by name."""
+    return declared_registries(world.manifest, world.settings.root)
+
+
+def declared_registries(manifest: Manifest, root: Path) -> dict[str, Registry]:
+    """The registries of a manifest; folders and files are relative to the manifest's folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return str((root / path).absolute()) if path else None
+
     return {
         name: Registry(
             name,
             spec.url,
-            str((world.settings.root / spec.layout).absolute()) if spec.layout else None,
+            absolute(spec.layout),
             spec.insecure,
+            absolute(spec.ca),
+            spec.mirrors,
+            spec.max_layer_bytes,
+            spec.max_request_bytes,
         )
-        for name, spec in world.manifest.registries.items()
+        for name, spec in manifest.registries.items()
     }
 
 

@@ -116,15 +116,40 @@ class ImageRegistrySpec(Spec):
         default=False, description="Plain HTTP instead of HTTPS; loopback addresses are always plain"
     )
 
+    ca: Text | None = Field(
+        default=None,
+        description="PEM file of a private authority, relative to models.yaml; trusted besides the system's",
+    )
+    mirrors: tuple[Annotated[str, StringConstraints(pattern=REGISTRY_URL)], ...] = Field(
+        default=(),
+        description="Where base images of this host are read first, in this order: `[mirror.local/hub]`",
+    )
+    max_layer_bytes: Size | None = Field(
+        default=None,
+        alias="max_layer",
+        description="The largest layer this registry takes, with its unit: `10GB`; what is known of the host",
+    )
+    max_request_bytes: Size | None = Field(
+        default=None,
+        alias="max_request",
+        description="The largest upload request, with its unit: `64MiB`; larger layers then go in parts",
+    )
+
     @model_validator(mode="after")
     def _one_location(self) -> Self:
         if (self.url is None) == (self.layout is None):
             raise mistake(
                 'needs either "url" or "layout"', "url: ghcr.io/acme/models, or layout: .mp/registry"
             )
-        if self.insecure and self.layout:
-            raise mistake('"insecure" is for "url" only', "remove it")
+        for name in ("insecure", "ca", "mirrors", "max_layer", "max_request"):
+            if self.layout and name in self._given():
+                raise mistake(f'"{name}" is for "url" only', "remove it")
         return self
+
+    def _given(self) -> set[str]:
+        """The keys that were written, as they are written."""
+        fields = type(self).model_fields
+        return {fields[name].alias or name for name in self.model_fields_set}
 
 
 class EngineSpec(Spec):

@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 from pipeline.clients import uv
 from pipeline.clients.archive import Stored, unpack
 from pipeline.clients.buildkit import Builder, Instructions, OnBytes, context_tar
-from pipeline.clients.oci import parse_reference
+from pipeline.clients.oci import Reference, parse_reference
 from pipeline.clients.repository import LAYER, Chunks, ImageManifest, Repository, blobs, contents, held
 from pipeline.core.change import Change
 from pipeline.core.digest import Digest, digest, image_tag
-from pipeline.core.errors import BackendError, Corrupt
+from pipeline.core.errors import BackendError, Corrupt, Exhausted
 from pipeline.core.image import Build, Engine, ImageName, Registry
 from pipeline.core.report import Emit, Line, Progress
 from pipeline.core.resource import (
@@ -45,6 +45,7 @@ KIND = "engine"
 DOCKERFILE = "Dockerfile"
 REPORTED_BYTES = 16 * 2**20  # between two reports of a push
 
+Places: TypeAlias = Callable[[Reference], Sequence[Reference]]  # mirrors of a base first, itself last
 Install: TypeAlias = Callable[[Engine, Path, Callable[[str], None]], None]
 Answer: TypeAlias = "Observed[EngineState] | Absent | Unreadable"
 
@@ -78,6 +79,7 @@ class EngineDriver:
         owner: Mark,
         install: Install = uv.install_into,
         attestor: Attestor | None = None,
+        places: Places = lambda base: (base,),
     ) -> None:
         self._builder = builder
         self._folder = cache_root / "engine-environments"
@@ -86,6 +88,7 @@ class EngineDriver:
         self._open = repositories
         self._owner = owner  # its address is filled in for each
         self._install = install
+        self._places = places
         self._attestor = attestor  # None: nothing is said of new images beside them
 
     def observe(
@@ -158,12 +161,12 @@ class EngineDriver:
         emit(Progress(where, "install"))
         app = self._app(build.engine, say)
         emit(Progress(where, "pull"))
-        self._builder.pull(base, str(build.engine.base_digest), partial(_progress, emit, where, "pull"))
+        named = self._pull(base, str(build.engine.base_digest), partial(_progress, emit, where, "pull"))
         emit(Progress(where, "build"))
         instructions = Instructions(
             f"mp-build/{name.repository}:{name.tag}",
             build.engine.platform,
-            {"BASE": f"{base}@{build.engine.base_digest}"},
+            {"BASE": f"{named}@{build.engine.base_digest}"},
             {FINGERPRINT: build.fingerprint, "dev.mp.engine": build.engine.key},
         )
         self._builder.build(instructions, lambda: context_tar(_context(build)), say)
@@ -180,6 +183,20 @@ class EngineDriver:
         if self._attestor:
             self._attestor.attest_engine(repository, name, build, made.manifest)
         return repository.put_manifest(name.tag, made.manifest)
+
+    def _pull(self, base: Reference, base_digest: str, on_bytes: OnBytes) -> str:
+        """Have the base in the Docker engine, from a mirror that has it; its name there. The digest is one everywhere."""
+        *mirrors, itself = self._places(base)
+        for mirror in mirrors:
+            try:
+                self._builder.pull(mirror.name, base_digest, on_bytes)
+            except Exhausted:
+                raise
+            except BackendError:
+                continue
+            return mirror.name
+        self._builder.pull(itself.name, base_digest, on_bytes)
+        return itself.name
 
     def _push(
         self, name: ImageName, repository: Repository, environment: Sequence[Bundle], on_bytes: OnBytes
@@ -225,15 +242,15 @@ class EngineDriver:
         return replace(self._owner, address=where)
 
 
-def _base(engine: Engine) -> str:
-    """The base's repository, once its digest is known: a digest is never invented."""
+def _base(engine: Engine) -> Reference:
+    """The base, once its digest is known: a digest is never invented."""
     if engine.base_digest is None:
         raise BackendError(
             "engine",
             f'{engine.key}: the digest of base "{engine.base}" is not known',
             f"mp lock where its registry answers, or name another base under engines: {engine.template}: base:",
         )
-    return parse_reference(engine.base).name
+    return parse_reference(engine.base)
 
 
 def _context(build: Build) -> Iterator[tuple[str, Path]]:

@@ -7,7 +7,7 @@ from pipeline.core.errors import BackendError
 from pipeline.core.image import Engine, Variant
 
 
-def pin_engine(variant: Variant, platform: str, base: str | None) -> Engine:
+def pin_engine(variant: Variant, platform: str, base: str | None, repositories: oci.Repositories) -> Engine:
     """A variant with everything fixed. A base whose registry does not answer stays open (base_digest None).
 
     `base` overrides the variant's own, with or without "@sha256:…". Raises BackendError when the packages cannot be
@@ -15,7 +15,7 @@ def pin_engine(variant: Variant, platform: str, base: str | None) -> Engine:
     """
     engine = unpinned(variant, platform, base)
     index, requirements = uv.resolve(variant, platform, lambda line: None)
-    digest = engine.base_digest or _digest_of(engine.base)
+    digest = engine.base_digest or _digest_of(engine.base, repositories)
     return replace(engine, base_digest=digest, index=index, requirements=requirements)
 
 
@@ -44,11 +44,13 @@ def unpinned(variant: Variant, platform: str, base: str | None) -> Engine:
     )
 
 
-def _digest_of(base: str) -> str | None:
-    """What the base's tag names now. A digest is never invented: no answer is None, and the plan says so."""
-    reference = oci.parse_reference(base)
-    try:
-        head = oci.repository(*reference.registry()).head(reference.tag or "latest")
-    except BackendError:
-        return None
-    return head[0] if head else None
+def _digest_of(base: str, repositories: oci.Repositories) -> str | None:
+    """What the base's tag names now, asked of the mirrors first. A digest is never invented: no answer is None, and the plan says so."""
+    for reference in repositories.places(oci.parse_reference(base)):
+        try:
+            head = repositories(*reference.registry()).head(reference.tag or "latest")
+        except BackendError:
+            continue
+        if head:
+            return head[0]
+    return None

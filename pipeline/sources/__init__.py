@@ -18,27 +18,27 @@ from pipeline.sources.s3 import S3Source
 NEAR = frozenset({"file"})  # schemes that are read without a network: looked at by every plan
 
 
-def _huggingface(settings: Settings, absorb: Absorb) -> Source:
+def _huggingface(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
     return HuggingFaceSource(Hub(settings.environ.get("HF_ENDPOINT"), settings.environ.get("HF_TOKEN")))
 
 
-def _local(settings: Settings, absorb: Absorb) -> Source:
+def _local(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
     return LocalSource(settings.cache / "hashes")
 
 
-def _oci(settings: Settings, absorb: Absorb) -> Source:
-    return OciSource(Repositories(settings.environ), absorb)
+def _oci(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
+    return OciSource(repositories, absorb)
 
 
-def _s3(settings: Settings, absorb: Absorb) -> Source:
+def _s3(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
     return S3Source(S3(), absorb)
 
 
-def _https(settings: Settings, absorb: Absorb) -> Source:
+def _https(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
     return HttpsSource(Web(settings.environ), absorb)
 
 
-SOURCES: Mapping[str, Callable[[Settings, Absorb], Source]] = {
+SOURCES: Mapping[str, Callable[[Settings, Absorb, Repositories], Source]] = {
     "hf": _huggingface,
     "oci": _oci,
     "s3": _s3,
@@ -48,10 +48,16 @@ SOURCES: Mapping[str, Callable[[Settings, Absorb], Source]] = {
 }
 
 
-def open_sources(settings: Settings, absorb: Absorb) -> dict[str, Source]:
-    """Every source by its scheme; with `offline` those behind a network answer nothing."""
+def open_sources(
+    settings: Settings, absorb: Absorb, repositories: Repositories | None = None
+) -> dict[str, Source]:
+    """Every source by its scheme; with `offline` those behind a network answer nothing.
+
+    `repositories` knows what a manifest says of registries; there is not one everywhere.
+    """
+    opened = repositories or Repositories(settings.environ)
     far = Offline() if settings.offline else None
     return {
-        scheme: far if far and scheme not in NEAR else make(settings, absorb)
+        scheme: far if far and scheme not in NEAR else make(settings, absorb, opened)
         for scheme, make in SOURCES.items()
     }

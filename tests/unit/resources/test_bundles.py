@@ -67,6 +67,25 @@ def test_tar_has_exactly_the_size_that_was_said_and_keeps_times_modes_and_links(
         assert tar.getmember("opt/app/torch/lib/libtorch.so.1").linkname == "libtorch.so"
 
 
+def test_a_bundle_begins_at_any_offset(tmp_path: Path) -> None:
+    for bundle in bundles(environment(tmp_path, "six")):
+        whole = b"".join(bundle.blocks())
+        for start in (
+            0,
+            1,
+            511,
+            512,
+            513,
+            1500,
+            2048,
+            2050,
+            len(whole) // 2,
+            len(whole) - 1024,
+            len(whole) - 1,
+        ):
+            assert b"".join(bundle.blocks(start)) == whole[start:]
+
+
 def test_equal_packages_of_two_environments_are_equal_layers(tmp_path: Path) -> None:
     one = bundles(environment(tmp_path / "one", "six"))
     other = bundles(sharing(tmp_path / "other", tmp_path / "one"))

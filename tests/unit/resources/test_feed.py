@@ -222,6 +222,33 @@ def test_an_upload_that_begins_again_reads_the_source_again_and_leaves_nothing_o
     assert desk.shelf.opened == [("config.json", 0), ("model.safetensors", 0)] * 2
 
 
+def test_an_upload_that_goes_on_opens_the_source_where_it_was(desk: Desk) -> None:
+    layer = Layer(desk.model.files)
+    stream = Stream(layer, Feeds(desk.cache, {"hf": desk.shelf}).of(desk.model, layer))
+    cut, sent_bytes = stream(), 0
+    while sent_bytes < 1_500_000:
+        sent_bytes += len(next(cut))
+    del cut
+    desk.shelf.opened.clear()
+    whole = b"".join(Stream(layer, Feeds(desk.cache, {"hf": desk.shelf}).of(desk.model, layer))())
+    desk.shelf.opened.clear()
+
+    assert b"".join(stream(1_200_000)) == whole[1_200_000:]
+
+    begins = whole.index(WEIGHTS[:512])
+    assert desk.shelf.opened == [("model.safetensors", 1_200_000 - begins)]
+
+
+def test_a_kept_file_is_opened_where_the_upload_was(desk: Desk) -> None:
+    desk.keep("model.safetensors")
+    layer = Layer(tuple(entry for entry in desk.model.files if entry.size_bytes > 2))
+    stream = Stream(layer, Feeds(desk.cache, {"hf": desk.shelf}).of(desk.model, layer))
+    whole = b"".join(stream())
+
+    assert b"".join(stream(2_000_001)) == whole[2_000_001:]
+    assert desk.shelf.opened == []
+
+
 def _flipped(path: str, body: bytes) -> BinaryIO:
     return io.BytesIO(body[:-1] + bytes([body[-1] ^ 1]) if path.endswith(".safetensors") else body)
 

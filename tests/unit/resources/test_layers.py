@@ -136,6 +136,51 @@ def test_any_file_names_come_out_as_they_went_in_and_the_size_is_exact(contents:
     }
 
 
+CONTENTS = {"config.json": b"{}", "empty": b"", "model.safetensors": bytes(range(256)) * 5, "z.txt": b"last"}
+
+
+@pytest.mark.parametrize("start", [0, 1, 511, 512, 700, 1024, 1026, 1536, 2048, 2560, 3000, 4000, 4096, 5000])
+def test_a_stream_begins_at_any_offset_and_reads_no_file_that_is_over(start: int) -> None:
+    (layer,) = layers([entry(path, content) for path, content in CONTENTS.items()])
+    whole, opened = tar_of(CONTENTS), []
+
+    def read(wanted: FileEntry, begin: int) -> Feed:
+        opened.append((wanted.path, begin))
+        return reading(CONTENTS)(wanted, begin)
+
+    stream = Stream(layer, read)
+    first = b"".join(stream())
+    opened.clear()
+
+    assert b"".join(stream(start)) == whole[start:] == first[start:]
+    files = {path: whole.index(content) for path, content in CONTENTS.items() if content}
+    assert opened == [
+        (path, max(start - at, 0)) for path, at in files.items() if start < at + len(CONTENTS[path])
+    ]
+
+
+def test_a_file_whose_beginning_was_sent_before_is_still_verified_as_a_whole() -> None:
+    (layer,) = layers([entry("a.txt", b"0123456789")])
+    wrong = {"a.txt": b"X123456789"}
+    at = tar_of({"a.txt": b"0123456789"}).index(b"0123456789")
+    stream = Stream(layer, reading(wrong))
+    cut = stream()
+    while next(cut) != b"45":
+        pass
+
+    with pytest.raises(Corrupt, match=r"a\.txt is not what its sha256 says"):
+        list(stream(at + 2))
+
+
+def test_what_no_attempt_has_read_is_read_for_its_hash_and_not_sent() -> None:
+    (layer,) = layers([entry("a.txt", b"0123456789")])
+    at = tar_of({"a.txt": b"0123456789"}).index(b"0123456789")
+
+    assert b"".join(Stream(layer, reading({"a.txt": b"0123456789"}))(at + 7))[:3] == b"789"
+    with pytest.raises(Corrupt):
+        list(Stream(layer, reading({"a.txt": b"X123456789"}))(at + 7))
+
+
 def test_a_file_of_more_than_eight_gibibytes_has_its_size_in_a_pax_record() -> None:
     size_bytes = 9 * GIB
     (layer,) = layers([FileEntry("model.gguf", size_bytes, "0" * 64)])
