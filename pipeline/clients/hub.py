@@ -24,6 +24,7 @@ T = TypeVar("T")
 ENDPOINT = "https://huggingface.co"
 SMALL_BYTES = 10 << 20  # the Hub wants LFS for what is larger
 METADATA_TIMEOUT_S = 30.0
+NEW_TOKEN = "check HF_TOKEN, or run hf auth login again"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -85,6 +86,7 @@ class Hub:
         self, repository: str, commit: str, path: str, start: int, size_bytes: int = 0
     ) -> Iterator[BinaryIO]:
         """The bytes of one file at one commit, from an offset. By `size_bytes` it is known which the Hub keeps in Xet only."""
+        self._require_token()
         with contextlib.ExitStack() as stack:
             with self._reading(repository, path):
                 file = None
@@ -163,6 +165,12 @@ class Hub:
 
         return build_hf_headers(token=self._token, library_name="mp")
 
+    def _require_token(self) -> None:
+        """Raises Denied for a token that could not even be sent; none at all is fine."""
+        token = self._headers.get("authorization", "")
+        if not (token.isascii() and token.isprintable()):
+            raise Denied(self._system, "the token has characters in it that no token has", NEW_TOKEN)
+
     @contextlib.contextmanager
     def _reading(self, repository: str, path: str) -> Iterator[None]:
         """Say which repository and file, and how to get in."""
@@ -187,6 +195,7 @@ class Hub:
             from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
             from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # it loads lazily
 
+            self._require_token()
             try:
                 return work()
             except HfHubHTTPError as problem:
@@ -232,7 +241,9 @@ class Hub:
         said = headers.get("X-Error-Message") or f"status {status}"
         if status in BUSY:
             return Busy(self._system, f'{said} for "{repository}"', wait_of(headers))
-        if status in (401, 403):
+        if status == 401:  # of an unknown token: a closed gate and a private repository say so, see above
+            return Denied(self._system, f'{said} for "{repository}"', NEW_TOKEN)
+        if status == 403:
             return Denied(self._system, f'{said} for "{repository}"', self._way_in(repository))
         return BackendError(self._system, f'{said} for "{repository}"')
 

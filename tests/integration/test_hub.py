@@ -446,9 +446,24 @@ def test_a_private_repository_is_missing_for_others_with_the_way_in(
     assert "HF_TOKEN or hf auth login" in raised.value.hint
 
 
-def test_unknown_token_is_denied(hub: FakeHub) -> None:
-    with pytest.raises(Denied, match="Invalid credentials"):
+def test_unknown_token_is_denied_and_another_is_asked_for(hub: FakeHub) -> None:
+    with pytest.raises(Denied, match="Invalid credentials") as raised:
         source(hub, "hf_expired").resolve(SPEC, None)
+    assert raised.value.hint == "check HF_TOKEN, or run hf auth login again"
+
+
+@pytest.mark.parametrize("token", ["hf_secrét", "hf_secr\net", "“hf_secret”"])
+def test_a_token_that_cannot_be_sent_is_told_without_showing_it(hub: FakeHub, token: str) -> None:
+    commit = hub.repositories["acme/tiny"].branches["main"]
+    for work in (
+        lambda: source(hub, token).resolve(SPEC, None),
+        lambda: Hub(hub.endpoint, token).open("acme/tiny", commit, "config.json", 0).__enter__(),
+    ):
+        with pytest.raises(Denied, match="no token has") as raised:
+            work()
+        assert "secr" not in f"{raised.value.message} {raised.value.hint}"
+        assert raised.value.hint == "check HF_TOKEN, or run hf auth login again"
+    assert not hub.asked()
 
 
 def test_unknown_repository_is_missing(hub: FakeHub) -> None:
