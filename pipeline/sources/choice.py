@@ -13,6 +13,7 @@ from pipeline.sources.kinds import WEIGHTS, Kind, is_leftover, kind_of
 # The same weights again, for other engines: Meta's and OpenAI's first releases, and optimum's exports.
 ASIDE = frozenset({"original", "metal", "onnx", "openvino", "coreml", "flax", "tf", "tflite"})
 SHOWN = 12  # files that an error lists
+LONGEST_BYTES = 255  # of one name in a folder: NAME_MAX of Linux, limits.h
 _INDEX = ".index.json"
 _SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)", re.IGNORECASE)
 _FORMATS = {"safetensors": Kind.SAFETENSORS, "gguf": Kind.GGUF}
@@ -144,7 +145,7 @@ def _require_one(spec: SourceSpec, sizes: Mapping[str, int], paths: Iterable[str
     projectors = [name for name in found if "mmproj" in name.lower()]  # the part that sees, for any of them
     if len(found) - len(projectors) <= 1 and len(projectors) <= 1:
         return
-    shown = [f"{name} ({size_bytes / 1e9:,.2f} GB)" for name, size_bytes in sorted(found.items())]
+    shown = [f"{name} ({_amount(size_bytes)})" for name, size_bytes in sorted(found.items())]
     first = next((name for name in sorted(found) if "q4_k_m" in name.lower()), min(found))
     glob = first if first in sizes else f"{first.removesuffix('.gguf')}-*"
     raise MpError(
@@ -160,7 +161,7 @@ def _sound(spec: SourceSpec, paths: Iterable[str]) -> list[str]:
     wrong = [path for path in found if not is_relative(path) or path in folders]
     if wrong:
         raise Refused(
-            f"{spec.reference}: {listed([ascii(path)[1:-1] for path in wrong])} leave their folder, or are a file and a folder",
+            f"{spec.reference}: {listed([ascii(path)[1:-1] for path in wrong])} leave their folder, are a file and a folder, or are no names for a disk",
             "if you trust the rest of this source, exclude them: files.exclude",
         )
     return found
@@ -168,9 +169,12 @@ def _sound(spec: SourceSpec, paths: Iterable[str]) -> list[str]:
 
 def is_relative(path: str) -> bool:
     """A path of plain names, "/" between them, that every file system takes for one below its folder."""
-    names = path.split("/")
-    odd = re.search(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:", path)
-    return odd is None and not any(name in ("", ".", "..") for name in names)
+    odd = re.search(r"[\x00-\x1f\x7f\\\ud800-\udfff]|^[A-Za-z]:", path)  # the last are no text, see PEP 383
+    return odd is None and all(_is_name(name) for name in path.split("/"))
+
+
+def _is_name(name: str) -> bool:
+    return name not in ("", ".", "..") and len(name.encode()) <= LONGEST_BYTES
 
 
 def listed(paths: Sequence[str]) -> str:
@@ -186,6 +190,10 @@ def _excluded(spec: SourceSpec, path: str) -> bool:
 def _fits(glob: str, path: str) -> bool:
     """As huggingface_hub reads them: `*` crosses slashes, and a folder's name means all in it."""
     return fnmatchcase(path, f"{glob}*" if glob.endswith("/") else glob)
+
+
+def _amount(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:,.2f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:,.2f} MB"
 
 
 def _folder(path: str) -> str:

@@ -187,6 +187,14 @@ def test_names_that_leave_their_folder_are_refused_all_at_once() -> None:
     assert taken("model.safetensors", *bad, exclude=("[!m]*",)) == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["n" * 256, "é" * 128, "sub/" + "n" * 256 + "/x.json", "\ud800.json"])
+def test_a_name_that_no_disk_takes_is_refused_before_anything_is_fetched(name: str) -> None:
+    assert taken("model.safetensors", "n" * 255) == ["model.safetensors", "n" * 255]
+    with pytest.raises(Refused, match="no names for a disk"):
+        taken("model.safetensors", name)
+    assert taken("model.safetensors", name, exclude=("[!m]*",)) == ["model.safetensors"]
+
+
 def test_a_file_that_is_a_folder_too_is_refused() -> None:
     with pytest.raises(Refused, match=r'"config\.json"'):
         taken("model.safetensors", "config.json", "config.json/x.json")
