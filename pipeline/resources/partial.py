@@ -19,7 +19,7 @@ def size_bytes(path: str) -> int:
     """How much of a file is there."""
     try:
         return os.stat(path).st_size  # noqa: PTH116 - waiting processes look often
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 

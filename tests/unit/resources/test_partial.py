@@ -31,6 +31,12 @@ def test_what_was_written_stays_when_its_writer_fails(tmp_path: Path) -> None:
         assert file.read() == b"half"
 
 
+def test_nothing_has_come_where_no_partial_file_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # MP_CACHE may name one: what is written there says so
+    assert size_bytes(str(tmp_path / "file" / NAME)) == 0
+    assert size_bytes(str(tmp_path / NAME)) == 0
+
+
 def test_who_comes_second_gets_none_and_sees_it_grow(tmp_path: Path) -> None:
     path = str(tmp_path / NAME)
     with growing(path) as first, growing(path) as second:
