@@ -85,7 +85,13 @@ def drivers(
         "artifact": ArtifactDriver(weights, sources),
         "environment": EnvironmentDriver(settings.cache),
         "engine": EngineDriver(
-            builder, settings.cache, repositories, owner, attestor=attestor, places=repositories.places
+            builder,
+            settings.cache,
+            repositories,
+            owner,
+            attestor=attestor,
+            places=repositories.places,
+            platform=host_platform(),
         ),
         "image": ImageDriver(weights, sources, repositories, owner, attestor),
         "local": LocalDriver(settings.state / "local", weights, owner, settings.secret, settings.environ),

@@ -21,9 +21,9 @@ from pipeline.engine.compose import Composition, compose
 from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
 from pipeline.engine.execute import execute
 from pipeline.engine.observe import observe
-from pipeline.engine.place import Pinned, engine_of, place_models, registries_of
+from pipeline.engine.place import Pinned, engines_of, place_models, registries_of
 from pipeline.engine.policy import breaches
-from pipeline.engine.remarks import open_bases, unfetchable
+from pipeline.engine.remarks import misplaced, open_bases, unfetchable
 from pipeline.engine.resolve import (
     Pins,
     choose_variants,
@@ -31,11 +31,12 @@ from pipeline.engine.resolve import (
     merge,
     pin_artifacts,
     pin_engines,
+    wanted_engines,
 )
 from pipeline.engine.step import Crew
 from pipeline.engine.trusted import unsignable, untrusted
 from pipeline.engine.world import World
-from pipeline.manifest.lock import Lock, engine_key, write_lock
+from pipeline.manifest.lock import Lock, write_lock
 from pipeline.store.inventory import Inventory
 
 NEEDS_ENGINE = ("@engine/", "@environment/")
@@ -87,6 +88,7 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     diagnostics = (*pins.diagnostics, *composition.diagnostics, *notes, *compared.diagnostics)
     if not selection.destroy:
         diagnostics += open_bases(pins, _built(composition))
+        diagnostics += misplaced(composition.resources.values(), world.platform)
         diagnostics += unfetchable(compared.changes) if world.settings.offline else ()
         refused, unclear = untrusted(world, pins.models)
         diagnostics += (*unclear, *unsignable(world, made.active))
@@ -184,9 +186,9 @@ def _desired(
     pinned = [name for name in names if name in pins.models]  # in manifest order
     variants, problems = choose_variants(world, pinned, anew=bool(upgrade))
     pins = replace(pins, diagnostics=(*pins.diagnostics, *problems))
-    keyed = {engine_key(variant, world.platform): variant for variant in variants.values()}
+    keyed = wanted_engines(world, variants.values())
     composition = _compose(world, pins, variants, locked_engines(world, keyed), cached=cached)
-    used = {key: variant for key, variant in keyed.items() if _is_used(variant.key, composition)}
+    used = {key: one for key, one in keyed.items() if _is_used(one.variant.key, composition)}
     engines = pin_engines(world, used, anew=bool(upgrade))
     pins = merge(pins, engines)
     if engines.stale:  # composed with engines that were not pinned yet
@@ -197,7 +199,7 @@ def _desired(
 def _compose(
     world: World, pins: Pins, variants: Mapping[str, Variant], engines: Mapping[str, Engine], *, cached: bool
 ) -> Composition:
-    models = {n: Pinned(pins.models[n], engine_of(world, v, engines)) for n, v in variants.items()}
+    models = {n: Pinned(pins.models[n], engines_of(world, v, engines)) for n, v in variants.items()}
     placed = place_models(world, models, cached=cached)
     return compose(placed, world.templates, world.targets, registries_of(world), world.manifest.project)
 

@@ -1,7 +1,7 @@
 """Models become resources: each target expands, and what that leans on is supplied by address. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.core.diagnostic import Diagnostic, error
@@ -90,9 +90,11 @@ class _Kitchen:
         self._builds: dict[str, Build] = {}
 
     def build(self, model: Model) -> Build:
-        key = f"{model.engine.key} {model.engine.requirements_sha256} {model.engine.base_digest}"
+        engines = (model.engine, *model.other_engines)
+        key = " ".join(f"{e.key} {e.platform} {e.requirements_sha256} {e.base_digest}" for e in engines)
         if key not in self._builds:
-            self._builds[key] = self.templates[model.template].build(model.engine)
+            first, *others = (self.templates[model.template].build(engine) for engine in engines)
+            self._builds[key] = replace(first, others=tuple(others))
         return self._builds[key]
 
     def supply(self, address: Address, model: Model) -> Resource[Any]:

@@ -15,7 +15,7 @@ from pipeline.core.model import WEIGHTS, Artifact, Lifecycle, Model, Overlay, Pa
 from pipeline.core.protocols import Place
 from pipeline.engine.compose import Placed
 from pipeline.engine.parts import declared
-from pipeline.engine.resolve import base_of, hardware_of, template_of
+from pipeline.engine.resolve import base_of, hardware_of, platforms_of, template_of
 from pipeline.engine.world import World
 from pipeline.manifest.lock import engine_key
 from pipeline.manifest.spec import Manifest, ModelSpec
@@ -30,7 +30,7 @@ class Pinned:
     """What one model is made of: its files and its engine."""
 
     artifacts: Mapping[str, Artifact]  # by role
-    engine: Engine
+    engines: tuple[Engine, ...]  # one for each platform, this machine's first
 
 
 def place_models(world: World, models: Mapping[str, Pinned], *, cached: bool = True) -> tuple[Placed, ...]:
@@ -40,10 +40,12 @@ def place_models(world: World, models: Mapping[str, Pinned], *, cached: bool = T
     return tuple(one if cached else replace(one, model=replace(one.model, cached=False)) for one in placed)
 
 
-def engine_of(world: World, variant: Variant, pinned: Mapping[str, Engine]) -> Engine:
-    """The pinned engine of a variant, or an open one: enough to compose with, never to build."""
-    key = engine_key(variant, world.platform)
-    return pinned.get(key) or unpinned(variant, world.platform, base_of(world, variant))
+def engines_of(world: World, variant: Variant, pinned: Mapping[str, Engine]) -> tuple[Engine, ...]:
+    """The pinned engines of a variant, or open ones: enough to compose with, never to build."""
+    return tuple(
+        pinned.get(engine_key(variant, platform)) or unpinned(variant, platform, base_of(world, variant))
+        for platform in platforms_of(world, variant.template)
+    )
 
 
 def registries_of(world: World) -> dict[str, Registry]:
@@ -67,6 +69,7 @@ def declared_registries(manifest: Manifest, root: Path) -> dict[str, Registry]:
             spec.mirrors,
             spec.max_layer_bytes,
             spec.max_request_bytes,
+            "" if spec.compression == "none" else spec.compression,
         )
         for name, spec in manifest.registries.items()
     }
@@ -119,7 +122,8 @@ def _model(world: World, name: str, spec: ModelSpec, pinned: Pinned) -> Model:
         cached=spec.cache == "keep",
         hardware=hardware_of(world, name),
         template=template_of(world, name),
-        engine=pinned.engine,
+        engine=pinned.engines[0],
+        other_engines=pinned.engines[1:],
         overlays=_overlays(world, spec),
         max_model_len=spec.serve.max_model_len,
         args=spec.serve.args,

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.core.change import Action, Change
-from pipeline.core.diagnostic import Diagnostic, warning
+from pipeline.core.diagnostic import Diagnostic, error, warning
+from pipeline.core.image import Engine
 from pipeline.core.model import Artifact
 from pipeline.core.reference import scheme_of
-from pipeline.core.resource import owner_of
+from pipeline.core.resource import Resource, owner_of
 from pipeline.engine.resolve import Pins
 from pipeline.sources import NEAR
 
@@ -21,6 +22,21 @@ def open_bases(pins: Pins, built: frozenset[str]) -> tuple[Diagnostic, ...]:
         )
         for key, engine in sorted(pins.engines.items())
         if engine.base_digest is None and engine.key in built
+    )
+
+
+def misplaced(wanted: Iterable[Resource[Any]], platform: str) -> tuple[Diagnostic, ...]:
+    """An error for every environment of this machine whose engine is made for other platforms alone."""
+    engines = (
+        getattr(resource.desired, "engine", None) for resource in wanted if resource.kind == "environment"
+    )
+    return tuple(
+        error(
+            f"engine {engine.key} is made for {engine.platform}: it cannot run on this machine, which is {platform}",
+            hint=f"add {platform} to engines: {engine.template}: platforms, or take the local target away",
+        )
+        for engine in engines
+        if isinstance(engine, Engine) and engine.platform != platform
     )
 
 

@@ -17,12 +17,21 @@ from pipeline.core.protocols import SourceSpec
 from pipeline.core.reference import parse, scheme_of
 from pipeline.engine.parts import Declared, Key, declared, label
 from pipeline.engine.world import World
+from pipeline.manifest.lock import engine_key
 from pipeline.sources import NEAR
 from pipeline.sources.https import trusted_at_first
 
 READERS = 8  # metadata requests at once
 K = TypeVar("K")
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An engine that is to be pinned."""
+
+    variant: Variant
+    platform: str
 
 
 @dataclass(frozen=True)
@@ -79,17 +88,37 @@ def choose_variants(
     return chosen, tuple(problems)
 
 
-def locked_engines(world: World, wanted: Mapping[str, Variant]) -> dict[str, Engine]:
-    """The engines of these variants that models.lock holds and that are still what the manifest asks for."""
-    return {key: world.lock.engines[key] for key, v in wanted.items() if _stale_engine(world, key, v) is None}
+def wanted_engines(world: World, variants: Iterable[Variant]) -> dict[str, Wanted]:
+    """Every variant on every platform that its images are made for, by engine key."""
+    return {
+        engine_key(variant, platform): Wanted(variant, platform)
+        for variant in variants
+        for platform in platforms_of(world, variant.template)
+    }
 
 
-def pin_engines(world: World, wanted: Mapping[str, Variant], *, anew: bool = False) -> Pins:
+def platforms_of(world: World, template: str) -> tuple[str, ...]:
+    """What a template's images are made for, this machine's platform first; that alone where nothing is said."""
+    spec = world.manifest.engines.get(template)
+    declared = spec.platforms if spec and spec.platforms else (world.platform,)
+    return tuple(sorted(declared, key=lambda platform: (platform != world.platform, platform)))
+
+
+def locked_engines(world: World, wanted: Mapping[str, Wanted]) -> dict[str, Engine]:
+    """The engines that models.lock holds and that are still what the manifest asks for."""
+    return {
+        key: world.lock.engines[key]
+        for key, one in wanted.items()
+        if _stale_engine(world, key, one.variant) is None
+    }
+
+
+def pin_engines(world: World, wanted: Mapping[str, Wanted], *, anew: bool = False) -> Pins:
     """The engine of every wanted variant, by engine key: the lock's, else (or when `anew`) resolved, which takes seconds."""
     fresh = {} if anew else locked_engines(world, wanted)
     stale = {
-        key: _stale_engine(world, key, variant) or "upgrade was asked for"
-        for key, variant in wanted.items()
+        key: _stale_engine(world, key, one.variant) or "upgrade was asked for"
+        for key, one in wanted.items()
         if key not in fresh
     }
     changed = tuple(f"engine {key}: {why}" for key, why in stale.items())
@@ -97,9 +126,10 @@ def pin_engines(world: World, wanted: Mapping[str, Variant], *, anew: bool = Fal
         return Pins({}, fresh, changed, ())
 
     def pin(key: str) -> Engine:
-        return world.pin_engine(wanted[key], world.platform, base_of(world, wanted[key]))
+        one = wanted[key]
+        return world.pin_engine(one.variant, one.platform, base_of(world, one.variant))
 
-    found, problems, refused = _gather(stale, pin, lambda key: _where_engine(world, wanted[key]), str)
+    found, problems, refused = _gather(stale, pin, lambda key: _where_engine(world, wanted[key].variant), str)
     return Pins({}, {**fresh, **found}, changed, problems, refused)
 
 
@@ -212,8 +242,12 @@ def _variant(world: World, name: str, *, anew: bool) -> Variant:
 def _locked_version(world: World, newest: Variant) -> str | None:
     """The version that models.lock holds for those who name none: a new mp moves nobody's engine by itself."""
     declared = {spec.engine.version for spec in world.manifest.models.values() if spec.engine}
-    same = (newest.template, newest.name, world.platform)
-    held = {e.version for e in world.lock.engines.values() if (e.template, e.variant, e.platform) == same}
+    platforms = platforms_of(world, newest.template)
+    held = {
+        e.version
+        for e in world.lock.engines.values()
+        if (e.template, e.variant) == (newest.template, newest.name) and e.platform in platforms
+    }
     known = [v for v in world.templates[newest.template].versions() if v in held]
     return next((v for v in known if v not in declared), next(iter(known), None))
 

@@ -10,7 +10,7 @@ from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.text import clean
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.digest import Json
-from pipeline.core.image import Engine
+from pipeline.core.image import Build, Engine
 from pipeline.core.model import Artifact, Model
 from pipeline.core.resource import State, Transfer, fields_of, place_of
 
@@ -118,7 +118,11 @@ def _packages(change: Change[Any]) -> str:
     if engine is None:
         return ""
     place = urlsplit(engine.index).hostname or engine.index
-    return f"{units.counted(len(engine.requirements), 'package')} from {place}, size not known"
+    build = getattr(change.resource.desired, "build", None) if change.resource else None
+    made_for = ""
+    if isinstance(build, Build) and build.others:
+        made_for = f"for {' and '.join(part.engine.platform for part in build.parts)}, "
+    return f"{made_for}{units.counted(len(engine.requirements), 'package')} from {place}, size not known"
 
 
 def size(state: State) -> str:
