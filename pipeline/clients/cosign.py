@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.clients.process import run
 from pipeline.core.errors import BackendError, Denied, Missing, Refused, Unreachable
+from pipeline.core.image import Registry
 
 _SYSTEM = "cosign"
 _TIMEOUT_S = 300
@@ -61,9 +62,9 @@ class Cosign:
             text = "the program that signs images and checks their signatures is not on PATH"
             raise Missing(_SYSTEM, text, "install cosign 2.6 or newer: https://docs.sigstore.dev/cosign/")
 
-    def sign(self, references: Sequence[str], signer: Signer, *, insecure: bool) -> None:
+    def sign(self, references: Sequence[str], signer: Signer, registry: Registry) -> None:
         """Sign images by their digests; the signatures lie beside them. Raises Denied, Unreachable, BackendError."""
-        argv = ["sign", "--yes", "--new-bundle-format", "--use-signing-config=false", *_plain(insecure)]
+        argv = ["sign", "--yes", "--new-bundle-format", "--use-signing-config=false", *_reaching(registry)]
         environ = {**self._environ, _PASSWORD: signer.password}
         if signer.key is not None:
             argv += ["--key", f"env://{_KEY}", f"--tlog-upload={str(signer.log).lower()}"]
@@ -73,12 +74,12 @@ class Cosign:
         except Refused as problem:
             raise BackendError(_SYSTEM, problem.message, problem.hint) from problem
 
-    def verify(self, reference: str, authority: Authority, *, insecure: bool) -> None:
+    def verify(self, reference: str, authority: Authority, registry: Registry) -> None:
         """Raises Refused where no signature of this authority is on the image, Denied, Unreachable."""
         with tempfile.TemporaryDirectory(prefix="mp-cosign-") as folder:
             roots = Path(folder) / "roots.json"
             roots.write_text(_NO_ROOTS)
-            argv = ["verify", "--output", "text", *_plain(insecure), *_of(authority, roots)]
+            argv = ["verify", "--output", "text", *_reaching(registry), *_of(authority, roots)]
             self._run([*argv, reference], self._environ)
 
     def _run(self, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -102,8 +103,9 @@ def _of(authority: Authority, no_roots: Path) -> list[str]:
     ]
 
 
-def _plain(insecure: bool) -> list[str]:
-    return ["--allow-http-registry"] if insecure else []
+def _reaching(registry: Registry) -> list[str]:
+    plain = ["--allow-http-registry"] if registry.insecure else []
+    return [*plain, f"--registry-cacert={registry.ca}"] if registry.ca else plain
 
 
 def _named(problem: BackendError) -> BackendError | Refused:

@@ -40,11 +40,11 @@ class Settings:
 
     def _file(self, secret: Secret) -> str:
         try:
-            return (self.root / str(secret.file)).expanduser().read_text()
+            return (self.root / Path(str(secret.file)).expanduser()).read_text()
         except FileNotFoundError:
             return ""
         except (OSError, ValueError) as problem:
-            why = problem.strerror if isinstance(problem, OSError) else "it is no text"
+            why = (problem.strerror or "").lower() if isinstance(problem, OSError) else "it is no text"
             raise MpError(f'secret "{secret.name}": "{secret.file}" cannot be read: {why}') from None
 
 

@@ -40,7 +40,8 @@ def untrusted(
         return (), ()
     settings = world.settings
     cosign = Cosign(settings.environ)
-    verifier = Verifier(Cache(settings.cache), world.sources, cosign, offline=settings.offline)
+    registries = registries_of(world).values()
+    verifier = Verifier(Cache(settings.cache), world.sources, cosign, registries, offline=settings.offline)
 
     def check(one: tuple[int, Key, Artifact]) -> tuple[bool, Diagnostic] | None:
         index, key, artifact = one

@@ -45,6 +45,14 @@ def chromium_missing() -> str | None:
     return None if shutil.which("chromium") else "chromium is not installed"
 
 
+def cosign_missing() -> str | None:
+    if shutil.which("cosign") or (CACHE / "bin" / "cosign").exists():
+        return None
+    if not shutil.which("go"):
+        return "neither cosign nor Go is installed"
+    return None if wants_everything() else "cosign is not installed: run just test-all once"
+
+
 def cluster_missing() -> str | None:
     return None if os.environ.get("MP_TEST_KUBECONFIG") else "MP_TEST_KUBECONFIG is not set"
 
@@ -63,6 +71,7 @@ MARKS: Mapping[str, Callable[[], str | None]] = {
     "vllm": functools.partial(engine_missing, "vllm"),
     "cluster": cluster_missing,
     "chromium": chromium_missing,
+    "cosign": cosign_missing,
     "gpu": gpu_missing,
 }
 

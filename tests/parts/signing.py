@@ -1,9 +1,6 @@
 """Real signatures: keys and certificates made on the spot, folders signed by model-signing, key pairs made by cosign."""
 
 import datetime
-import os
-import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +9,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from model_signing import hashing, signing
+
+from tests.parts import cosign
 
 PASSWORD = "open sesame"
 
@@ -75,25 +74,9 @@ def authority(folder: Path, name: str = "root") -> Authority:
 
 def cosign_key(folder: Path, name: str = "cosign") -> Key:
     """A key pair as cosign makes it, with PASSWORD."""
-    cosign(
-        "generate-key-pair", "--output-key-prefix", str(folder / name), environ={"COSIGN_PASSWORD": PASSWORD}
-    )
+    prefix = str(folder / name)
+    cosign.run("generate-key-pair", "--output-key-prefix", prefix, environ={"COSIGN_PASSWORD": PASSWORD})
     return Key(folder / f"{name}.key", folder / f"{name}.pub")
-
-
-def cosign(*words: str, environ: Mapping[str, str] | None = None) -> str:
-    """Run cosign; its standard output."""
-    done = subprocess.run(
-        ["cosign", *words],
-        env={**os.environ, **(environ or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def _signed(folder: Path, config: signing.Config, how: hashing.Config | None) -> Path:

@@ -24,7 +24,7 @@ class Signing:
         """Sign manifests of a repository ("127.0.0.1:5000/tiny"). Raises BackendError."""
         if can_sign(registry):
             references = [f"{location}@{digest}" for digest in digests]
-            self._cosign.sign(references, self._signer(), insecure=registry.insecure)
+            self._cosign.sign(references, self._signer(), registry)
 
 
 def can_sign(registry: Registry) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TypeAlias
 from pipeline.clients.cosign import Authority, Cosign
 from pipeline.clients.modelsigning import FILE, signed_files
 from pipeline.core.errors import BackendError, Corrupt, Refused
+from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Source
 from pipeline.resources.artifact import source_of
@@ -34,10 +35,19 @@ Trusted: TypeAlias = Authority | ModelSigner
 class Verifier:
     """Checks signatures at plan time, against what models.lock says: nothing has been fetched then."""
 
-    def __init__(self, cache: Cache, sources: Mapping[str, Source], cosign: Cosign, *, offline: bool) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        sources: Mapping[str, Source],
+        cosign: Cosign,
+        registries: Iterable[Registry] = (),
+        *,
+        offline: bool,
+    ) -> None:
         self._cache = cache
         self._sources = sources
         self._cosign = cosign
+        self._hosts = {one.url.partition("/")[0]: one for one in registries if one.url}
         self._offline = offline
         self._alone = threading.Lock()  # the library of model signatures redirects standard output
 
@@ -56,9 +66,10 @@ class Verifier:
         if self._offline:
             text = f"whether {artifact.source} is signed cannot be asked for"
             raise BackendError("offline", text, "run it where there is a network")
+        host = name.partition("/")[0]
         reference = f"{name}@{artifact.pin.replace('-', ':', 1)}"
         try:
-            self._cosign.verify(reference, authority, insecure=False)
+            self._cosign.verify(reference, authority, self._hosts.get(host, Registry(host, url=host)))
         except Refused as problem:
             raise Refused(f"not signed as it must be: {problem.message}", problem.hint) from problem
 

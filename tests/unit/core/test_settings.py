@@ -32,3 +32,23 @@ def test_secret_with_a_control_character_is_refused_by_its_name_alone(value: str
 def test_secret_without_a_value_is_not_set(value: str) -> None:
     with pytest.raises(MpError, match='"door" is not set'):
         settings(value).secret(KEY)
+
+
+def test_a_secret_may_be_in_a_file_beside_the_manifest_or_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "door.key").write_text("s3cret\n")
+    found = Settings(tmp_path, tmp_path, tmp_path, {})
+    assert found.secret(Secret("door", file="door.key")) == "s3cret"
+    assert found.secret(Secret("door", file="~/door.key")) == "s3cret"
+    with pytest.raises(MpError) as missing:
+        found.secret(Secret("door", file="gone.key"))
+    assert missing.value.hint == "write it into gone.key"
+    with pytest.raises(MpError, match="cannot be read: is a directory"):
+        found.secret(Secret("door", file="."))
+
+
+def test_a_private_key_has_several_lines() -> None:
+    key = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"
+    assert settings(key).text(KEY) == key
