@@ -21,7 +21,15 @@ from pipeline.core.resource import Address, Observed, current_of
 from pipeline.engine.step import Crew, Done, local_needs, saved, step, widen
 
 # How many of a kind run at once: downloads and pushes saturate a disk or a link with two, a build takes the machine.
-PARALLEL = {"artifact": 2, "environment": 1, "engine": 1, "image": 2, "local": 2, "docker": 4}
+PARALLEL = {
+    "artifact": 2,
+    "environment": 1,
+    "engine": 1,
+    "image": 2,
+    "local": 2,
+    "docker": 4,
+    "kubernetes": 8,
+}
 DEFAULT_PARALLEL = 4
 POLL_S = 0.2
 

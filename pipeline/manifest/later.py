@@ -39,7 +39,7 @@ LATER = (
     Later(("models", "*", "targets", "*", "strategy"), (), "rollout strategies"),
     Later(("models", "*", "targets", "*", "manage"), (), "partial management"),
     Later(("models", "*", "targets", "*", "hardware"), (), "hardware for one target"),
-    Later(("models", "*", "targets", "*", "weights"), ("pvc",), "weights from a claimed volume"),
+    Later(("models", "*", "targets", "*", "weights"), ("pvc",), "weights from a volume"),
     Later(("models", "*", "targets", "*", "visibility"), (), "Replicate targets"),
     Later(("models", "*", "targets", "*", "deployment"), (), "Replicate targets"),
 )  # fmt: skip

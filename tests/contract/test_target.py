@@ -24,6 +24,7 @@ from pipeline.templates import TEMPLATES
 SPECS: Mapping[str, Mapping[str, Any]] = {
     "local": {"kind": "local"},
     "docker": {"kind": "docker"},
+    "kubernetes": {"kind": "kubernetes", "namespace": "models"},
     "registry": {"kind": "registry", "publish": ["model", "weights"]},
 }
 MAIN = Registry("main", url="127.0.0.1:5000/acme")
@@ -120,14 +121,14 @@ def test_other_weights_change_the_state(kind: str) -> None:
 
 
 def test_secret_names_are_compared_and_their_variables_are_not_values(kind: str) -> None:
-    model = a_model(secret_env={"HF_TOKEN": Secret("hub", "MY_HUB_TOKEN")})
+    model = a_model(secret_env={"HF_TOKEN": Secret("hub", "MY_HUB_TOKEN", kubernetes=("hf", "token"))})
     for resource in expand(kind, model):
         assert "MY_HUB_TOKEN" not in canonical(fields_of(resource.desired)).decode()
 
 
 def test_protection_and_removal_travel_with_deployments() -> None:
     model = a_model(lifecycle=Lifecycle(protect=True, on_remove="forget"))
-    for kind in ("local", "docker"):
+    for kind in ("local", "docker", "kubernetes"):
         assert [r.lifecycle for r in expand(kind, model)] == [model.lifecycle]
 
 
@@ -214,8 +215,8 @@ def test_engine_that_nobody_names_is_written_down_by_its_address(
     assert expand("docker", target=there, weights="baked", bind="10.0.0.7")[0].locator["host"] == host
 
 
-def test_environments_do_not_share_containers_or_processes() -> None:
-    for kind in ("local", "docker"):
+def test_environments_do_not_share_deployments() -> None:
+    for kind in ("local", "docker", "kubernetes"):
         here, there = expand(kind)[0], expand(kind, environment="staging")[0]
         assert here.locator["name"] != there.locator["name"]
 
