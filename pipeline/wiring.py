@@ -10,6 +10,7 @@ from pipeline.clients import oci
 from pipeline.clients.buildkit import Builder
 from pipeline.clients.cosign import Cosign, Signer
 from pipeline.clients.docker import DockerHost
+from pipeline.clients.kube import Cluster
 from pipeline.core.errors import UserError
 from pipeline.core.protocols import Driver, Source
 from pipeline.core.resource import Address, Mark
@@ -33,6 +34,7 @@ from pipeline.store.file import FileStore
 from pipeline.targets import TARGETS
 from pipeline.targets.docker import DockerTarget
 from pipeline.targets.docker.driver import DockerDriver
+from pipeline.targets.kubernetes.driver import KubernetesDriver
 from pipeline.targets.local.driver import LocalDriver
 from pipeline.templates import TEMPLATES
 
@@ -97,6 +99,9 @@ def drivers(
         "local": LocalDriver(settings.state / "local", weights, owner, settings.secret, settings.environ),
         "docker": DockerDriver(
             connect, repositories, weights, owner, settings.secret, settings.state / "docker"
+        ),
+        "kubernetes": KubernetesDriver(
+            cache(partial(Cluster, environ=settings.environ)), owner, settings.secret
         ),
     }
 

@@ -10,6 +10,7 @@ import pytest
 from tests.parts import capability, network
 from tests.parts.base_image import BaseImage, import_base, push_base
 from tests.parts.buckets import Buckets, running_buckets
+from tests.parts.cluster import RealCluster, running_cluster
 from tests.parts.registry import RealRegistry, running_registry
 
 
@@ -51,6 +52,13 @@ def locked_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRe
 def buckets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buckets]:
     """An S3 store that all tests share; use buckets of your own."""
     with running_buckets(tmp_path_factory.mktemp("buckets")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[RealCluster]:
+    """A Kubernetes whose node pulls from this machine's registries; use namespaces of your own."""
+    with running_cluster() as started:
         yield started
 
 

@@ -56,7 +56,11 @@ KINDS: Mapping[str, Kind] = {
 
 
 class Conflict(Refused):
-    """Another field manager owns what would be changed; nothing was."""
+    """Other field managers own what would be changed; nothing was. `held` says who has which field."""
+
+    def __init__(self, message: str, hint: str | None, held: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message, hint)
+        self.held = tuple(held)  # (manager, field): ("kubectl-edit", ".spec.replicas")
 
 
 class Cluster:
@@ -95,16 +99,17 @@ class Cluster:
         except Missing:
             return None
 
-    def apply(self, wanted: Mapping[str, Json], *, dry_run: bool = False) -> Object:
+    def apply(self, wanted: Mapping[str, Json], *, dry_run: bool = False, force: bool = False) -> Object:
         """Server-side apply of the fields that are written, and of no others; what the object is afterwards.
 
-        Raises Conflict when another manager owns one of them: nothing is taken from anybody by force.
+        Raises Conflict when another manager owns one of them; `force` takes them all.
         """
         kind, namespace, name = address_of(wanted)
         query = {
             "fieldManager": MANAGER,
             "fieldValidation": "Strict",
             **({"dryRun": "All"} if dry_run else {}),
+            **({"force": "true"} if force else {}),
         }
         body = json.dumps(wanted).encode()
         return self._document(
@@ -248,7 +253,7 @@ class Cluster:
                 return Missing(self.system, said)
             case 409 if method == "PATCH":
                 hint = "agree with whoever manages that field, or leave it out here"
-                return Conflict(f"{self.system}: {said}", hint)
+                return Conflict(f"{self.system}: {said}", hint, _held(body))
             case _ if status in BUSY:
                 return Unreachable(self.system, said, "run it again later")
             case _:
@@ -274,6 +279,17 @@ def _message(body: bytes) -> str:
         return str(json.loads(body).get("message") or "")
     except (ValueError, AttributeError):
         return ""
+
+
+def _held(body: bytes) -> list[tuple[str, str]]:
+    """Who has which field: the causes of the server's answer, 'conflict with "kubectl-edit" using apps/v1'."""
+    causes = (json.loads(body).get("details") or {}).get("causes") or ()
+    conflicts = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
+    return [(_quoted(str(cause.get("message"))), str(cause.get("field"))) for cause in conflicts]
+
+
+def _quoted(text: str) -> str:
+    return text.split('"')[1] if text.count('"') > 1 else text
 
 
 def _words(problem: Exception) -> str:

@@ -137,6 +137,7 @@ class Observed(Generic[S]):
     remote_id: str | None = None  # container id, pid
     digest: Digest | None = None  # of an image: a tag that moved is seen by it
     would_be: S | None = None  # what the server says the desired state would become
+    refused: str | None = None  # why it may not be changed as wanted: somebody else manages a field
     transfer: Transfer = Transfer()  # if it had to be brought to the desired state
     proof: Proof | None = None  # set by apply of things that answer
     endpoint: str | None = None  # base URL of things that answer

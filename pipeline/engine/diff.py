@@ -174,6 +174,8 @@ def _compare(
     if resource.tracked and seen.mark != mark:
         drift += (FieldDiff("mark", mark.address, seen.mark.address if seen.mark else None),) if entry else ()
         findings.refusals.append(_not_ours(resource, seen.mark))
+    if seen.refused is not None:
+        findings.refusals.append(_managed(resource, seen.refused))
     action = _action(resource.desired, diffs)
     findings.changes.append(
         Change(
@@ -219,6 +221,15 @@ def _not_ours(resource: Resource[Any], mark: Mark | None) -> Diagnostic:
         f"{resource.address}: exists and is not ours: {whose} ({where})",
         resource.where,
         "remove it by hand, or give this entry another name",
+        model=owner_of(resource.address),
+    )
+
+
+def _managed(resource: Resource[Any], why: str) -> Diagnostic:
+    return error(
+        f"{resource.address}: {why}",
+        resource.where,
+        "leave that field to whoever manages it, or end their managing it",
         model=owner_of(resource.address),
     )
 

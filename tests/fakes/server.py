@@ -1,11 +1,14 @@
 """A tiny engine: speaks the OpenAI shape, answers from a file of its weights, and can fail like a real one.
 
 It is started as an engine is: `python server.py LAUNCH.json`, or with the JSON in MP_LAUNCH. It answers with what
-`answer.txt` in the model folder says. Flags: --crash TEXT, --crash-on-request, --empty, --slow SECONDS, --no-chat, --name.
+`answer.txt` in the model folder says. Flags: --crash TEXT, --crash-on-request, --empty, --slow SECONDS, --no-chat, --name,
+--eat MEGABYTES; also as words in TINY_ARGV of the launch's environment, where a template checks its flags.
 """
 
 import json
 import os
+import shlex
+import signal
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 LAUNCH = json.loads(Path(sys.argv[1]).read_text() if len(sys.argv) > 1 else os.environ["MP_LAUNCH"])
-ARGV = LAUNCH["argv"]
+ARGV = [*LAUNCH["argv"], *shlex.split(LAUNCH["env"].get("TINY_ARGV", ""))]
 KEY_FILE = LAUNCH["secrets"].get("MP_API_KEY")
 
 
@@ -64,6 +67,9 @@ class Engine(BaseHTTPRequestHandler):
 
 if __name__ == "__main__":
     os.environ.update(LAUNCH["env"])
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(0)
+    )  # the first process of a container has no default for it
     if "--crash" in ARGV:
         print(ARGV[ARGV.index("--crash") + 1], "\nEngine core initialization failed.", file=sys.stderr)
         sys.exit(1)

@@ -10,6 +10,8 @@ from pathlib import Path
 import docker
 import docker.errors
 
+from tests.parts import cluster
+
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "mp-test"  # survives between runs, ignored by git
 
 
@@ -54,7 +56,7 @@ def cosign_missing() -> str | None:
 
 
 def cluster_missing() -> str | None:
-    return None if os.environ.get("MP_TEST_KUBECONFIG") else "MP_TEST_KUBECONFIG is not set"
+    return cluster.missing(wants_everything())
 
 
 def gpu_missing() -> str | None:

@@ -105,6 +105,7 @@ class KubernetesState(State):
 
     objects: Mapping[str, Json]  # "Deployment/qwen" → the object; its images have no digest
     recipe: KubernetesRecipe | None = field(default=None, compare=False)
+    health: str = "Healthy"  # of a live one also why it is not: "Degraded: ImagePullBackOff: …"
 
 
 class KubernetesTarget:

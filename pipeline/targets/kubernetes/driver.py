@@ -1,0 +1,267 @@
+"""Brings deployments of one or more clusters to their desired state. What fails gives way to the last good version."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from pipeline.clients.kube import Cluster
+from pipeline.core.change import Action, Change
+from pipeline.core.errors import BackendError, Denied, Missing, Refused, StartFailed
+from pipeline.core.model import Secret
+from pipeline.core.report import Emit, Line, Progress
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Entry,
+    Mark,
+    Observed,
+    Proof,
+    Resource,
+    Unreadable,
+    current_of,
+)
+from pipeline.targets.kubernetes.health import Health, Word
+from pipeline.targets.kubernetes.live import (
+    Live,
+    Place,
+    belonging,
+    compared,
+    digests_in,
+    listed,
+    observed,
+)
+from pipeline.targets.kubernetes.marks import mark_of
+from pipeline.targets.kubernetes.rollout import Rollout
+from pipeline.targets.kubernetes.spec import KubernetesRecipe, KubernetesState
+
+IMAGE_VOLUMES = (1, 33)  # beta; on by default since 1.35, stable in 1.36 (KEP-4639)
+
+Answer = Observed[KubernetesState] | Absent | Unreadable
+
+
+class KubernetesDriver:
+    """Objects of one project and environment, in any number of clusters and namespaces."""
+
+    def __init__(
+        self,
+        connect: Callable[[str | None], Cluster],
+        owner: Mark,  # whose objects these are; the address is filled in for each
+        secret: Callable[[Secret], str],
+    ) -> None:
+        self._connect = connect
+        self._owner = owner
+        self._secret = secret
+        self._wanted: dict[str, tuple[str, ...]] = {}  # uid → the locator under which it is wanted now
+
+    def observe(
+        self, wanted: Sequence[Resource[KubernetesState]], known: Sequence[Entry]
+    ) -> Mapping[Address, Answer]:
+        """One list per kind and namespace; a dry-run for objects that differ, pods for deployments that are not healthy."""
+        places: defaultdict[Place, tuple[list[Resource[KubernetesState]], list[Entry]]]
+        places = defaultdict(lambda: ([], []))
+        for each in wanted:
+            places[Place.of(each.locator)][0].append(each)
+        for entry in known:
+            places[Place.of(entry.locator)][1].append(entry)
+        answers: dict[Address, Answer] = {}
+        for place, (resources, entries) in places.items():
+            try:
+                answers |= self._look(place, resources, entries)
+            except (BackendError, Refused) as problem:
+                nothing = Unreadable(problem.message, problem.hint)
+                answers |= {each.address: nothing for each in resources}
+                answers |= {entry.address: nothing for entry in entries}
+        return answers
+
+    def apply(
+        self, change: Change[KubernetesState], inputs: Mapping[Address, Observed[Any]], emit: Emit
+    ) -> Observed[KubernetesState] | None:
+        """Apply, wait, prove, and clear away what the version before had more. Raises StartFailed, Conflict, Denied.
+
+        After a failure the last good version is applied again, before the failure is reported.
+        """
+        if change.resource is None or change.action is Action.DELETE:
+            assert change.entry is not None, "what is deleted was known"
+            self._delete(change.entry, emit)
+            return None
+        resource, good = change.resource, change.entry.good if change.entry else {}
+        rollout = self._rollout(resource.locator, _recipe(resource), resource.address, emit)
+        before = self._before(rollout, resource)
+        digests = _digests(resource, inputs)
+        _check_version(rollout.cluster, resource)
+        emit(Progress(resource.address, "start"))
+        try:
+            return self._bring(rollout, resource, before, digests)
+        except StartFailed as problem:
+            if _recipe(resource).on_failure == "rollback":
+                old = _objects(good.get("objects"))
+                self._go_back(rollout, resource, before, old, digests, problem)
+            raise
+
+    def _look(
+        self, place: Place, resources: Sequence[Resource[KubernetesState]], entries: Sequence[Entry]
+    ) -> dict[Address, Answer]:
+        cluster = self._connect(place.context)
+        live = listed(cluster, place.namespace, (key for each in resources for key in each.desired.objects))
+        answers: dict[Address, Answer] = {}
+        for each in resources:
+            seen = compared(cluster, each, live, self._mark(each.address))
+            if isinstance(seen, Observed) and seen.mark == self._mark(each.address):
+                self._remember(each, belonging(live, seen.mark, each.locator["name"]))
+                seen = self._explained(each, seen)
+            answers[each.address] = seen
+        for entry in entries:
+            mark = self._mark(current_of(entry.address))
+            own = belonging(live, mark, entry.locator["name"])
+            answers[entry.address] = replace(observed(own, {}, entry.locator), mark=mark) if own else Absent()
+        return answers
+
+    def _explained(
+        self, resource: Resource[KubernetesState], seen: Observed[KubernetesState]
+    ) -> Observed[KubernetesState]:
+        """A deployment that does not serve is told with the pod's own reason."""
+        if not seen.state.health.startswith((Word.PROGRESSING, Word.DEGRADED)):
+            return seen
+        rollout = self._rollout(resource.locator, _recipe(resource), resource.address, _ignore)
+        trouble = rollout.trouble()
+        if trouble is None:
+            return seen
+        word = Word.DEGRADED if trouble.lasting else Word.PROGRESSING
+        return replace(seen, state=replace(seen.state, health=str(Health(word, trouble.reason))))
+
+    def _before(self, rollout: Rollout, resource: Resource[KubernetesState]) -> Live:
+        """What is there now, of names that are wanted and of ours. Raises Denied when something is another one's."""
+        mark, wanted = self._mark(resource.address), resource.desired.objects
+        live = listed(rollout.cluster, resource.locator["namespace"], wanted)
+        for key in wanted:
+            if key in live and mark_of(live[key]) != mark:
+                raise Denied(
+                    rollout.cluster.system,
+                    f"{key} in {resource.locator['namespace']} is not ours",
+                    "remove it by hand, or give this entry another name",
+                )
+        return belonging(live, mark, resource.locator["name"])
+
+    def _bring(
+        self, rollout: Rollout, resource: Resource[KubernetesState], before: Live, digests: dict[str, str]
+    ) -> Observed[KubernetesState]:
+        recipe, wanted = _recipe(resource), resource.desired.objects
+        made = rollout.bring(_objects(wanted), digests, recipe.start_timeout_s)
+        self._remember(resource, made)
+        proof = self._proof(rollout, resource)
+        rollout.remove({key: one for key, one in before.items() if key not in wanted})
+        live = listed(rollout.cluster, recipe.namespace, wanted)
+        seen = observed({key: live[key] for key in wanted if key in live}, wanted, resource.locator)
+        return replace(seen, mark=self._mark(resource.address), proof=proof)
+
+    def _proof(self, rollout: Rollout, resource: Resource[KubernetesState]) -> Proof | None:
+        recipe = _recipe(resource)
+        deployment = _objects(resource.desired.objects)[f"Deployment/{recipe.name}"]
+        if recipe.prove == "skip" or deployment["spec"]["replicas"] == 0:
+            return None
+        port = deployment["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"]
+        return rollout.prove(port, None if recipe.api_key is None else self._secret(recipe.api_key))
+
+    def _go_back(
+        self,
+        rollout: Rollout,
+        resource: Resource[KubernetesState],
+        before: Live,
+        good: Live,
+        digests: dict[str, str],
+        problem: StartFailed,
+    ) -> None:
+        """The last good version again, with the digests that it ran with; a second failure must not hide the first."""
+        wanted, name = _objects(resource.desired.objects), resource.locator["name"]
+        if good == wanted:
+            return  # it is the last good version that does not start
+        known = {**digests, **digests_in(before.get(f"Deployment/{name}"))}
+        try:
+            if good:
+                rollout.bring(good, known, _recipe(resource).start_timeout_s)
+            rollout.remove(self._left(rollout, resource, good, before))
+        except (BackendError, Refused) as second:
+            problem.hint = f"going back failed too: {second.message}"
+            return
+        problem.hint = (
+            "the last good version serves again" if good else "nothing of it is left in the cluster"
+        )
+
+    def _left(self, rollout: Rollout, resource: Resource[KubernetesState], good: Live, before: Live) -> Live:
+        """What the version that failed has more than the one that serves; what was there before it stays."""
+        live = listed(rollout.cluster, resource.locator["namespace"], resource.desired.objects)
+        own = belonging(live, self._mark(resource.address), resource.locator["name"])
+        return {key: one for key, one in own.items() if key not in (good or before)}
+
+    def _delete(self, entry: Entry, emit: Emit) -> None:
+        """What carries our fitting mark, and is not wanted under another locator: two contexts may name one cluster."""
+        place, name = Place.of(entry.locator), entry.locator["name"]
+        live = listed(self._connect(place.context), place.namespace, ())
+        own = belonging(live, self._mark(current_of(entry.address)), name)
+        here = _key(entry.locator)
+        leaving = {
+            key: one
+            for key, one in own.items()
+            if self._wanted.get(str(one["metadata"]["uid"]), here) == here
+        }
+        recipe = KubernetesRecipe({}, place.namespace, place.context, name, "", (), None, "skip", "hold", 0)
+        self._rollout(entry.locator, recipe, entry.address, emit).remove(leaving)
+
+    def _remember(self, resource: Resource[KubernetesState], live: Live) -> None:
+        self._wanted |= {str(one["metadata"]["uid"]): _key(resource.locator) for one in live.values()}
+
+    def _rollout(
+        self, locator: Mapping[str, str], recipe: KubernetesRecipe, address: Address, emit: Emit
+    ) -> Rollout:
+        cluster = self._connect(locator["context"] or None)
+        return Rollout(cluster, address, recipe, partial(_say, emit, address))
+
+    def _mark(self, address: Address) -> Mark:
+        return replace(self._owner, address=address)
+
+
+def _digests(resource: Resource[KubernetesState], inputs: Mapping[Address, Observed[Any]]) -> dict[str, str]:
+    found = {}
+    for image, address in _recipe(resource).images.items():
+        digest = inputs[address].digest if address in inputs else None
+        if digest is None:
+            raise Missing(image, "its digest is not known", "run mp apply")
+        found[image] = str(digest)
+    return found
+
+
+def _check_version(cluster: Cluster, resource: Resource[KubernetesState]) -> None:
+    """Raises Refused where image volumes are not known: the server would drop the field or the node fail."""
+    name = resource.locator["name"]
+    volumes = _objects(resource.desired.objects)[f"Deployment/{name}"]["spec"]["template"]["spec"]["volumes"]
+    if any("image" in volume for volume in volumes) and (version := cluster.version()) < IMAGE_VOLUMES:
+        text = f"{cluster.system}: Kubernetes {version[0]}.{version[1]} mounts no images"
+        raise Refused(text, "use weights: baked, or Kubernetes 1.33 or newer")
+
+
+def _objects(found: object) -> dict[str, dict[str, Any]]:
+    """Objects of a state, also of one that the inventory kept."""
+    return (
+        {key: one for key, one in found.items() if isinstance(one, dict)}
+        if isinstance(found, Mapping)
+        else {}
+    )
+
+
+def _key(locator: Mapping[str, str]) -> tuple[str, ...]:
+    return (locator["context"], locator["namespace"], locator["name"])
+
+
+def _recipe(resource: Resource[KubernetesState]) -> KubernetesRecipe:
+    assert resource.desired.recipe is not None, "a desired deployment knows how it is made"
+    return resource.desired.recipe
+
+
+def _say(emit: Emit, address: Address, text: str) -> None:
+    emit(Line(address, text))
+
+
+def _ignore(event: object) -> None:
+    return None

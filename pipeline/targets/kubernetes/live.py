@@ -1,0 +1,154 @@
+"""What a cluster has of ours: listed by namespace, compared in the fields that mp writes, never one request an object."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from pipeline.clients.kube import KINDS, MANAGER, Cluster, Conflict, Object, address_of
+from pipeline.core.digest import Json
+from pipeline.core.errors import BackendError, Unreachable
+from pipeline.core.resource import Absent, Locator, Mark, Observed, Resource
+from pipeline.targets.kubernetes.health import health_of
+from pipeline.targets.kubernetes.marks import key_of, mark_of
+from pipeline.targets.kubernetes.objects import images_of, written
+from pipeline.targets.kubernetes.shape import shaped
+from pipeline.targets.kubernetes.spec import KubernetesState
+
+INSTANCE, OURS = "app.kubernetes.io/instance", "app.kubernetes.io/managed-by=mp"
+HAND = "kubectl"  # what kubectl's field managers begin with: kubectl-edit, kubectl-patch, kubectl of kubectl scale
+
+Live: TypeAlias = Mapping[str, Object]  # "Deployment/qwen" → the object as it is
+
+
+@dataclass(frozen=True)
+class Place:
+    """One namespace of one cluster."""
+
+    context: str | None
+    namespace: str
+
+    @staticmethod
+    def of(locator: Locator) -> "Place":
+        return Place(locator["context"] or None, locator["namespace"])
+
+
+def listed(cluster: Cluster, namespace: str, wanted: Iterable[str]) -> Live:
+    """Everything with our label, and what bears a wanted name without it. What is being deleted is not there any more."""
+    missing = set(wanted)
+    found: dict[str, Object] = {}
+    for kind in KINDS.values():
+        objects = cluster.list(kind, namespace, OURS)
+        found |= {key_of(one): one for one in objects}
+        lacking = {key for key in missing - found.keys() if key.startswith(f"{kind.name}/")}
+        if lacking:  # another one's object may have the name
+            others = cluster.list(kind, namespace)
+            found |= {key_of(one): one for one in others if key_of(one) in lacking}
+    return {key: one for key, one in found.items() if not is_leaving(one)}
+
+
+def is_leaving(one: Object) -> bool:
+    return "deletionTimestamp" in one["metadata"]
+
+
+def belonging(live: Live, mark: Mark, name: str) -> Live:
+    """What carries our fitting mark and belongs to the deployment of that name."""
+    return {
+        key: one
+        for key, one in live.items()
+        if mark_of(one) == mark and (one["metadata"].get("labels") or {}).get(INSTANCE) == name
+    }
+
+
+def compared(
+    cluster: Cluster, resource: Resource[KubernetesState], live: Live, mark: Mark
+) -> Observed[KubernetesState] | Absent:
+    """One deployment as it is, and what it would become. Raises Unreachable."""
+    wanted = resource.desired.objects
+    named = {key: live[key] for key in wanted if key in live}
+    extra = {k: o for k, o in belonging(live, mark, resource.locator["name"]).items() if k not in wanted}
+    if not named and not extra:
+        return Absent()
+    seen = observed(named | extra, wanted, resource.locator)
+    whose = next((mark_of(one) for one in named.values() if mark_of(one) != mark), mark)
+    if whose != mark:
+        return replace(seen, mark=whose)
+    would_be, refused = _would_be(cluster, wanted, named)
+    return replace(
+        seen,
+        mark=mark,
+        would_be=replace(resource.desired, objects=would_be) if would_be else None,
+        refused=refused,
+    )
+
+
+def observed(live: Live, wanted: Mapping[str, Json], locator: Locator) -> Observed[KubernetesState]:
+    """The state of objects that are there."""
+    name, namespace = locator["name"], locator["namespace"]
+    deployment = live.get(f"Deployment/{name}")
+    shapes = {key: shaped(one, _record(wanted.get(key))) for key, one in live.items()}
+    return Observed(
+        KubernetesState(shapes, health=str(health_of(deployment))),
+        remote_id=None if deployment is None else str(deployment["metadata"]["uid"]),
+        endpoint=None if f"Service/{name}" not in live else f"http://{name}.{namespace}.svc",
+    )
+
+
+def put(cluster: Cluster, wanted: Mapping[str, Json], *, dry_run: bool = False) -> Object:
+    """Server-side apply. What somebody set by hand with kubectl is taken back; what another tool manages is not.
+
+    Raises Conflict, which names who manages what.
+    """
+    try:
+        return cluster.apply(wanted, dry_run=dry_run)
+    except Conflict as problem:
+        live = cluster.get(*address_of(wanted))
+        if live is None or not by_hand(problem, live):
+            raise
+        return cluster.apply(wanted, dry_run=dry_run, force=True)
+
+
+def by_hand(conflict: Conflict, live: Object) -> bool:
+    """All of it was set by kubectl's imperative commands: an Apply says that somebody else declares the field too."""
+    declaring = {
+        one.get("manager")
+        for one in live["metadata"].get("managedFields") or ()
+        if one.get("operation") == "Apply" and one.get("manager") != MANAGER
+    }
+    managers = {manager for manager, _ in conflict.held}
+    return bool(managers) and all(m.startswith(HAND) and m not in declaring for m in managers)
+
+
+def digests_in(one: Object | None) -> dict[str, str]:
+    """The digest of each image that a live object names: "repo:tag" → "sha256:…"."""
+    found = (image.partition("@") for image in images_of(one or {}))
+    return {name: digest for name, _, digest in found if digest}
+
+
+def _would_be(
+    cluster: Cluster, wanted: Mapping[str, Json], named: Live
+) -> tuple[dict[str, Json] | None, str | None]:
+    """What the server would make of every wanted object, and why it may not be asked to. One dry-run for what differs."""
+    found: dict[str, Json] = dict(wanted)
+    for key, live in named.items():
+        if shaped(live, _record(wanted[key])) == wanted[key]:
+            continue
+        one = dict(_record(wanted[key]))
+        try:
+            answer = put(cluster, written(one, digests_in(live)), dry_run=True)
+        except Conflict as problem:
+            return None, _conflict(key, problem)
+        except Unreachable:
+            raise
+        except BackendError:  # not allowed to, or refused: apply says why
+            return None, None
+        found[key] = shaped(answer, one)
+    return found, None
+
+
+def _conflict(key: str, problem: Conflict) -> str:
+    held = ", ".join(f"{field} is managed by {manager}" for manager, field in problem.held)
+    return f"{key}: {held or problem.message}"
+
+
+def _record(one: Json) -> Mapping[str, Any]:
+    return one if isinstance(one, dict) else {}

@@ -1,0 +1,179 @@
+"""One roll-out: objects are applied, waited for with the pods' own words, and proven by a real request. Used by driver."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.clients.enginelog import first_error
+from pipeline.clients.kube import DEPLOYMENT, EVENT, KINDS, POD, REPLICA_SET, Cluster, Object, forwarded
+from pipeline.clients.openai import Server, wait_until_answering
+from pipeline.core.errors import BackendError, Denied, StartFailed
+from pipeline.core.resource import Proof
+from pipeline.targets.kubernetes.health import (
+    Health,
+    Trouble,
+    Word,
+    health_of,
+    is_ready,
+    pods_of,
+    troubles,
+)
+from pipeline.targets.kubernetes.live import INSTANCE, Live, put
+from pipeline.targets.kubernetes.marks import key_of
+from pipeline.targets.kubernetes.objects import ordered, written
+from pipeline.targets.kubernetes.spec import KubernetesRecipe
+
+POLL_S, LAST_POLL_S = 0.5, 3.0
+SETTLE_S = 30.0  # conditions of what was before may still be there
+PROVE_S = 60.0  # the pod is ready: its server answers /health at once
+GONE_S = 180.0  # grace periods, and the time that a node needs for them
+LOG_LINES = 400
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One deployment on its way. `say` gets what keeps it, in words, when that changes."""
+
+    cluster: Cluster
+    system: str  # for messages: "qwen/kubernetes:prod"
+    recipe: KubernetesRecipe
+    say: Callable[[str], None]
+
+    def bring(self, objects: Live, digests: dict[str, str], limit_s: float) -> Live:
+        """Apply in order and wait. Raises StartFailed with the pod's own reason, Conflict, Denied, Unreachable."""
+        made = {key_of(one): put(self.cluster, written(one, digests)) for one in ordered(objects)}
+        self._restart_ended()
+        self._wait(limit_s)
+        return made
+
+    def prove(self, port: int, api_key: str | None) -> Proof:
+        """One real request to a pod of the new version, through the API server. Raises StartFailed."""
+        pod = next((pod for pod in self._pods() if is_ready(pod)), None)
+        if pod is None:
+            raise StartFailed(self.system, "no pod is ready any more")
+        name, namespace = str(pod["metadata"]["name"]), self.recipe.namespace
+        with forwarded(self.cluster, namespace, name, port) as endpoint:
+            server = Server(
+                system=self.system,
+                endpoint=endpoint,
+                served_name=self.recipe.served_name,
+                api_key=api_key,
+                alive=self._ended,
+                log=lambda: self._log(Trouble(name, "", lasting=True, container=_container(pod))),
+            )
+            proof = wait_until_answering(server, self.recipe.questions, PROVE_S, lambda: None)
+        return replace(proof, url=proof.url.replace(endpoint, f"http://{self.recipe.name}.{namespace}.svc"))
+
+    def remove(self, objects: Live) -> None:
+        """Delete exactly these, the other way round than they were made, and wait until they are gone."""
+        leaving = list(reversed(ordered(objects)))
+        for one in leaving:
+            kind, name = KINDS[one["kind"]], one["metadata"]["name"]
+            self.cluster.delete(kind, self.recipe.namespace, name, one["metadata"]["uid"])
+        deadline = time.monotonic() + GONE_S
+        for one in leaving:
+            for pause_s in _pauses():
+                found = self._get(one["kind"], one["metadata"]["name"])
+                if found is None or found["metadata"]["uid"] != one["metadata"]["uid"]:
+                    break
+                if time.monotonic() > deadline:
+                    text = f"{key_of(one)} is still being deleted after {GONE_S:.0f} s"
+                    raise BackendError(
+                        self.cluster.system, text, "a finalizer or a node that is gone holds it"
+                    )
+                time.sleep(pause_s)
+
+    def _wait(self, limit_s: float) -> None:
+        began, told = time.monotonic(), ""
+        for pause_s in _pauses():
+            deployment = self._get(DEPLOYMENT.name, self.recipe.name)
+            health = health_of(deployment)
+            if health.word is Word.HEALTHY:
+                return
+            waited_s = time.monotonic() - began
+            found = troubles(*self._facts()) if deployment else []
+            if why := _hopeless(health, found, waited_s):
+                raise self._failed(why, found)
+            if waited_s > limit_s:
+                raise self._failed(f"it is not rolled out after {limit_s:.0f} s", found)
+            if found and found[0].reason != told:
+                told = found[0].reason
+                self.say(told)
+            time.sleep(pause_s)
+
+    def trouble(self) -> Trouble | None:
+        """The worst of what keeps pods from serving now."""
+        return next(iter(troubles(*self._facts())), None)
+
+    def _failed(self, why: str, found: list[Trouble]) -> StartFailed:
+        worst = next(iter(found), None)
+        cause = first_error(self._log(worst)) if worst and worst.container else None
+        text = f"did not start: {why}" + (f"; first error: {cause}" if cause else "")
+        hint = None
+        if worst:
+            hint = f"kubectl -n {self.recipe.namespace} describe pod {worst.pod} tells more"
+        return StartFailed(self.system, text, hint)
+
+    def _restart_ended(self) -> None:
+        """Pods of this very version that ended before are made anew: the kubelet may wait minutes before it tries again."""
+        pods = {pod["metadata"]["name"]: pod for pod in self._pods()}
+        for one in troubles(pods.values(), (), datetime.now(UTC)):
+            if one.lasting and one.container:
+                try:
+                    uid = pods[one.pod]["metadata"]["uid"]
+                    self.cluster.delete(POD, self.recipe.namespace, one.pod, uid)
+                except Denied:  # then the kubelet's own next try decides
+                    return
+
+    def _ended(self) -> str | None:
+        found = self.trouble()
+        return found.reason if found else None
+
+    def _facts(self) -> tuple[Sequence[Mapping[str, Any]], tuple[Object, ...], datetime]:
+        """The pods of this version, and what was said about pods."""
+        pods = self._pods()
+        if all(is_ready(pod) for pod in pods):
+            return pods, (), datetime.now(UTC)
+        events = self.cluster.list(EVENT, self.recipe.namespace, fields="involvedObject.kind=Pod")
+        return pods, events, datetime.now(UTC)
+
+    def _pods(self) -> Sequence[Mapping[str, Any]]:
+        deployment = self._get(DEPLOYMENT.name, self.recipe.name)
+        if deployment is None:
+            return []
+        namespace, selector = self.recipe.namespace, f"{INSTANCE}={self.recipe.name}"
+        sets = self.cluster.list(REPLICA_SET, namespace, selector)
+        return pods_of(deployment, sets, self.cluster.list(POD, namespace, selector))
+
+    def _log(self, of: Trouble) -> str:
+        return self.cluster.log(
+            self.recipe.namespace, of.pod, of.container, lines=LOG_LINES, previous=of.previous
+        )
+
+    def _get(self, kind: str, name: str) -> Object | None:
+        return self.cluster.get(KINDS[kind], self.recipe.namespace, name)
+
+
+def _hopeless(health: Health, found: list[Trouble], waited_s: float) -> str | None:
+    if found and found[0].lasting:
+        return found[0].reason
+    if health.word is Word.DEGRADED and waited_s > SETTLE_S:
+        return found[0].reason if found else health.reason
+    if health.word is Word.SUSPENDED:
+        return health.reason
+    return None
+
+
+def _pauses() -> Iterator[float]:
+    """How long to wait between two looks, in seconds; without end."""
+    pause_s = POLL_S
+    while True:
+        yield pause_s
+        pause_s = min(pause_s * 1.3, LAST_POLL_S)
+
+
+def _container(pod: Mapping[str, Any]) -> str:
+    found: list[Any] = pod["spec"]["containers"]
+    return str(found[0]["name"])

@@ -1,0 +1,107 @@
+"""A real Kubernetes: the one that tests/cluster/cluster.py starts, or the one that MP_TEST_KUBECONFIG names."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCRIPT = Path(__file__).resolve().parents[1] / "cluster" / "cluster.py"
+BUILT = Path(os.environ.get("MP_CLUSTER_CACHE", Path.home() / ".cache" / "mp-cluster"))
+TOOLS = ("go", "runc", "gcc", "openssl", "ip", "iptables")
+UP_S = 1500  # it is compiled on first use
+
+
+def missing(everything: bool) -> str | None:
+    """Why no cluster can be had here; `everything`: it may be compiled, which takes minutes."""
+    if os.environ.get("MP_TEST_KUBECONFIG"):
+        return None if shutil.which("kubectl") else "kubectl is not installed"
+    if os.geteuid() != 0:
+        return "only root starts a node, and MP_TEST_KUBECONFIG is not set"
+    if lacking := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        return f"{', '.join(lacking)} not installed"
+    if not everything and not any(BUILT.glob("*/complete")):
+        return "Kubernetes is not compiled: run just test-all once"
+    return None
+
+
+@dataclass(frozen=True)
+class RealCluster:
+    kubeconfig: Path
+    context: str
+    kubectl_path: str
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        done = subprocess.run(
+            [self.kubectl_path, f"--kubeconfig={self.kubeconfig}", *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}{done.stdout}"
+        return done.stdout
+
+    def get(self, namespace: str, *what: str) -> Any:  # Any: an object of the API
+        return json.loads(self.kubectl("-n", namespace, "get", *what, "-o", "json"))
+
+    def as_account(self, namespace: str, name: str, verbs: str, folder: Path) -> Path:
+        """A kubeconfig of a service account that may do `verbs` ("get,list") in a namespace."""
+        resources = (
+            "deployments.apps,replicasets.apps,services,serviceaccounts,configmaps,pods,pods/log,events,"
+            "poddisruptionbudgets.policy"
+        )
+        self.kubectl("-n", namespace, "create", "serviceaccount", name)
+        self.kubectl("-n", namespace, "create", "role", name, f"--verb={verbs}", f"--resource={resources}")
+        account = f"--serviceaccount={namespace}:{name}"
+        self.kubectl("-n", namespace, "create", "rolebinding", name, f"--role={name}", account)
+        config = json.loads(self.kubectl("config", "view", "--raw", "-o", "json"))
+        config["users"][0]["user"] = {"token": self.kubectl("-n", namespace, "create", "token", name).strip()}
+        file = folder / f"{name}.kubeconfig"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(config))
+        return file
+
+    @contextlib.contextmanager
+    def namespace(self) -> Iterator[str]:
+        """One of your own; everything in it goes with it."""
+        name = f"mp-test-{uuid.uuid4().hex[:6]}"
+        self.kubectl("create", "namespace", name)
+        try:
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@contextlib.contextmanager
+def running_cluster() -> Iterator[RealCluster]:
+    """A control plane and one node that runs pods; about eight seconds once it is compiled."""
+    if given := os.environ.get("MP_TEST_KUBECONFIG"):
+        kubectl = str(shutil.which("kubectl"))
+        context = subprocess.check_output(
+            [kubectl, f"--kubeconfig={given}", "config", "current-context"], text=True
+        )
+        yield RealCluster(Path(given), context.strip(), kubectl)
+        return
+    with tempfile.TemporaryDirectory(prefix="mpk", dir="/tmp") as folder:  # sockets need a short path
+        root = Path(folder, "k")
+        try:
+            facts = json.loads(_run("up", str(root), "--node"))
+            yield RealCluster(Path(facts["kubeconfig"]), facts["context"], facts["kubectl"])
+        finally:
+            _run("down", str(root))
+
+
+def _run(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *words], stdout=subprocess.PIPE, text=True, timeout=UP_S, check=True
+    )
+    return done.stdout
