@@ -3,18 +3,18 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.core.diagnostic import Where
 from pipeline.core.digest import Json
-from pipeline.core.errors import MpError
+from pipeline.core.errors import MpError, Refused
 from pipeline.core.model import Artifact, FileEntry
-from pipeline.core.protocols import Source
+from pipeline.core.protocols import Source, SourceSpec
 from pipeline.core.reference import scheme_of
 from pipeline.engine.parts import Key
 from pipeline.engine.resolve import READERS, choose_variants, source_specs
 from pipeline.engine.world import World
-from pipeline.sources.kinds import WEIGHTS, Kind, kind_of
+from pipeline.sources.kinds import RUNNING, WEIGHTS, Kind, kind_of
 
 CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")  # compared key by key
 MOST_BYTES = 10 << 20  # of a config that is read
@@ -36,10 +36,17 @@ class Outdated:
 
     key: Key  # model, role
     locked: Artifact
-    now: Artifact | None  # None: `problem` says why it is not known
+    now: (
+        Artifact | None
+    )  # None: `problem` says why it is not known; of what is refused without what may run code
     changes: tuple[Difference, ...]
     problem: MpError | None = None
     where: Where | None = None
+
+    @property
+    def moved(self) -> bool:
+        """It was asked, and is something else now: also something that may not be taken."""
+        return self.now is not None or isinstance(self.problem, Refused)
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,21 @@ def _look(world: World, key: Key) -> Outdated | None:
         if now.pin == locked.pin and now.files == locked.files and now.facts == locked.facts:
             return None
         return Outdated(key, locked, now, differences(locked, now, _reader(source)), where=where)
+    except Refused as problem:
+        rest = _harmless(source, spec)
+        changes = differences(locked, rest, _reader(source)) if rest else ()
+        return Outdated(key, locked, rest, changes, problem, where)
     except MpError as problem:
         return Outdated(key, locked, None, (), problem, where)
+
+
+def _harmless(source: Source, spec: SourceSpec) -> Artifact | None:
+    """What a refused source is without the files that may run code, to be compared; None where more is wrong."""
+    chosen = replace(spec.filter, exclude=(*spec.filter.exclude, *RUNNING))
+    try:
+        return source.resolve(replace(spec, filter=chosen), None)
+    except MpError:
+        return None
 
 
 def _reader(source: Source) -> Callable[[Artifact, FileEntry], bytes | None]:

@@ -32,6 +32,9 @@ _SUFFIXES = {
     ".c .cc .cpp .cu .cuh .h .hpp .rs .go .java .class .jar .wasm .whl",
     Kind.FOREIGN: ".msgpack .onnx .onnx_data .ot .tflite .mlmodel .pb .pte .engine .plan",
 }
+RUNNING = tuple(
+    f"*{suffix}" for kind in (Kind.CODE, Kind.PICKLE) for suffix in _SUFFIXES[kind].split()
+)  # globs
 _OF_SUFFIX = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 
 # Vocabularies as SentencePiece and mistral-common name them (tokenizer.model.v3, tokenizer.model.v7m1); gensim's

@@ -124,12 +124,38 @@ def test_every_kind_of_change_is_named_and_nothing_is_pinned(project: Project, h
     assert "mp lock --upgrade tiny" in text.out
 
 
-def test_new_code_is_the_reason_why_a_source_is_not_known(project: Project, hub: FakeHub) -> None:
+def test_new_code_is_told_beside_what_else_changed_and_is_not_offered(project: Project, hub: FakeHub) -> None:
     lock(project)
-    hub.commit("acme/tiny", FILES | {"modeling_tiny.py": b"import os"})
-    found = told(project, code=1)
-    assert '"modeling_tiny.py"' in found["sources"][0]["problem"]
-    assert found["sources"][0]["now"] is None
+    commit = hub.commit(
+        "acme/tiny", FILES | {"modeling_tiny.py": b"import os", "model.safetensors": b"better" * 1000}
+    )
+    (found,) = told(project)["sources"]
+    assert '"modeling_tiny.py" is code' in found["problem"]
+    assert found["now"] == commit
+    assert [(c["subject"], c["fetch_bytes"]) for c in found["changes"]] == [("weights", 6000)]
+    text = project.mp("outdated", "--detailed-exitcode")
+    assert text.code == 2
+    assert "! refused:" in text.out
+    assert "Outdated: 1 source moved, 0 as pinned, 0 not known" in text.out
+    assert "Take it over" not in text.out
+
+
+def test_a_config_that_names_code_is_told_to_have_moved(project: Project, hub: FakeHub) -> None:
+    lock(project)
+    config = json.dumps({**CONFIG, "auto_map": {"AutoModel": "modeling_tiny.Tiny"}}).encode()
+    hub.commit("acme/tiny", FILES | {"config.json": config})
+    (found,) = told(project)["sources"]
+    assert "modeling_tiny" in found["problem"]
+    assert (found["now"], found["changes"]) == (None, [])
+    assert "Outdated: 1 source moved" in project.mp("outdated").out
+
+
+def test_a_source_that_does_not_answer_is_not_known(project: Project, hub: FakeHub) -> None:
+    lock(project)
+    hub.repositories.clear()
+    (found,) = told(project, code=1)["sources"]
+    assert found["now"] is None
+    assert "no repository" in found["problem"]
 
 
 def test_what_moved_upstream_is_no_drift_and_changes_no_plan(project: Project, hub: FakeHub) -> None:

@@ -23,7 +23,7 @@ def run(
     """Ask every source whether its branch or tag has moved since it was pinned, and say what changed: weights, tokenizer,
     chat template, config keys, licence, gating, code. What is pinned by commit or digest cannot move.
 
-    Exits 1 when a source could not be asked.
+    What brings new code is told beside the rest, and may not be taken over. Exits 1 when a source could not be asked.
     """
     session = open_session(options_of(context))
     names = session.models(models) or tuple(session.project.manifest.models)
@@ -35,6 +35,6 @@ def run(
     else:
         root = str(session.world.settings.root)
         output.result(view(looked, engines, root, session.project.options.ink))
-    if any(one.problem for one in looked.found):
+    if not all(one.moved for one in looked.found):
         return ExitCode.ERROR
     return ExitCode.CHANGES if detailed_exitcode and (looked.found or engines) else ExitCode.OK

@@ -109,7 +109,7 @@ def locked(changed: Sequence[str], diagnostics: Sequence[Diagnostic], *, written
 
 
 def outdated(looked: "Looked", engines: "Sequence[NewerEngine]") -> dict[str, Json]:
-    """What moved upstream; `now` is null where `problem` says why it is not known."""
+    """What moved upstream; `problem` says why `now` is not known (null), or may not be taken."""
     return {
         "format_version": FORMAT_VERSION,
         "asked": looked.asked,

@@ -15,16 +15,16 @@ def outdated(looked: Looked, engines: Sequence[NewerEngine], root: str, ink: Ink
         hanging(f"{ink('yellow', '~')} ", f"{e.template} ({e.variant})  engine {e.locked} → {e.newest}")
         for e in engines
     ]
-    moved = [one for one in looked.found if one.now is not None]
-    if moved or engines:
-        names = " ".join(dict.fromkeys(one.key[0] for one in moved))
+    free = [one for one in looked.found if one.problem is None]
+    if free or engines:
+        names = " ".join(dict.fromkeys(one.key[0] for one in free))
         blocks.append([f"Take it over: mp lock --upgrade {names}".rstrip()])
     blocks.append([ink("bold", last_line(looked, engines))])
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
 def last_line(looked: Looked, engines: Sequence[NewerEngine]) -> str:
-    moved = sum(1 for one in looked.found if one.now is not None)
+    moved = sum(1 for one in looked.found if one.moved)
     unknown = len(looked.found) - moved
     same = looked.asked - len(looked.found)
     return (
@@ -40,19 +40,27 @@ def _block(one: Outdated, root: str, ink: Ink) -> list[str]:
     if one.now is None:
         reason = one.problem.message if one.problem else "not known"
         lines = hanging("! ", f"{head}  {clean(reason)}")
-        hint = one.problem.hint if one.problem else None
-        return [
-            lines[0].replace("!", ink("bold red", "!"), 1),
-            *lines[1:],
-            *(hanging("  hint: ", clean(hint)) if hint else []),
-        ]
+        return [lines[0].replace("!", ink("bold red", "!"), 1), *lines[1:], *_hint(one)]
     pins = f"{units.pin(one.locked.pin)} → {units.pin(one.now.pin)}"
     first, *others = hanging("~ ", f"{head}  {pins}")
     return [
         first.replace("~", ink("yellow", "~"), 1),
         *others,
         *(line for c in one.changes for line in _change(c)),
+        *(_refusal(one, ink) if one.problem else ()),
     ]
+
+
+def _refusal(one: Outdated, ink: Ink) -> list[str]:
+    """Why what it is now may not be taken."""
+    assert one.problem is not None
+    first, *others = hanging("  ! refused: ", clean(one.problem.message))
+    return [first.replace("!", ink("bold red", "!"), 1), *others, *_hint(one)]
+
+
+def _hint(one: Outdated) -> list[str]:
+    hint = one.problem.hint if one.problem else None
+    return hanging("  hint: ", clean(hint)) if hint else []
 
 
 def _change(change: Difference) -> list[str]:
