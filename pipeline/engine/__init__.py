@@ -33,6 +33,7 @@ from pipeline.engine.resolve import (
     pin_engines,
     wanted_engines,
 )
+from pipeline.engine.room import short_of_room
 from pipeline.engine.step import Crew
 from pipeline.engine.trusted import unsignable, untrusted
 from pipeline.engine.world import World
@@ -90,6 +91,7 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
         diagnostics += open_bases(pins, _built(composition))
         diagnostics += misplaced(composition.resources.values(), world.platform)
         diagnostics += unfetchable(compared.changes) if world.settings.offline else ()
+        diagnostics += short_of_room(compared.changes, world.settings.cache)
         refused, unclear = untrusted(world, pins.models)
         diagnostics += (*unclear, *unsignable(world, made.active))
         made = replace(

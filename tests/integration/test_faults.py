@@ -206,7 +206,7 @@ def test_a_full_disk_of_the_cache_is_said_before_anything_is_fetched(tmp_path: P
         nothing_is_left_to_do(project)
 
 
-def test_a_full_disk_of_a_layout_leaves_no_tag_and_is_finished_later(tmp_path: Path) -> None:
+def test_a_full_disk_of_a_layout_is_said_before_anything_moves(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", 8 * MIB) as disk:
         place = {"here": {"layout": str(disk / "registry")}}
         project = project_of(tmp_path, {}, place)
@@ -217,16 +217,17 @@ def test_a_full_disk_of_a_layout_leaves_no_tag_and_is_finished_later(tmp_path: P
 
         failed = project.mp("apply", "--yes")
 
-        assert failed.code == PARTLY, failed.text  # the weights are in the cache
+        assert failed.code == 1, failed.text
         folder = disk / "registry" / "tiny.weights"
-        text = f"{folder}: the disk is full: {4 * MIB + 2048:,} bytes are needed and 2,"
+        text = f"the disk of {disk / 'registry'} is full: {4 * MIB + 2048:,} bytes are needed and 2,"
         assert flat(text) in flat(failed.out), failed.text
         assert "Traceback" not in failed.text
-        assert whole_images(Registry("here", layout=str(disk / "registry"))) == {}
+        assert list(disk.iterdir()) == [ballast]
+        assert not (project.cache / "blobs").exists()
         ballast.unlink()
         project.applied()
         one_image_each(Registry("here", layout=str(disk / "registry")), ["tiny"])
-        assert hashed_as_named(folder) == 3  # nothing of the first try is left
+        assert hashed_as_named(folder)
         nothing_is_left_to_do(project)
 
 
