@@ -90,7 +90,7 @@ def _wrong(model: Model, origin: Origin, what: str) -> Corrupt:
     return Corrupt(
         origin.artifact.source,
         f'"{origin.entry.path}" of {model.name} {what}: nothing was tagged',
-        "run mp apply again; if it stays so, the source has changed: run mp lock",
+        "run mp apply again; if it stays so, the source has changed: run mp lock --upgrade",
     )
 
 

@@ -264,7 +264,7 @@ def test_a_wrong_file_is_never_tagged_and_the_next_apply_works(
     desk.shelf.damage = damage
     with pytest.raises(Corrupt, match=r'hf://acme/big: "model\.safetensors" of big ') as problem:
         desk.bring()
-    assert problem.value.hint == "run mp apply again; if it stays so, the source has changed: run mp lock"
+    assert problem.value.hint == "run mp apply again; if it stays so, the source has changed: run mp lock --upgrade"
     assert desk.repository.tags() == ()
 
     desk.shelf.damage = None
