@@ -16,10 +16,13 @@ from pipeline.clients.registry import RegistryRepository
 from pipeline.clients.repository import held
 from pipeline.core.digest import digest
 from pipeline.core.errors import BackendError, Denied, Unreachable
-from pipeline.core.image import Registry
+from pipeline.core.image import Registry, Variant
+from pipeline.resources.pin import pin_engine
 from tests.parts.certificates import Authority, authority
 from tests.parts.faults import MIB, manifest_of, project_of, weights, write_model
 from tests.parts.gateway import Refusal, before
+from tests.parts.packages import put_image
+from tests.parts.ports import free_port
 from tests.parts.proxy import tunnelling
 from tests.parts.registry import PASSWORD, USER, RealRegistry, running_registry
 from tests.parts.tokens import IDENTITY_TOKEN, TokenServer, running_tokens
@@ -240,7 +243,9 @@ def test_a_project_names_the_authority_of_its_registry(
     """The file is beside models.yaml; nothing else in the environment knows of it."""
     host = f"{NAME}:{secure.port}"
     with tunnelling(secure.host) as proxy:
-        project = project_of(tmp_path, {}, {}, HTTPS_PROXY=f"http://{proxy.host}", **login(tmp_path, host))
+        project = project_of(
+            tmp_path, {}, {}, None, HTTPS_PROXY=f"http://{proxy.host}", **login(tmp_path, host)
+        )
         source = write_model(project, "tiny", config__json=b"{}", model__safetensors=b"weights")
         where = {"url": f"{host}/acme", "ca": "certs/ca.pem"}
         (project.folder / "certs").mkdir()
@@ -256,7 +261,7 @@ def test_a_project_names_the_authority_of_its_registry(
 
 
 def test_skopeo_reads_what_was_pushed_with_a_token(guarded: RealRegistry, tmp_path: Path) -> None:
-    project = project_of(tmp_path, {}, {}, **login(tmp_path, guarded.host))
+    project = project_of(tmp_path, {}, {}, None, **login(tmp_path, guarded.host))
     source = write_model(project, "tiny", config__json=b"{}", model__safetensors=b"weights")
     project.write(manifest_of({"tiny": source}, {"main": {"url": f"{guarded.host}/skopeo"}}))
     assert project.mp("apply", "--yes").code == 0
@@ -271,3 +276,19 @@ def test_skopeo_reads_what_was_pushed_with_a_token(guarded: RealRegistry, tmp_pa
         timeout=60,
     )
     assert "mp-" in listed.stdout, listed.stderr
+
+
+def test_the_digest_of_a_base_is_asked_of_a_mirror_that_has_it(
+    registry: RealRegistry, tmp_path: Path
+) -> None:
+    """The base's own host leads nowhere, and so does the first mirror."""
+    prefix = uuid.uuid4().hex
+    base = Repositories({})(Registry("mirror", url=f"{registry.host}/{prefix}/acme"), "base")
+    manifest = put_image(base, [], "v1")
+    mirrors = (f"127.0.0.1:{free_port()}/hub", f"{registry.host}/{prefix}")
+    repositories = Repositories({}, [Registry("hub", url=NAME, mirrors=mirrors)])
+    variant = Variant("vllm", "1.0", "cpu", "3.11", f"{NAME}/acme/base:v1", ())
+
+    pinned = pin_engine(variant, "linux/amd64", None, repositories)
+
+    assert (pinned.base, pinned.base_digest) == (f"{NAME}/acme/base:v1", manifest.digest)

@@ -246,25 +246,42 @@ def test_what_is_sent_the_second_time_must_be_what_was_hashed(gateway: Gateway) 
     assert not bench.repository.has(DIGEST)
 
 
-@pytest.mark.parametrize("method", ["PATCH", "PUT"])
-def test_a_session_that_ended_on_the_way_is_no_end(
-    locked_registry: RealRegistry, tmp_path: Path, method: str
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
+def test_a_password_that_is_asked_for_in_the_middle_and_missing_is_one_error(
+    gateway: Gateway, method: str
 ) -> None:
-    """With a password there is nothing fresher to be had: the same again is a refusal."""
-    with before(locked_registry.host) as gateway:
-        bench = bench_of(gateway)
-        gateway.faults.refusals = [Refusal(method, 401, {"WWW-Authenticate": 'Basic realm="mp"'})]
+    bench = bench_of(gateway)
+    gateway.faults.refusals = [Refusal(method, 401, {"WWW-Authenticate": 'Basic realm="mp"'})]
 
-        with pytest.raises(Denied) as problem:
-            bench.push()
+    with pytest.raises(Denied) as problem:
+        bench.push()
 
     assert problem.value.hint == f"docker login {gateway.host}"
+    assert bench.slept == []
 
 
 def test_a_slow_registry_is_waited_for(gateway: Gateway) -> None:
     gateway.faults.delay_s = 0.3
 
     assert bench_of(gateway).push() == DIGEST
+
+
+def test_a_plan_says_which_file_is_too_large_for_its_registry(gateway: Gateway, tmp_path: Path) -> None:
+    project = project_of(tmp_path, {}, {})
+    source = write_model(project, "big", config__json=b"{}", model__safetensors=weights("big", 70 * MIB))
+    where = {"url": f"{gateway.host}/models", "max_layer": "64MiB"}
+    project.write(manifest_of({"big": source}, {"main": where}))
+
+    planned = project.mp("plan")
+
+    assert planned.code == 1, planned.text
+    said = " ".join(planned.text.split())  # lines are broken where the screen ends
+    assert (
+        f'"model.safetensors" makes a layer of 73.40 MB, and {gateway.host}/models takes 67.11 MB at most'
+        in said
+    )
+    assert "registries: {main: {max_layer: …}}" in said
+    assert gateway.uploaded_bytes == 0
 
 
 def test_an_apply_goes_on_after_cuts_and_tags_at_the_end(gateway: Gateway, tmp_path: Path) -> None:
