@@ -1,0 +1,65 @@
+"""Models as a kubernetes target expands them, small ones and large ones, for tests of their objects."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pipeline.core.image import Engine, Registry
+from pipeline.core.model import Artifact, FileEntry, Hardware, Model, Secret
+from pipeline.core.protocols import Place
+from pipeline.core.resource import Resource
+from pipeline.targets.kubernetes import KubernetesOptions, KubernetesSpec, KubernetesState, KubernetesTarget
+from pipeline.templates import TEMPLATES
+
+MAIN = Registry("main", url="127.0.0.1:5000/acme")
+HASH = "a" * 64
+CPU = Hardware("cpu", 0, cpus=2, memory_bytes=2**31)
+L40S = Hardware("l40s", 2, "L40S", 44.0, cpus=1.5, memory_bytes=48 * 2**30)
+TOKEN = Secret("hub", "HF_TOKEN", kubernetes=("hf", "token"))
+KEY = Secret("key", "API_KEY", kubernetes=("qwen", "api-key"))
+
+
+def a_model(template: str = "transformers", hardware: Hardware = CPU, **changed: Any) -> Model:
+    variant = TEMPLATES[template].variant(None, hardware)
+    engine = Engine(
+        template,
+        variant.version,
+        variant.name,
+        "linux/amd64",
+        variant.python,
+        "debian",
+        f"sha256:{HASH}",
+        "https://pypi.org/simple",
+        (),
+    )
+    artifact = Artifact("file:///m", "", f"sha256-{HASH}", (FileEntry("model.safetensors", 9, HASH),))
+    return replace(Model("qwen", artifact, hardware, template, engine), **changed)
+
+
+def deployment(
+    model: Model | None = None,
+    spec: Mapping[str, Any] | None = None,
+    registry: Registry = MAIN,
+    environment: str = "default",
+    **options: object,
+) -> Resource[KubernetesState]:
+    """One model at the target "prod". Raises UserError for what a cluster cannot do."""
+    model = model or a_model()
+    read = KubernetesSpec.model_validate({"kind": "kubernetes", "namespace": "models", **(spec or {})})
+    place = Place("prod", read, KubernetesOptions.model_validate(options), registry, "acme", environment)
+    template = TEMPLATES[model.template]
+    launch = template.launch(model, template.variant(model.engine.version, model.hardware))
+    return next(iter(KubernetesTarget().expand(place, model, template.build(model.engine), launch)))
+
+
+# Everything that makes objects differ, a name each.
+DEPLOYMENTS: Mapping[str, Mapping[str, Any]] = {
+    "small": {},
+    "replicas": {"replicas": 3},
+    "none-running": {"replicas": 0},
+    "weights-volume": {"weights": "volume", "memory": "1500MB"},
+    "pull-secret": {"spec": {"pull_secret": "ghcr"}, "name": "front-door"},
+    "gpus": {"model": a_model("vllm", L40S), "replicas": 2},
+    "secrets": {"model": a_model(api_key=KEY, secret_env={"HF_TOKEN": TOKEN}), "weights": "volume"},
+    "nothing-declared": {"model": a_model(hardware=Hardware("cpu", 0))},
+}
