@@ -56,6 +56,12 @@ class DockerHost:
         except Missing:
             return None
 
+    def platform(self) -> str:
+        """What the engine runs: "linux/amd64"."""
+        with self._errors("version"):
+            told = self._api(READ_TIMEOUT_S).version()
+        return f"{told['Os']}/{told['Arch']}"
+
     def has_image(self, reference: str) -> bool:
         try:
             with self._errors(reference):
@@ -228,6 +234,8 @@ def _image_error(url: str, message: str) -> BackendError:
         return Exhausted(url, message, "free some disk space of the Docker engine: docker system df")
     if "unauthorized" in message or "denied" in message:
         return Denied(url, message, "docker login, as the user who runs mp")
+    if "no matching manifest" in message:
+        return Missing(url, message, "add its platform to the platforms of the engine, under engines:")
     if "not found" in message or "manifest unknown" in message:
         return Missing(url, message, "run mp apply")
     return BackendError(url, message)

@@ -17,10 +17,10 @@ from docker.models.containers import Container
 from pipeline.clients.docker import DockerHost
 from pipeline.clients.layout import LayoutRepository
 from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import Repository, contents
+from pipeline.clients.repository import ImageManifest, Repository, contents
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.digest import Digest
-from pipeline.core.errors import BackendError, Corrupt, Denied, StartFailed, Unreachable
+from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, StartFailed, Unreachable
 from pipeline.core.image import ImageName, Registry
 from pipeline.core.model import Hardware, Model, Secret
 from pipeline.core.resource import (
@@ -36,6 +36,7 @@ from pipeline.core.resource import (
 )
 from pipeline.engine.diff import differences
 from pipeline.resources.cache import Cache
+from pipeline.resources.index import index
 from pipeline.targets.deployment import recipe_of
 from pipeline.targets.docker.driver import DockerDriver
 from pipeline.targets.docker.spec import DockerOptions, DockerRecipe, DockerState, state_of
@@ -265,6 +266,29 @@ def test_image_of_a_layout_folder_is_loaded(box: Box, tmp_path: Path) -> None:
     made = box.bring(box.wanted(image=here))
     assert made.proof is not None
     assert box.diffs(box.wanted(image=here)) == ()
+    box.container().remove(force=True)
+    box.client.images.remove(f"mp/tiny.engine:{box.image.tag}", force=True)
+
+
+def test_of_several_platforms_in_a_layout_the_hosts_is_loaded(
+    box: Box, docker_host: str, tmp_path: Path
+) -> None:
+    here = ImageName(Registry("here", layout=str(tmp_path / "layouts")), "tiny.engine", box.image.tag)
+    copy_image(box.image, here)
+    repository = LayoutRepository(str(tmp_path / "layouts"), "tiny.engine")
+    own = repository.manifest(box.image.tag)
+    assert own is not None
+    other = ImageManifest(own.body + b" ", own.media_type)
+    repository.put_manifest(other.digest, other)
+    platform = DockerHost(docker_host).platform()
+    foreign = "linux/arm64" if platform == "linux/amd64" else "linux/amd64"
+
+    repository.put_manifest(box.image.tag, index({foreign: other}, {}))
+    with pytest.raises(Missing, match=f"is for {foreign}, not for {platform}"):
+        box.bring(box.wanted(image=here))
+    repository.put_manifest(box.image.tag, index({platform: own, foreign: other}, {}))
+    assert box.bring(box.wanted(image=here)).proof is not None
+
     box.container().remove(force=True)
     box.client.images.remove(f"mp/tiny.engine:{box.image.tag}", force=True)
 

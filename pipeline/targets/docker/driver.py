@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.clients.archive import docker_archive
 from pipeline.clients.container import Container, Mount, Wanted
 from pipeline.clients.docker import DockerHost
 from pipeline.clients.openai import Server, wait_until_answering
@@ -32,7 +31,7 @@ from pipeline.core.resource import (
     fields_of,
 )
 from pipeline.resources.cache import Cache
-from pipeline.targets.docker import labels
+from pipeline.targets.docker import images, labels
 from pipeline.targets.docker.live import MODELS, SECRETS, endpoint_of, state_in
 from pipeline.targets.docker.spec import DockerRecipe, DockerState
 from pipeline.templates.launch import document
@@ -272,21 +271,10 @@ class DockerDriver:
         """The image on the host, by digest from a registry, by an archive from a layout; what to call it."""
         image = recipe.image
         if image.registry.layout is not None:
-            local = f"mp/{image.repository}:{image.tag}"
-            if not host.has_image(local):
-                emit(Progress(address, "load"))
-                host.load(
-                    docker_archive(self._repositories(image.registry, image.repository), image.tag, local),
-                    local,
-                )
-            return local
+            repository = self._repositories(image.registry, image.repository)
+            return images.load(host, address, image, repository, emit)
         digest = inputs[recipe.image_address].digest if recipe.image_address in inputs else None
-        if digest is None:
-            raise Missing(str(image), "its digest is not known", "run mp apply")
-        repository = f"{image.registry.url}/{image.repository}"
-        if not host.has_image(f"{repository}@{digest}"):
-            host.pull(repository, digest, lambda done, total: emit(Progress(address, "pull", done, total)))
-        return f"{repository}:{image.tag}@{digest}"
+        return images.pull(host, address, image, digest, emit)
 
     def _secrets(self, state: DockerState) -> dict[str, str]:
         return {variable: self._secret(secret) for variable, secret in _recipe(state).secrets.items()}
