@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.core.diagnostic import Diagnostic, error, warning
 from pipeline.core.errors import Refused, Stale, UserError
 from pipeline.core.image import Engine, Variant
 from pipeline.core.plan import Plan
+from pipeline.core.protocols import Answer
 from pipeline.core.report import Emit, Report
-from pipeline.core.resource import Address, Entry, Mark, current_of, owner_of
+from pipeline.core.resource import Address, Entry, Mark, Resource, current_of, owner_of
 from pipeline.engine.compose import Composition, compose
 from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
 from pipeline.engine.execute import execute
@@ -148,6 +150,29 @@ def lock(world: World, names: Sequence[str] = (), upgrade: frozenset[str] = froz
     if not changed and made != world.lock:
         changed = ("entries that nothing wants are dropped",)
     return Locked(made, changed, diagnostics, pins.refusals)
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What a kind of target wants, and what is known of the images it is made from."""
+
+    resources: tuple[Resource[Any], ...]  # in manifest order
+    answers: Mapping[Address, Answer]  # of the images they need
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def desired(world: World, kind: str, selection: Selection = ALL) -> Desired:
+    """Deployments of one kind as they would be applied. Asks registries for digests, and no target; writes nothing.
+
+    Raises UserError when names are unknown, Stale when the world is `locked` and models.lock is not fresh.
+    """
+    pins, composition = _desired(world, _names(world, selection))
+    if world.locked and pins.stale:
+        raise Stale("models.lock is stale: " + "; ".join(pins.stale), "run mp lock and commit models.lock")
+    resources = tuple(r for r in composition.resources.values() if r.kind == kind)
+    needed = {need: composition.resources[need] for resource in resources for need in resource.needs}
+    answers = observe(needed, (), world.drivers)
+    return Desired(resources, answers, (*pins.diagnostics, *composition.diagnostics, *pins.refusals))
 
 
 def forget(world: World, wanted: Sequence[str]) -> tuple[Address, ...]:
