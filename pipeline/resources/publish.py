@@ -158,11 +158,15 @@ class Publisher:
 
     def _take_over(self, shop: Shop, source: Repository, name: str, image: ImageManifest) -> None:
         """Have an engine image's layers in this repository."""
-        for layer, size_bytes in contents(image)[1]:
-            if shop.repository.keeps(layer, size_bytes):
-                continue
-            if not shop.repository.mount(layer, name, size_bytes):
-                shop.repository.push(layer, size_bytes, partial(_blocks, source, layer))
+
+        def take(found: tuple[Digest, int]) -> None:
+            layer, size_bytes = found
+            there = shop.repository.keeps(layer, size_bytes) or shop.repository.mount(layer, name, size_bytes)
+            if not there:
+                with self._uploads:
+                    shop.repository.push(layer, size_bytes, partial(_blocks, source, layer))
+
+        side_by_side(take, sorted(set(contents(image)[1])))
 
     def _place_all(self, shop: Shop, known: Mapping[str, Held], emit: Emit) -> list[Placed]:
         """Two missing layers at a time; one of them alone needs no thread."""
