@@ -1,6 +1,5 @@
 """The door to image repositories: OCI registries and folders of OCI layouts behind one protocol. Used by images and engines."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -64,11 +63,6 @@ class Repositories:
         return self._connections[key]
 
 
-def repository(registry: Registry, name: str, environ: Mapping[str, str] | None = None) -> Repository:
-    """One repository on its own; many of one registry are opened through one Repositories."""
-    return Repositories(os.environ if environ is None else environ)(registry, name)
-
-
 @dataclass(frozen=True)
 class Reference:
     """An image as users write it: "[host/]path[:tag][@sha256:…]"."""
@@ -83,7 +77,7 @@ class Reference:
         return f"{self.host}/{self.path}"
 
     def registry(self) -> tuple[Registry, str]:
-        """The registry and the repository's name in it: what `repository` takes."""
+        """The registry and the repository's name in it: what `Repositories` takes."""
         prefix, _, name = self.path.rpartition("/")
         return Registry(self.host, url=f"{self.host}/{prefix}" if prefix else self.host), name
 
