@@ -1,6 +1,7 @@
 """What a plan says of bytes, and what goes over the wire: a real docker-registry behind a proxy that counts."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.measure import Sample, measure
 from pipeline.clients.oci import Repositories
 from pipeline.clients.repository import contents
 from pipeline.core.digest import Digest
@@ -16,7 +18,7 @@ from pipeline.core.image import Registry
 from pipeline.core.model import FileEntry
 from pipeline.resources.layers import Layer
 from tests.parts.faults import MIB, flip_a_byte, manifest_of, small_disk, weights, whole_images
-from tests.parts.project import Project
+from tests.parts.project import MP, Project
 from tests.parts.proxy import CountingProxy, counting
 from tests.parts.registry import RealRegistry, running_registry
 
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.registry
 
 SHARD_BYTES = 64 * MIB  # as large as a file has to be for a layer of its own
 OVERHEAD_BYTES = 200_000  # headers, configs, image manifests, and what is said of an image beside it
-CHANGES = 2
+PEAK_BYTES = 60 * 10**6  # of memory, above a plan's
 
 
 @dataclass
@@ -63,6 +65,11 @@ class Bench:
         before = self.proxy.sent_bytes
         self.project.applied(*words)
         return self.proxy.sent_bytes - before
+
+    def measured(self, *words: str) -> Sample:
+        """One run, with what it took."""
+        environ = {**os.environ, "MP_CACHE": str(self.project.cache), **self.project.environ}
+        return measure([str(MP), *words], self.project.folder, environ)
 
     def second_machine(self, folder: Path) -> "Bench":
         """Another checkout of the same project: an empty cache, an empty HOME, no inventory."""
@@ -118,6 +125,16 @@ def test_every_push_sends_what_its_plan_said(bench: Bench, tmp_path: Path) -> No
     changed = bench.planned()
     assert changed["push_bytes"] == shard
     assert changed["push_bytes"] <= bench.sent() < changed["push_bytes"] + OVERHEAD_BYTES
+
+
+def test_a_push_writes_no_weights_to_this_disk_and_holds_little_memory(bench: Bench) -> None:
+    assert [bench.project.mp(*words).code for words in (["lock"], ["pull", "big"])] == [0, 0]
+
+    planned, applied = bench.measured("plan"), bench.measured("apply", "--yes")
+
+    assert bench.proxy.sent_bytes > 2 * SHARD_BYTES
+    assert applied.peak_bytes - planned.peak_bytes < PEAK_BYTES
+    assert applied.written_bytes < MIB  # inventory, journal, lock, remembered layers
 
 
 def test_another_machine_learns_from_the_images_which_layers_there_are(bench: Bench, tmp_path: Path) -> None:
