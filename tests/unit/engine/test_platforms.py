@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import engine
+from pipeline.core.errors import UserError
 from pipeline.engine.resolve import platforms_of
 from pipeline.manifest.lock import read_lock
 from tests.fakes.project import memory_drivers, open_memory_world
@@ -70,6 +71,19 @@ def test_machines_of_either_platform_plan_the_same_images(folder: Path) -> None:
     assert platforms_of(here, "vllm") == ("linux/amd64", "linux/arm64")
     assert platforms_of(there, "vllm") == ("linux/arm64", "linux/amd64")
     assert engine.plan(there).plan.active == ()
+
+
+def test_a_platform_is_named_once_and_is_one_that_packages_exist_for(folder: Path) -> None:
+    (folder / "models.yaml").write_text(MANIFEST % ", platforms: [linux/arm64, linux/arm64]")
+    with pytest.raises(UserError) as twice:
+        open_memory_world(folder)
+    (folder / "models.yaml").write_text(MANIFEST % ", platforms: [linux/riscv64]")
+    with pytest.raises(UserError) as unknown:
+        open_memory_world(folder)
+
+    assert "there twice" in twice.value.diagnostics[0].summary
+    assert "linux/riscv64" in unknown.value.diagnostics[0].summary
+    assert str(unknown.value.diagnostics[0].where).startswith("models.yaml:8:")
 
 
 def test_where_nothing_is_said_images_are_made_for_this_machine(folder: Path) -> None:

@@ -13,6 +13,7 @@ from pipeline.core.digest import Digest, canonical, digest, fingerprint
 from pipeline.core.errors import Missing
 from pipeline.core.image import Build, Registry
 from pipeline.core.model import Model
+from pipeline.core.protocols import SourceSpec
 from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, Transfer, fields_of
 from pipeline.resources import image
 from pipeline.resources.cache import Cache
@@ -20,7 +21,9 @@ from pipeline.resources.image import ImageDriver, ImageState
 from pipeline.resources.index import index, is_index, is_whole, parts
 from pipeline.resources.layers import layers
 from pipeline.resources.recipe import engine_name, weights_fingerprint
+from pipeline.sources.oci import OciSource
 from tests.fakes import engine
+from tests.parts.absorbing import Absorbing
 
 OWNER = Mark("test", "default", Address(""))
 ARM, AMD = "linux/arm64", "linux/amd64"
@@ -177,6 +180,17 @@ def test_a_weights_image_of_two_platforms_is_an_index_too(desk: Desk) -> None:
     found = by_platform(desk.repository("tiny.weights"), made)
     assert sorted(found) == [AMD, ARM]
     assert found[AMD]["layers"] == found[ARM]["layers"]
+
+
+def test_the_source_reads_a_weights_image_of_two_platforms_back(desk: Desk) -> None:
+    made = desk.bring(image.weights_image(desk.model, desk.registry, "acme"))
+    repository = desk.repository("tiny.weights")
+    source = OciSource(lambda registry, name: repository, Absorbing(), lambda seconds: None)
+
+    found = source.resolve(SourceSpec("oci://registry.test/tiny.weights", str(made.digest)), None)
+
+    assert found.files == desk.model.files
+    assert found.pin == str(made.digest).replace(":", "-")
 
 
 def test_what_lacks_a_platforms_image_is_not_whole_and_is_made_good(desk: Desk, tmp_path: Path) -> None:
