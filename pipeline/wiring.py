@@ -30,7 +30,7 @@ from pipeline.resources.pin import pin_engine, pin_nothing
 from pipeline.resources.trust.attach import Attestor
 from pipeline.resources.trust.signing import Signing
 from pipeline.sources import open_sources
-from pipeline.store.file import FileStore
+from pipeline.store.file import FileStore, stores
 from pipeline.targets import TARGETS
 from pipeline.targets.docker import DockerTarget
 from pipeline.targets.docker.driver import DockerDriver
@@ -67,6 +67,8 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         drivers(settings, manifest.project, weights, sources, repositories, _signing(settings, manifest)),
         store,
         pin_nothing if settings.offline else partial(pin_engine, repositories=repositories),
+        repositories,
+        partial(stores, settings.state / "inventory", manifest.project),
     )
 
 

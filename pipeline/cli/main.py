@@ -59,6 +59,7 @@ COMMANDS: Mapping[str, Command] = {
             "import": "Take over what other caches of this machine hold",
         },
     ),
+    "prune": Command("prune", "Free the space of images and weights that nobody needs"),
     "destroy": Command("destroy", "Take deployments down"),
     "forget": Command("forget", "Drop entries of the inventory and leave the world alone"),
     "schema": Command("schema", "Print or write the JSON Schemas"),

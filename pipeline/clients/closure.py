@@ -1,11 +1,14 @@
 """Everything that an image names, and what points at it. Used by repositories and by resources/reclaim_images before anything is removed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
-from pipeline.clients.referrers import list_tag
-from pipeline.clients.repository import ImageManifest, Repository
+from pipeline.clients.referrers import index_of, list_tag
+from pipeline.clients.repository import Descriptor, ImageManifest, Repository
 from pipeline.core.digest import Digest, Json
+
+_MOST_LISTED = 4  # referrers of one image whose former lists are looked for: 14 questions
 
 
 @dataclass(frozen=True)
@@ -14,12 +17,15 @@ class Closure:
 
     manifests: tuple[Digest, ...] = ()  # in the order in which they may go: what points at an image before it
     sizes: Mapping[Digest, int] = field(default_factory=dict)  # of every manifest and blob, in bytes
+    annotations: Mapping[str, str] = field(default_factory=dict)  # of the image itself
 
 
 def closure(repository: Repository, image: Digest) -> Closure:
     """Empty when the image is gone. Raises Corrupt when a manifest is damaged: nobody knows then what it names."""
     sizes: dict[Digest, int] = {}
-    return Closure(tuple(_walk(repository, image, sizes, pointing=True)), sizes)
+    manifest = repository.manifest(image)
+    order = tuple(_walk(repository, image, sizes, pointing=True))
+    return Closure(order, sizes, manifest.annotations() if manifest else {})
 
 
 def named(repository: Repository, image: Digest) -> Mapping[Digest, int]:
@@ -37,9 +43,10 @@ def _walk(
         return
     sizes[image] = len(manifest.body)
     if pointing:
-        for referrer in repository.referrers(image):
+        referrers = repository.referrers(image)
+        for referrer in referrers:
             yield from _walk(repository, referrer.digest, sizes, pointing=True)
-        if (listing := repository.manifest(list_tag(image))) and listing.digest not in sizes:
+        for listing in _lists(repository, image, referrers):
             sizes[listing.digest] = len(listing.body)
             yield listing.digest
     yield image
@@ -47,6 +54,19 @@ def _walk(
         yield from _walk(repository, Digest(str(part["digest"])), sizes, pointing=pointing)
     for blob in (*_described(manifest, "config"), *_described(manifest, "layers")):
         sizes[Digest(str(blob["digest"]))] = int(str(blob["size"]))
+
+
+def _lists(repository: Repository, image: Digest, referrers: Sequence[Descriptor]) -> Iterator[ImageManifest]:
+    """The list of referrers where a tag has it, and those that it took the place of: without a tag they still name something."""
+    listing = repository.manifest(list_tag(image))
+    if listing is None:
+        return
+    yield listing
+    for count in range(1, len(referrers) if len(referrers) <= _MOST_LISTED else 1):
+        for some in combinations(referrers, count):
+            before = index_of(some)
+            if before.digest != listing.digest and repository.head(before.digest):
+                yield before
 
 
 def _described(manifest: ImageManifest, key: str) -> Iterator[dict[str, Json]]:

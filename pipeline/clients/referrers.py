@@ -76,12 +76,13 @@ def enlist(
         before = listed(found.body, location) if found else ()
         if any(each.digest == added.digest for each in before):
             return
-        write(_index((*before, added)))
+        write(index_of((*before, added)))
     hint = "somebody else writes it all the time: run it again"
     raise BackendError(location, f"the list of what points at an image does not keep {added.digest}", hint)
 
 
-def _index(descriptors: Sequence[Descriptor]) -> ImageManifest:
+def index_of(descriptors: Sequence[Descriptor]) -> ImageManifest:
+    """The list of these, in the one form in which it is written here."""
     ordered: list[Json] = [each.document() for each in of_type(descriptors, None)]
     return ImageManifest(
         canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": ordered}),

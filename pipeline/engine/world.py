@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.core.image import Engine, Variant
+from pipeline.clients.repository import Repository
+from pipeline.core.image import Engine, Registry, Variant
 from pipeline.core.protocols import Driver, Source, Target, Template
 from pipeline.core.settings import Settings
 from pipeline.manifest.lock import Lock
@@ -33,3 +34,5 @@ class World:
     drivers: Mapping[str, Driver[Any]]  # by kind of resource
     store: Store
     pin_engine: PinEngine
+    repositories: Callable[[Registry, str], Repository]  # opens one: for what no driver does (prune)
+    environments: Callable[[], Mapping[str, Store]]  # every one that has an inventory here

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.clients.oci import Repositories
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Engine, Launch, Variant
 from pipeline.core.model import Hardware, Model
@@ -15,12 +17,12 @@ from pipeline.engine.resolve import source_specs
 from pipeline.engine.world import World
 from pipeline.manifest.lock import read_lock
 from pipeline.manifest.read import read
-from pipeline.store.file import FileStore
+from pipeline.store.file import FileStore, stores
 from pipeline.targets import TARGETS
 from pipeline.templates import TEMPLATES
 from tests.fakes.memory import MemoryDriver, MemorySource
 
-KINDS = ("artifact", "environment", "engine", "image", "local", "docker")
+KINDS = ("artifact", "environment", "engine", "image", "local", "docker", "kubernetes")
 PLATFORM = "linux/amd64"
 
 
@@ -88,6 +90,8 @@ def open_memory_world(
         drivers if drivers is not None else memory_drivers(project),
         FileStore(settings.state / "inventory", project, "default"),
         pin_engine,
+        Repositories({}),
+        partial(stores, settings.state / "inventory", project),
     )
     source = MemorySource(_repositories(world))
     return replace(world, sources={"hf": source, "file": source})

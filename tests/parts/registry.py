@@ -32,6 +32,7 @@ class RealRegistry:
     password: bool = False
     certificate: Certificate | None = None  # for TLS
     auth: str = ""  # the value of `auth` in its configuration, where it is not a password
+    deletes: bool = True
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -63,6 +64,8 @@ class RealRegistry:
         if self.certificate:
             tls = f"{{certificate: {self.certificate.file}, key: {self.certificate.key}}}"
             config = config.replace(f'addr: "{self.host}"', f'addr: "{self.host}", tls: {tls}')
+        if not self.deletes:
+            config = config.replace("delete: {enabled: true}", "delete: {enabled: false}")
         (self.folder / "config.yml").write_text(config)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(

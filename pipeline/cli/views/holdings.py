@@ -157,15 +157,52 @@ def pruned() -> dict[str, Json]:
     return document(
         "mp cache prune",
         "Output of `mp cache prune --json`: what goes and what stays, each with its rule; `freed_bytes` is null with `--dry-run`.",
+        _pruned(),
+    )
+
+
+def _pruned() -> dict[str, Json]:
+    return record(
+        format_version=FORMAT,
+        entries=list_of(record(**_ENTRY, goes=WHETHER, rule=TEXT)),
+        views=COUNT,
+        downloads=COUNT,
+        leftovers=COUNT,
+        blobs=COUNT,
+        would_free_bytes=COUNT,
+        freed_bytes=COUNT_OR_NULL,
+    )
+
+
+def freed() -> dict[str, Json]:
+    image = record(
+        registry=TEXT,
+        repository=TEXT,
+        tag=TEXT,
+        digest=TEXT,
+        version=TEXT_OR_NULL,
+        size_bytes=COUNT,
+        goes=WHETHER,
+        rule=TEXT,
+    )
+    problems = list_of(record(registry=TEXT, problem=TEXT, hint=TEXT_OR_NULL))
+    later = list_of(record(registry=TEXT, bytes=COUNT))
+    return document(
+        "mp prune",
+        "Output of `mp prune --json`: images and weights that go and stay, each with its rule; what was done is null with `--dry-run`. "
+        "Registries free by themselves what no image names any more.",
         record(
             format_version=FORMAT,
-            entries=list_of(record(**_ENTRY, goes=WHETHER, rule=TEXT)),
-            views=COUNT,
-            downloads=COUNT,
-            leftovers=COUNT,
-            blobs=COUNT,
+            weights=_pruned(),
+            images=list_of(image),
+            left_tags=COUNT,
+            unreadable=problems,
             would_free_bytes=COUNT,
+            would_unreference=later,
+            removed=COUNT_OR_NULL,
             freed_bytes=COUNT_OR_NULL,
+            unreferenced=or_null(later),
+            problems=problems,
         ),
     )
 

@@ -119,10 +119,9 @@ def _end(plan: Plan, ink: Ink) -> list[str]:
     if not plan.active and not lines:
         lines.append("No changes.")
     if plan.kept:
-        lines += hanging(
-            "Kept, no longer declared: ",
-            ", ".join(clean(entry.address) for entry in plan.kept[:KEPT_SHOWN]) + _more(plan),
-        )
+        names = ", ".join(clean(entry.address) for entry in plan.kept[:KEPT_SHOWN]) + _more(plan)
+        images = "; mp prune frees images" if any(entry.keep for entry in plan.kept) else ""
+        lines += hanging("Kept, no longer declared: ", names + images)
     moved = ((plan.transfer.download_bytes, "in"), (plan.transfer.push_bytes, "out"))
     if sums := [f"{units.transferred(size)} {way}" for size, way in moved if size]:
         most = "" if plan.transfer.exact else "at most "

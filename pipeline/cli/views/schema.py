@@ -163,6 +163,7 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, Json]]] = {
     "cached": holdings.cached,
     "verified": holdings.verified,
     "pruned": holdings.pruned,
+    "prune": holdings.freed,
     "imported": holdings.imported,
     "validate": validation,
     "locked": locked,

@@ -283,6 +283,7 @@ def test_schema_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixtur
         "models",
         "outdated",
         "plan",
+        "prune",
         "pruned",
         "pulled",
         "report",

@@ -8,22 +8,24 @@ from typing import Any
 import jsonschema
 import pytest
 
-from pipeline.cli.views import entries, json
+from pipeline.cli.views import entries, json, stock
 from pipeline.cli.views.details import Details, Kept, Live, Provenance
 from pipeline.cli.views.entries import Fate, Pulled
 from pipeline.cli.views.schema import SCHEMAS
 from pipeline.cli.views.tables import AdapterRow, Row
 from pipeline.core.change import Action, FieldDiff
 from pipeline.core.diagnostic import Where, error, warning
-from pipeline.core.digest import Json
-from pipeline.core.errors import Unreachable
+from pipeline.core.digest import Json, digest
+from pipeline.core.errors import Denied, Unreachable
 from pipeline.core.model import Facts, FileEntry, Filter
 from pipeline.core.report import Report
 from pipeline.core.resource import Unreadable
 from pipeline.engine.outdated import Difference, Looked, NewerEngine, Outdated
+from pipeline.engine.prune import ImageFate, Pruned, Pruning
 from pipeline.resources.adopt import Found
 from pipeline.resources.cached import Cached
 from pipeline.resources.reclaim import Reclaim
+from pipeline.resources.reclaim_images import Held, Place
 from pipeline.resources.shelf import Damage
 from tests.unit.cli.building import Box, artifact, change, plan
 from tests.unit.cli.test_report import RUN
@@ -57,6 +59,27 @@ CACHED = Cached(
     "mp",
 )
 FOUND = Found("hf://acme/x", (), "", {}, "instructlab", Path("/other"), Path("/other/models/x"))
+MADE_PRUNED = entries.pruned(
+    [Fate(CACHED, True, "not used for 45 days")],
+    Reclaim((CACHED,), (), (), (), (), (), 12, 0.0, False),
+    None,
+)
+PLACE = Place("127.0.0.1:5000/acme", "tiny")
+HELD = Held(PLACE, "mp-0123456789ab", digest(b"image"), "acme", "", (), 12)
+DENIED = Denied(PLACE.location, "does not let anybody delete images (405)", "allow it there")
+PRUNING = Pruning(
+    (ImageFate(HELD, True, "nothing uses it, 2 newer stay"),),
+    (),
+    (),
+    {PLACE: 3},
+    {"layout:/srv": Denied("/srv", "denied")},
+    {},
+    12,
+    {PLACE.location: 12},
+    {},
+)
+PRUNED = Pruned(1, 12, {PLACE.location: 12}, (DENIED,))
+
 MADE: dict[str, dict[str, Json]] = {
     "plan": json.plan(PLAN),
     "report": json.report(RUN),
@@ -124,11 +147,8 @@ MADE: dict[str, dict[str, Json]] = {
     "pulled": entries.pulled([Pulled("qwen", "weights", artifact(), Path("/cache/x"), 12, 0.5)]),
     "cached": entries.listed([CACHED, replace(CACHED, source="", fetched_at=None, tool=None)], 12),
     "verified": entries.verified([CACHED], [Damage("hf://a/b", "9c0d2f7a" * 5, "x", "wrong")], 12),
-    "pruned": entries.pruned(
-        [Fate(CACHED, True, "not used for 45 days")],
-        Reclaim((CACHED,), (), (), (), (), (), 12, 0.0, False),
-        None,
-    ),
+    "pruned": MADE_PRUNED,
+    "prune": stock.document(PRUNING, PRUNED, MADE_PRUNED),
     "imported": entries.imported([FOUND, FOUND], [12, 0], {0: CACHED}, {1: "a link leads out"}),
 }
 
