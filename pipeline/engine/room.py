@@ -8,6 +8,8 @@ from typing import Any
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.model import Artifact
+from pipeline.resources.publish import UPLOADS
+from pipeline.resources.recipe import Recipe
 
 LAYOUT = "layout:"  # what stands before the folder in the locator of an image in an OCI layout
 
@@ -30,7 +32,7 @@ def _needed_bytes(changes: Iterable[Change[Any]], cache: Path) -> dict[Path, int
     """By folder: what lies there at most while the plan is carried out, and does not now. Weights stay in the cache
     beside the images made of them; what goes straight through this machine takes no room."""
     needed: dict[Path, int] = {}
-    fetched_bytes, files = 0, dict[str, int]()
+    fetched_bytes, files, compressed = 0, dict[str, int](), list[int]()
     for change in changes:
         if change.resource is None or change.action is Action.NOOP:
             continue
@@ -38,12 +40,16 @@ def _needed_bytes(changes: Iterable[Change[Any]], cache: Path) -> dict[Path, int
         if isinstance(artifact, Artifact):
             fetched_bytes += change.transfer.download_bytes
             files |= {entry.sha256: entry.size_bytes for entry in artifact.files}
+        recipe = getattr(change.resource.desired, "recipe", None)
+        if isinstance(recipe, Recipe) and change.transfer.push_bytes:
+            compressed += [layer.most_bytes for layer in recipe.layers if layer.compression]
         place = change.resource.locator.get("registry", "")
         if place.startswith(LAYOUT):
             folder = Path(place.removeprefix(LAYOUT))
             needed[folder] = needed.get(folder, 0) + change.transfer.push_bytes
-    # A file of two artifacts is fetched once.
-    needed[cache] = needed.get(cache, 0) + min(fetched_bytes, sum(files.values()))
+    # A compressed layer lies in the cache's folder while it is sent; a file of two artifacts is fetched once.
+    needed[cache] = needed.get(cache, 0) + sum(sorted(compressed)[-UPLOADS:])
+    needed[cache] += min(fetched_bytes, sum(files.values()))
     return {folder: count for folder, count in needed.items() if count}
 
 

@@ -4,13 +4,17 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Severity
-from pipeline.core.model import Artifact, FileEntry
+from pipeline.core.image import Registry
+from pipeline.core.model import Artifact, FileEntry, Model
 from pipeline.core.resource import Address, Resource, State, Transfer
 from pipeline.engine.room import short_of_room
+from pipeline.resources import image
 from pipeline.resources.artifact import ArtifactState
+from tests.fakes.engine import CPU, ENGINE
 
 TOO_MUCH = 1 << 60
 
@@ -32,7 +36,7 @@ def pushed(size_bytes: int, place: str, action: Action = Action.CREATE) -> Chang
     return Change(where, "image", action, resource, None, None, transfer=Transfer(push_bytes=size_bytes))
 
 
-def said(changes: Iterable[Change[ArtifactState] | Change[State]], cache: Path) -> list[str]:
+def said(changes: Iterable[Change[Any]], cache: Path) -> list[str]:
     found = short_of_room(changes, cache)
     assert all(one.severity is Severity.ERROR for one in found)
     return [one.summary for one in found]
@@ -71,3 +75,20 @@ def test_what_is_pushed_elsewhere_or_not_at_all_takes_no_room(tmp_path: Path) ->
     standing = pushed(TOO_MUCH, f"layout:{tmp_path}", Action.NOOP)
 
     assert said([away, straight, standing], tmp_path) == []
+
+
+def test_layers_that_are_compressed_take_room_two_at_a_time(tmp_path: Path) -> None:
+    third = shutil.disk_usage(tmp_path).free // 3
+
+    def packed(count: int, compression: str) -> Change[image.ImageState]:
+        files = tuple(FileEntry(f"{n}.safetensors", third, f"{n}" * 64) for n in range(count))
+        model = Model("m", Artifact("hf://acme/m", "main", "c" * 40, files), CPU, "vllm", ENGINE)
+        registry = Registry("main", url="ghcr.io/acme", compression=compression)
+        wanted = image.weights_image(model, registry, "acme")
+        moves = Transfer(push_bytes=count * third)
+        return Change(wanted.address, "image", Action.CREATE, wanted, None, None, transfer=moves)
+
+    assert said([packed(9, "gzip")], tmp_path) == []
+    assert said([packed(9, "")], tmp_path) == []
+    (summary,) = said([packed(9, "gzip"), fetched(third + third // 10)], tmp_path)
+    assert str(tmp_path) in summary
