@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.cli.views import units
+from pipeline.cli.views import cluster, units
 from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.text import clean
 from pipeline.core.change import Action, Change, FieldDiff
@@ -127,7 +127,10 @@ def _packages(change: Change[Any]) -> str:
 
 def size(state: State) -> str:
     """What a deployment takes: "2 GPUs, 48 GiB memory, port 8000"; nothing for what takes none of it."""
-    held = {name: getattr(state, name, None) for name in ("replicas", "gpus", "cpus", "memory_bytes", "port")}
+    names = ("replicas", "gpus", "cpus", "memory_bytes", "port")
+    fields = fields_of(state)
+    held = {name: getattr(state, name, None) for name in names}
+    held |= cluster.amounts(fields) if cluster.is_cluster(fields) else {}
     words = []
     for name, noun in (("replicas", "replica"), ("gpus", "GPU"), ("cpus", "core")):
         if number := held[name]:
@@ -147,6 +150,12 @@ def differences(diffs: Sequence[FieldDiff], before: Json, after: Json) -> list[s
 
 
 def _texts(diffs: Sequence[FieldDiff], before: Json, after: Json) -> Iterator[str]:
+    if cluster.is_cluster(before) and cluster.is_cluster(after):
+        found = [*cluster.readable_differences(before, after)]
+        yield from (clean(each) for each in found if isinstance(each, str))
+        others = [diff for diff in diffs if diff.path in ("digest", "mark")]
+        diffs = [*others, *(each for each in found if isinstance(each, FieldDiff))]
+        before, after = cluster.readable(before), cluster.readable(after)
     for diff in diffs:
         if _FLAGS.search(diff.path):
             path = re.sub(r"/\d+$", "", diff.path)
