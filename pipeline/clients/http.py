@@ -1,4 +1,4 @@
-"""HTTP reads with the manners a long download needs: retries, time-outs, ranges, redirects, tokens kept home. Used by clients/hub and sources/https."""
+"""HTTP reads with the manners a long download needs: retries, time-outs, ranges, redirects, tokens kept home. Used by clients of the Hub and of web servers; its errors by all others."""
 
 import contextlib
 import io

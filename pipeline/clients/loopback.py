@@ -1,4 +1,4 @@
-"""Which addresses are this machine's own. Used by the connection to a registry and by targets/docker."""
+"""Which addresses are this machine's own: there nobody listens on the way. Used by clients, sources/https and targets/docker."""
 
 import ipaddress
 from urllib.parse import urlsplit

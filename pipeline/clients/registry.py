@@ -1,4 +1,4 @@
-"""A repository of an OCI registry, over HTTP. Opened through clients/oci; the only user of urllib3 here."""
+"""A repository of an OCI registry, over HTTP. Opened through clients/oci."""
 
 import contextlib
 import json

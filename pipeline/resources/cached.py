@@ -1,4 +1,4 @@
-"""What is in the cache: one record an entry, read from `.metadata` and `refs/`; nothing is guessed. Used by shelf and reclaim."""
+"""What is in the cache: one record an entry, read from `.metadata` and `refs/`; nothing is guessed. Used by shelf, reclaim, adopt and cli."""
 
 import contextlib
 import json
@@ -14,11 +14,10 @@ from urllib.parse import quote, unquote
 from pipeline.core.errors import Corrupt
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.resources.blobs import Signature, disk, signature
-from pipeline.resources.entries import METADATA, choices_of, place_of, require_inside
+from pipeline.resources.entries import METADATA, choices_of, is_pin, place_of, require_inside
 
 Kind = Literal["model", "adapter"]
 
-_PIN = re.compile(r"[0-9a-f]{40}|sha256-[0-9a-f]{64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # What PEFT calls an adapter's configuration (CONFIG_NAME of peft/utils/constants.py); engines look for it too
 _ADAPTER = "adapter_config.json"
@@ -93,10 +92,6 @@ def listed(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def is_pin(name: str) -> bool:
-    return _PIN.fullmatch(name) is not None
 
 
 def _folders(models: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Entries of the cache: where an artifact's folder is, which names may be in it, and what `.metadata` says. Used by cache."""
+"""Entries of the cache: where an artifact's folder is, which names may be in it, and what `.metadata` says. Used by all of the cache."""
 
 import contextlib
 import json
@@ -45,7 +45,12 @@ def place_of(artifact: Artifact) -> str:
 
 def is_readable(version: str) -> bool:
     """A branch or tag that may stand as one name beside the pins: "v1.1"; never a pin, and never a folder of ours."""
-    return _READABLE.fullmatch(version) is not None and not _PIN.fullmatch(version) and version != "refs"
+    return _READABLE.fullmatch(version) is not None and not is_pin(version) and version != "refs"
+
+
+def is_pin(name: str) -> bool:
+    """A commit of 40 hex, or "sha256-<64 hex>": how entries are named."""
+    return _PIN.fullmatch(name) is not None
 
 
 def contents(files: Sequence[FileEntry], overlays: Sequence[Overlay]) -> dict[str, str]:

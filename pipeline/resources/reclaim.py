@@ -11,8 +11,8 @@ from pathlib import Path
 from pipeline.clients import unlinking
 from pipeline.core.model import Artifact
 from pipeline.resources.blobs import disk
-from pipeline.resources.cached import Cached, below, is_pin, listed, read, references
-from pipeline.resources.entries import METADATA, place_of
+from pipeline.resources.cached import Cached, below, listed, read, references
+from pipeline.resources.entries import METADATA, is_pin, place_of
 
 RECENT_S = 3600.0  # what was used so lately may be in use
 OLD_DOWNLOAD_S = 86400.0  # a partial download that nobody went on with for a day
