@@ -186,7 +186,9 @@ class Hub:
             ) from problem
 
     def _way_in(self, repository: str) -> str:
-        return f"accept the terms at {self.endpoint}/{repository}, then set HF_TOKEN or run hf auth login"
+        scheme, _, rest = self.endpoint.partition("://")
+        page = f"{scheme}://{rest.rpartition('@')[2]}/{repository}"  # a mirror's password stays out of it
+        return f"accept the terms at {page}, then set HF_TOKEN or run hf auth login"
 
     def _call(self, repository: str, work: Callable[[], T]) -> T:
         """Run an SDK call; its errors end here. It retries little itself, so we do."""

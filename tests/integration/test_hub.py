@@ -394,6 +394,16 @@ def test_gated_repository_is_denied_with_the_way_in(hub: FakeHub, token: str | L
     assert f"{hub.endpoint}/acme/tiny" in raised.value.hint
 
 
+def test_the_password_of_a_mirror_is_in_no_message(hub: FakeHub) -> None:
+    hub.faults.append(Fault("/api/models/", 99, status=403))
+    mirror = hub.endpoint.replace("://", "://user:s3cret@")
+    reader = HuggingFaceSource(Hub(mirror, False, pause=lambda seconds: None))
+    with pytest.raises(MpError) as raised:
+        reader.resolve(SPEC, None)
+    assert "s3cret" not in f"{raised.value.message} {raised.value.hint}"
+    assert f"{hub.endpoint}/acme/tiny" in str(raised.value.hint)
+
+
 def test_gate_that_closes_after_the_lock_is_denied(hub: FakeHub, cache: Cache) -> None:
     artifact = source(hub).resolve(SPEC, None)
     hub.repositories["acme/tiny"].gated = True
