@@ -134,7 +134,7 @@ def _referred(
         taken = set(entry.choices[choice_of(chosen)])
         files = tuple(file for file in entry.files if file.path in taken)
         artifact = Artifact(spec.reference, version, entry.pin, files, filter=chosen)
-        return Wanted(word, (Part(WEIGHTS, artifact),), {WEIGHTS: entry})
+        return Wanted(word, (Part(WEIGHTS, artifact),), {WEIGHTS: entry} if entry.complete else {})
     with waiting.named(f"resolving {reference}"):
         artifact = source_of(storage, spec.reference).resolve(spec, None)
     return Wanted(word, (Part(WEIGHTS, artifact),))
@@ -151,7 +151,10 @@ def source_of(storage: Storage, reference: str) -> Source:
 
 
 def _present(storage: Storage, spec: SourceSpec) -> Cached | None:
-    """The entry that holds this version with this choice of files whole; a folder of this machine is looked at instead."""
+    """The entry that has this version with this choice of files; a folder of this machine is looked at instead.
+
+    What looks different in it, as in a cache that was copied from another disk, is hashed, and fetched only when it is wrong.
+    """
     if scheme_of(spec.reference) == "file":
         return None
     choice = choice_of(spec.filter)
@@ -159,7 +162,6 @@ def _present(storage: Storage, spec: SourceSpec) -> Cached | None:
         entry
         for entry in storage.shelf.list(spec.reference)
         if entry.source == spec.reference
-        and entry.complete
         and choice in entry.choices
         and (not spec.version or spec.version in (entry.pin, *entry.versions))
     ]

@@ -7,11 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
-from pipeline.core.model import FileEntry
+from pipeline.core.errors import Denied, Missing
+from pipeline.core.model import Artifact, FileEntry, Filter
+from pipeline.core.protocols import SourceSpec
+from pipeline.core.resource import Address
 from pipeline.resources import reclaim
 from pipeline.resources.blobs import disk, signature
 from pipeline.resources.cache import Cache
@@ -56,7 +60,7 @@ class Shelf:
     def verify(self, entries: Iterable[Cached], on_bytes: OnBytes) -> tuple[Damage, ...]:
         """Hash every file of these entries, shared ones once, and remove bad blobs: the next apply fetches them again.
 
-        Nothing else is changed. `on_bytes` is told of bytes that were read, from several threads, one at a time.
+        What is sound and looked different, as all of a cache that was copied from another disk, is remembered as it looks now. Nothing else is changed. `on_bytes` is told of bytes that were read, from several threads, one at a time.
         """
         entries = tuple(entries)
         blobs = {file.sha256: file for entry in entries for file in entry.files}
@@ -70,8 +74,11 @@ class Shelf:
             found = dict(
                 zip(blobs, pool.map(lambda file: self._look(file, counted), blobs.values()), strict=True)
             )
-            damage = [each for entry in entries for each in self._damage(entry, found, counted)]
-        return tuple(sorted(damage))
+            damage = {entry.path: tuple(self._damage(entry, found, counted)) for entry in entries}
+        for entry in entries:
+            if not entry.complete and not damage[entry.path]:
+                self._renew(entry)
+        return tuple(sorted(each for several in damage.values() for each in several))
 
     def unwanted(
         self,
@@ -91,6 +98,14 @@ class Shelf:
     def prune(self, plan: Reclaim) -> int:
         """Carry the plan out; the bytes that became free on the disk. A kill at any moment leaves no wrong entry."""
         return reclaim.prune(self._root, plan)
+
+    def _renew(self, entry: Cached) -> None:
+        """Write how the files of a sound entry look now; a cache that cannot be written is looked at again."""
+        paths = Filter(include=tuple(file.path for file in entry.files))
+        version = entry.versions[0] if entry.versions else ""
+        artifact = Artifact(entry.source, version, entry.pin, entry.files, filter=paths)
+        with contextlib.suppress(Denied):
+            self._cache.add(artifact, _Nothing(), lambda event: None, Address("cache"))
 
     def _look(self, file: FileEntry, on_bytes: OnBytes) -> Problem | None:
         """Hash one blob; a bad one is removed at once."""
@@ -124,6 +139,16 @@ class Shelf:
         if look == signature(str(self._cache.blob(file.sha256))):
             return None
         return None if _sha256(name, on_bytes) == file.sha256 else "wrong"
+
+
+class _Nothing:
+    """The source of an entry whose files are all here."""
+
+    def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
+        raise Missing("cache", f"{spec.reference} is not asked")
+
+    def open(self, artifact: Artifact, entry: FileEntry, start: int) -> AbstractContextManager[BinaryIO]:
+        raise Missing("cache", f'"{entry.path}" went while it was looked at', "run it again")
 
 
 def _sha256(path: Path, on_bytes: OnBytes) -> str | None:

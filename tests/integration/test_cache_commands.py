@@ -511,3 +511,47 @@ def test_show_of_a_cached_model_needs_no_manifest(user: Project) -> None:
     shown = said(ok(user.mp("show", "tiny", "--json")), "show")["models"][0]
     assert shown["declared"] is None and shown["model"] == "hf://acme/tiny"
     assert user.mp("show", "nothing").code == 1
+
+
+@pytest.fixture
+def moved(user: Project, hub: FakeHub, tmp_path: Path) -> Project:
+    """The same cache on another disk: every file as it was, every inode another."""
+    assert user.mp("pull", "acme/tiny").code == 0
+    subprocess.run(["cp", "-a", str(user.cache), str(tmp_path / "moved")], check=True)
+    hub.log.clear()
+    return Project(user.folder, tmp_path / "moved", user.environ)
+
+
+def test_a_copied_cache_is_pulled_from_without_a_network(moved: Project, hub: FakeHub) -> None:
+    assert moved.mp("cache", "list", "--json").json()["entries"][0]["complete"] is False
+    result = moved.mp("--offline", "pull", "acme/tiny")
+    assert result.code == 0, result.text
+    assert moved.mp("cache", "list", "--json").json()["entries"][0]["complete"] is True
+    assert not hub.asked()
+
+
+def test_verify_remembers_how_a_copied_cache_looks(moved: Project, hub: FakeHub) -> None:
+    (before,) = moved.mp("cache", "list", "--json").json()["entries"]
+    assert moved.mp("cache", "verify").code == 0
+    (entry,) = moved.mp("cache", "list", "--json").json()["entries"]
+    assert entry["complete"] is True
+    assert {name: entry[name] for name in ("versions", "pin", "fetched_at", "size_bytes")} == {
+        name: before[name] for name in ("versions", "pin", "fetched_at", "size_bytes")
+    }
+    assert moved.mp("--offline", "pull", "acme/tiny").code == 0
+    assert not hub.asked()
+
+
+def test_a_wrong_file_of_a_copied_cache_alone_is_fetched(moved: Project, hub: FakeHub) -> None:
+    (weights,) = (moved.cache / "models").rglob("model.safetensors")
+    weights.chmod(0o644)
+    with weights.open("r+b") as file:
+        file.write(b"wrong")
+    result = moved.mp("--offline", "pull", "acme/tiny")
+    assert result.code == 1
+    assert '"model.safetensors"' in result.text
+    assert moved.mp("pull", "acme/tiny").code == 0
+    assert [request.path.split("?")[0] for request in hub.asked("/resolve/")] == [
+        f"/acme/tiny/resolve/{hub.repositories['acme/tiny'].branches['main']}/model.safetensors"
+    ]
+    assert moved.mp("cache", "verify").code == 0
