@@ -250,7 +250,8 @@ class Cluster:
             case 403:
                 return Denied(self.system, said, "ask for the role that allows it")
             case 404:
-                return Missing(self.system, said)
+                hint = "kubectl create namespace makes it" if said.startswith("namespaces ") else None
+                return Missing(self.system, said, hint)
             case 409 if method == "PATCH":
                 hint = "agree with whoever manages that field, or leave it out here"
                 return Conflict(f"{self.system}: {said}", hint, _held(body))

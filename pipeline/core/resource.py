@@ -140,6 +140,7 @@ class Observed(Generic[S]):
     refused: str | None = None  # why it may not be changed as wanted: somebody else manages a field
     transfer: Transfer = Transfer()  # if it had to be brought to the desired state
     proof: Proof | None = None  # set by apply of things that answer
+    accepted: bool = False  # set by apply: it is good although nothing was asked (prove: skip)
     endpoint: str | None = None  # base URL of things that answer
 
 

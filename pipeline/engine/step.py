@@ -200,7 +200,7 @@ def _entry(change: Change[Any], seen: Observed[Any] | None, crew: Crew, commit: 
     if resource is None or seen is None:
         return None
     state = fields_of(seen.state)
-    proven = resource.keep or seen.proof is not None or change.entry is None
+    proven = resource.keep or seen.proof is not None or seen.accepted or change.entry is None
     return Entry(
         address=resource.address,
         kind=resource.kind,

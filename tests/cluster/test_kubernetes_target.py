@@ -1,16 +1,23 @@
-"""From models.yaml to a pod that answers, on a real node, by the command line: and what happens on a bad day."""
+"""From models.yaml to pods that answer, on a real node, by the command line: and what happens on a bad day.
+
+One project is applied once. Every test uses that one and leaves it as it was.
+"""
 
 import copy
+import json
 import shutil
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.core.image import Registry
-from pipeline.manifest.lock import Lock, engine_key, write_lock
+from pipeline.core.model import Hardware
+from pipeline.manifest.lock import Lock, engine_key, read_lock, write_lock
+from tests.fakes.engine import CPU
 from tests.parts.cluster import RealCluster
 from tests.parts.project import Manifest, Project, Result
 from tests.parts.registry import RealRegistry
@@ -19,7 +26,10 @@ from tests.parts.tiny_image import PLATFORM, push_tiny_engine, tiny_engine
 pytestmark = [pytest.mark.cluster, pytest.mark.registry]
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "checkpoint"
-CHANGES, PARTLY, REFUSED = 2, 5, 4
+ENGINES = [tiny_engine(CPU), tiny_engine(Hardware("gpu", gpus=1, gpu="L40S"))]
+ERROR, CHANGES, REFUSED = 1, 2, 4
+SOON_S = 45  # until a reason is named: the pod is made, fails, is looked at; on two slow cores
+TEST = [{"prompt": "what is blue?", "expect": {"contains": "blue"}}]
 
 
 def manifest_of(namespace: str, context: str, registry: str) -> Manifest:
@@ -27,37 +37,40 @@ def manifest_of(namespace: str, context: str, registry: str) -> Manifest:
         "version": 1,
         "project": "acme",
         "defaults": {"template": "transformers", "hardware": "cpu", "registry": "main"},
-        "hardware": {"cpu": {"gpus": 0, "cpu": 0.1, "memory": "256Mi"}},
+        "hardware": {
+            "cpu": {"gpus": 0, "cpu": 0.1, "memory": "256Mi"},
+            "gpu": {"gpus": 1, "gpu": "L40S", "cpu": 0.1, "memory": "256Mi"},
+        },
         "registries": {"main": {"url": f"{registry}/acme"}},
-        "engines": {"transformers": {"base": f"{tiny_engine().base}@{tiny_engine().base_digest}"}},
+        "engines": {"transformers": {"base": f"{ENGINES[0].base}@{ENGINES[0].base_digest}"}},
         "targets": {"prod": {"kind": "kubernetes", "context": context, "namespace": namespace}},
         "models": {
-            "tiny": {
-                "source": "./weights",
-                "test": [{"prompt": "what is blue?", "expect": {"contains": "blue"}}],
-                "targets": {"prod": {}},
-            }
+            "tiny": {"source": "./weights", "test": TEST, "targets": {"prod": {}}},
+            "mounted": {"source": "./weights", "test": TEST, "targets": {"prod": {"weights": "volume"}}},
         },
     }
 
 
 @dataclass
 class Acme:
-    """A project with one model, and the namespace that it is in."""
+    """A project, what its first apply said, and the namespace that it is in."""
 
     project: Project
     cluster: RealCluster
     namespace: str
+    first: Result
 
     def mp(self, *words: str) -> Result:
         return self.project.mp(*words)
 
-    def with_options(self, **options: Any) -> Manifest:  # Any: as models.yaml has it
-        return self.with_model(targets={"prod": options})
-
-    def with_model(self, **changes: Any) -> Manifest:
+    def with_tiny(self, **changes: Any) -> Manifest:  # Any: as models.yaml has it
         manifest = copy.deepcopy(self.project.manifest)
         manifest["models"]["tiny"] |= changes
+        return manifest
+
+    def without(self, name: str) -> Manifest:
+        manifest = copy.deepcopy(self.project.manifest)
+        del manifest["models"][name]
         return manifest
 
     def kubectl(self, *words: str, stdin: str | None = None) -> str:
@@ -66,40 +79,312 @@ class Acme:
     def get(self, *what: str) -> Any:  # Any: an object of the API
         return self.cluster.get(self.namespace, *what)
 
-    def names(self) -> set[str]:
+    def names(self, instance: str = "tiny") -> set[str]:
+        """Kinds and names of the objects of a deployment."""
         kinds = "deployments,services,serviceaccounts,configmaps,poddisruptionbudgets"
-        found = self.get(kinds, "-l", "app.kubernetes.io/managed-by=mp")["items"]
+        found = self.get(kinds, "-l", f"app.kubernetes.io/instance={instance}")["items"]
         return {f"{one['kind']}/{one['metadata']['name']}" for one in found}
 
-    def pods(self) -> dict[str, Any]:
-        found = self.get("pods", "-l", "app.kubernetes.io/managed-by=mp")["items"]
-        return {one["metadata"]["uid"]: one for one in found if "deletionTimestamp" not in one["metadata"]}
+    def pod(self, instance: str = "tiny") -> Any:  # Any: an object of the API
+        """The one pod that serves."""
+        found = self.get("pods", "-l", f"app.kubernetes.io/instance={instance}")["items"]
+        (ready,) = [pod for pod in found if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)]
+        return ready
+
+    def said(self, pod: Any) -> str:
+        """What a pod answers now, through the API server."""
+        name = pod["metadata"]["name"]
+        return self.kubectl(
+            "get", "--raw", f"/api/v1/namespaces/{self.namespace}/pods/{name}:8000/proxy/v1/models"
+        )
 
     def nothing_to_do(self) -> None:
         planned = self.mp("plan", "--detailed-exitcode")
         assert planned.code == 0, planned.text
         assert self.mp("drift").code == 0
 
+    def drifted(self, *words: str) -> str:
+        """What `mp drift` says; each word is in it."""
+        found = self.mp("drift")
+        assert found.code == CHANGES, found.text
+        for word in words:
+            assert word in found.out, found.text
+        return found.out
+
+    def failed(self, *words: str, within_s: float = SOON_S) -> Result:
+        """`mp apply` that fails, soon; each word is in what it says."""
+        began = time.monotonic()
+        result = self.mp("apply", "--yes")
+        assert result.code == ERROR, result.text
+        assert time.monotonic() - began < within_s, result.text
+        for word in words:
+            assert word in flat(result.out), result.text
+        return result
+
+
+def flat(text: str) -> str:
+    """Without the line breaks that long texts get."""
+    return " ".join(text.split())
+
+
+def is_ready(pod: Any) -> bool:
+    found = pod["status"].get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in found)
+
+
+@pytest.fixture(scope="module")
+def acme(
+    cluster: RealCluster, registry: RealRegistry, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Acme]:
+    folder = tmp_path_factory.mktemp("acme")
+    shutil.copytree(CHECKPOINT, folder / "weights")
+    (folder / "weights" / "answer.txt").write_text("the sky is blue")
+    for engine in ENGINES:
+        push_tiny_engine(Registry("main", url=f"{registry.host}/acme"), engine)
+    write_lock(folder / "models.lock", Lock({}, {engine_key(e, PLATFORM): e for e in ENGINES}))
+    with cluster.namespace() as namespace:
+        environ = {"KUBECONFIG": str(cluster.kubeconfig), "NO_COLOR": "1"}
+        project = Project(folder, folder / "cache", environ)
+        project.write(manifest_of(namespace, cluster.context, registry.host))
+        first = project.mp("apply", "--yes")
+        assert first.code == 0, first.text
+        yield Acme(project, cluster, namespace, first)
+
 
 @pytest.fixture
-def acme(cluster: RealCluster, registry: RealRegistry, tmp_path: Path) -> Iterator[Acme]:
-    shutil.copytree(CHECKPOINT, tmp_path / "weights")
-    (tmp_path / "weights" / "answer.txt").write_text("the sky is blue")
-    push_tiny_engine(Registry("main", url=f"{registry.host}/acme"))
-    engine = tiny_engine()
-    write_lock(tmp_path / "models.lock", Lock({}, {engine_key(engine, PLATFORM): engine}))
-    with cluster.namespace() as namespace:
-        environ = {"KUBECONFIG": str(cluster.kubeconfig), "NO_COLOR": "1", "COLUMNS": "200"}
-        project = Project(tmp_path, tmp_path / "cache", environ)
-        project.write(manifest_of(namespace, cluster.context, registry.host))
-        yield Acme(project, cluster, namespace)
+def restored(acme: Acme) -> Iterator[Acme]:
+    """The project as it was first applied, also after a test that changed it."""
+    manifest = acme.project.manifest
+    yield acme
+    acme.project.write(manifest)
+    acme.project.applied()
 
 
-def test_models_yaml_becomes_a_pod_that_answers_and_then_nothing_is_to_do(acme: Acme) -> None:
-    made = acme.project.applied()
-    print(made.text)
-    assert "the sky is blue" in made.out
+def test_both_ways_of_weights_answer_a_request_and_then_nothing_is_to_do(acme: Acme) -> None:
+    assert acme.first.out.count("the sky is blue") == 2
     acme.nothing_to_do()
-    gone = acme.mp("destroy", "--all", "--yes")
+    container = acme.pod()["spec"]["containers"][0]
+    assert "@sha256:" in container["image"]
+    volumes = {one["name"]: one for one in acme.pod("mounted")["spec"]["volumes"]}
+    assert "@sha256:" in volumes["weights"]["image"]["reference"]
+
+
+def test_deployment_that_was_deleted_is_missing_and_made_again(acme: Acme) -> None:
+    acme.kubectl("delete", "deployment", "tiny")
+    acme.drifted("Deployment")
+    acme.project.applied()
+    acme.nothing_to_do()
+
+
+def test_everything_that_was_deleted_is_made_again(acme: Acme) -> None:
+    acme.kubectl("delete", "all,configmap,serviceaccount", "-l", "app.kubernetes.io/instance=tiny")
+    acme.drifted("tiny/kubernetes:prod")
+    acme.project.applied()
+    acme.nothing_to_do()
+
+
+def test_edit_by_hand_is_drift_in_that_field_and_is_put_back(acme: Acme) -> None:
+    path = "/spec/template/spec/terminationGracePeriodSeconds"
+    patch = [{"op": "replace", "path": path, "value": 45}]
+    acme.kubectl("patch", "deployment", "tiny", "--type=json", "-p", json.dumps(patch))
+    acme.drifted("terminationGracePeriodSeconds", "45")
+    acme.project.applied()
+    acme.nothing_to_do()
+    assert acme.pod()["spec"]["terminationGracePeriodSeconds"] != 45
+
+
+def test_scaling_by_hand_is_drift_and_the_first_pod_stays(acme: Acme) -> None:
+    before = acme.pod()["metadata"]["uid"]
+    acme.kubectl("scale", "deployment", "tiny", "--replicas=2")
+    acme.drifted("replicas")
+    acme.project.applied()
+    acme.nothing_to_do()
+    assert acme.pod()["metadata"]["uid"] == before
+
+
+def test_wrong_image_by_hand_is_drift_with_the_kubelets_reason_and_the_old_pod_serves(acme: Acme) -> None:
+    before = acme.pod()
+    acme.kubectl("set", "image", "deployment/tiny", "server=127.0.0.1:1/acme/nothing:here")
+    deadline = time.monotonic() + SOON_S
+    while "ErrImagePull" not in (said := acme.drifted("nothing:here")):
+        assert time.monotonic() < deadline, said
+    acme.project.applied()
+    acme.nothing_to_do()
+    assert acme.pod()["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_version_that_crashes_goes_back_to_the_last_good_one_which_never_stopped(restored: Acme) -> None:
+    before, objects = restored.pod(), restored.names()
+    crash = {"TINY_ARGV": "--crash 'ValueError: no such head'"}
+    restored.project.write(restored.with_tiny(env=crash))
+    restored.failed("exit code 1", "ValueError: no such head", "last good version serves again")
+    assert restored.pod()["metadata"]["uid"] == before["metadata"]["uid"]
+    assert "tiny" in restored.said(restored.pod())
+    assert restored.names() == objects
+    assert restored.mp("plan", "--detailed-exitcode").code == CHANGES
+    restored.failed("ValueError: no such head")
+    assert restored.pod()["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_version_that_needs_more_memory_than_its_limit_is_named(restored: Acme) -> None:
+    before = restored.pod()
+    restored.project.write(restored.with_tiny(env={"TINY_ARGV": "--eat 600"}))
+    restored.failed("OOMKilled", "last good version serves again")
+    assert restored.pod()["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_version_that_answers_wrongly_goes_back(restored: Acme) -> None:
+    before = restored.pod()["spec"]["containers"][0]["image"]
+    wrong = [{"prompt": "what is blue?", "expect": {"contains": "green"}}]
+    restored.project.write(restored.with_tiny(env={"OTHER": "yes"}, test=wrong))
+    restored.failed('without "green"', "last good version serves again", within_s=150)
+    assert restored.pod()["spec"]["containers"][0]["image"] == before
+
+
+def test_without_a_request_a_version_whose_pods_are_ready_is_the_last_good_one(restored: Acme) -> None:
+    skipped = {"prod": {"prove": "skip"}}
+    restored.project.write(restored.with_tiny(env={"COLOUR": "blue"}, targets=skipped))
+    restored.project.applied()
+    second = restored.names()
+    crash = {"TINY_ARGV": "--crash 'ValueError: no such head'"}
+    restored.project.write(restored.with_tiny(env=crash, targets=skipped))
+    restored.failed("ValueError: no such head", "last good version serves again")
+    assert restored.names() == second
+
+
+def test_cluster_under_another_context_is_the_same_and_nothing_moves(restored: Acme) -> None:
+    before = restored.pod()["metadata"]["uid"]
+    manifest = copy.deepcopy(restored.project.manifest)
+    del manifest["targets"]["prod"]["context"]  # the current one: the same
+    restored.project.write(manifest)
+    restored.project.applied()
+    restored.nothing_to_do()
+    assert restored.pod()["metadata"]["uid"] == before
+
+
+def test_failed_version_that_is_held_is_shown_with_its_reason(restored: Acme) -> None:
+    held = {"prod": {"on_failure": "hold"}}
+    crash = {"TINY_ARGV": "--crash 'ValueError: no such head'"}
+    restored.project.write(restored.with_tiny(env=crash, targets=held))
+    restored.failed("ValueError: no such head")
+    planned = restored.mp("plan", "--detailed-exitcode")
+    assert planned.code == CHANGES
+    assert "the server ended with exit code 1" in flat(planned.out), planned.text
+
+
+def test_gpu_that_no_node_has_is_said_in_the_schedulers_words_and_nothing_is_left(restored: Acme) -> None:
+    manifest = copy.deepcopy(restored.project.manifest)
+    manifest["models"]["huge"] = {**manifest["models"]["tiny"], "hardware": "gpu"}
+    restored.project.write(manifest)
+    file = restored.project.folder / "models.lock"
+    lock = read_lock(file)  # it holds the engines that are used
+    write_lock(file, replace(lock, engines={**lock.engines, engine_key(ENGINES[1], PLATFORM): ENGINES[1]}))
+    restored.failed("Unschedulable", "0/1 nodes are available", "nothing of it is left")
+    assert restored.names("huge") == set()
+
+
+def test_secret_that_is_not_there_is_named(restored: Acme) -> None:
+    manifest = restored.with_tiny(serve={"api_key": {"secret": "door"}})
+    manifest["secrets"] = {"door": {"env": "DOOR", "kubernetes": {"name": "door", "key": "key"}}}
+    restored.project.write(manifest)
+    restored.failed('secret "door" not found', "last good version serves again")
+
+
+def test_new_launch_rolls_over_and_takes_the_old_config_with_it(restored: Acme) -> None:
+    before = restored.names()
+    restored.project.write(restored.with_tiny(env={"COLOUR": "blue"}))
+    restored.project.applied()
+    restored.nothing_to_do()
+    assert len(restored.names()) == len(before)
+    assert restored.names() != before
+
+
+def test_second_replica_has_a_budget_that_goes_with_it(restored: Acme) -> None:
+    one = restored.names()
+    restored.project.write(restored.with_tiny(targets={"prod": {"replicas": 2}}))
+    restored.project.applied()
+    restored.nothing_to_do()
+    assert restored.names() - one == {"PodDisruptionBudget/tiny"}
+    restored.project.write(restored.with_tiny(targets={"prod": {}}))
+    restored.project.applied()
+    assert restored.names() == one
+
+
+def test_copy_with_our_labels_is_nobodys_and_stays(restored: Acme) -> None:
+    service = restored.get("service", "tiny")
+    service["metadata"] = {
+        "name": "tiny-copy",
+        "labels": service["metadata"]["labels"],
+        "annotations": service["metadata"]["annotations"],
+    }
+    service["spec"] = {"ports": service["spec"]["ports"], "selector": service["spec"]["selector"]}
+    restored.kubectl("create", "-f", "-", stdin=json.dumps(service))
+    restored.nothing_to_do()
+    restored.project.write(restored.without("tiny"))
+    restored.project.applied()
+    assert restored.names() == {"Service/tiny-copy"}
+    restored.kubectl("delete", "service", "tiny-copy")
+
+
+def test_field_that_another_manager_declares_is_named_and_never_taken(acme: Acme) -> None:
+    other = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "tiny", "namespace": acme.namespace},
+    }
+    words = ("apply", "--server-side", "--field-manager=scaler", "-f", "-")
+    wanted = {**other, "spec": {"replicas": 2}}
+    acme.kubectl(*words, "--force-conflicts", stdin=json.dumps(wanted))
+    result = acme.mp("apply", "--yes")
+    assert result.code == REFUSED, result.text
+    assert ".spec.replicas is managed by scaler" in flat(result.out + result.err), result.text
+    assert acme.get("deployment", "tiny")["spec"]["replicas"] == 2
+    acme.kubectl(*words, stdin=json.dumps(other))  # it lets go
+    acme.project.applied()
+    acme.nothing_to_do()
+    assert acme.get("deployment", "tiny")["spec"]["replicas"] == 1
+
+
+def test_object_of_that_name_that_is_not_ours_is_refused(restored: Acme) -> None:
+    restored.kubectl("create", "service", "clusterip", "second", "--tcp=80:80")
+    manifest = copy.deepcopy(restored.project.manifest)
+    manifest["models"]["second"] = manifest["models"]["tiny"]
+    restored.project.write(manifest)
+    result = restored.mp("apply", "--yes")
+    assert result.code == REFUSED, result.text
+    assert "exists and is not ours" in flat(result.out + result.err)
+    restored.kubectl("delete", "service", "second")
+
+
+def test_api_that_does_not_answer_deletes_nothing(restored: Acme, tmp_path: Path) -> None:
+    config = json.loads(restored.cluster.kubectl("config", "view", "--raw", "-o", "json"))
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    (tmp_path / "away").write_text(json.dumps(config))
+    restored.project.write(restored.without("tiny"))
+    away = {"KUBECONFIG": str(tmp_path / "away")}
+    result = restored.project.mp("apply", "--yes", environ=away)
+    assert result.code != 0, result.text
+    assert "connection refused" in flat(result.out + result.err), result.text
+    assert "Deployment/tiny" in restored.names()
+    restored.project.applied()
+    assert restored.names() == set()
+
+
+def test_account_that_may_only_read_can_plan_and_cannot_apply(restored: Acme, tmp_path: Path) -> None:
+    file = restored.cluster.as_account(restored.namespace, "reader", "get,list", tmp_path)
+    reader = {"KUBECONFIG": str(file)}
+    assert restored.project.mp("plan", "--detailed-exitcode", environ=reader).code == 0
+    restored.project.write(restored.with_tiny(targets={"prod": {"memory": "200Mi"}}))
+    planned = restored.project.mp("plan", "--detailed-exitcode", environ=reader)
+    assert planned.code == CHANGES, planned.text
+    assert "200Mi" in planned.out
+    result = restored.project.mp("apply", "--yes", environ=reader)
+    assert result.code == ERROR, result.text
+    assert "forbidden" in flat(result.out), result.text
+
+
+def test_destroy_leaves_nothing(restored: Acme) -> None:
+    gone = restored.mp("destroy", "--all", "--yes")
     assert gone.code == 0, gone.text
-    assert acme.names() == set()
+    assert restored.names() == set()
+    assert restored.names("mounted") == set()

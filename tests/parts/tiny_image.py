@@ -6,6 +6,7 @@ from pipeline.clients.oci import Repositories
 from pipeline.clients.repository import CONFIG
 from pipeline.core.digest import digest
 from pipeline.core.image import Build, Engine, Registry
+from pipeline.core.model import Hardware
 from pipeline.resources.assembly import FINGERPRINT
 from pipeline.resources.recipe import engine_name
 from pipeline.templates import TEMPLATES
@@ -18,9 +19,9 @@ TEMPLATE, PLATFORM = "transformers", "linux/amd64"
 PATH_VARIABLE = PATH_LINE.removeprefix("ENV ")
 
 
-def tiny_engine() -> Engine:
+def tiny_engine(hardware: Hardware = CPU) -> Engine:
     """What a lock says of an engine that needs no packages."""
-    variant = TEMPLATES[TEMPLATE].variant(None, CPU)
+    variant = TEMPLATES[TEMPLATE].variant(None, hardware)
     return Engine(
         TEMPLATE,
         variant.version,
@@ -34,9 +35,9 @@ def tiny_engine() -> Engine:
     )
 
 
-def push_tiny_engine(registry: Registry) -> Build:
+def push_tiny_engine(registry: Registry, engine: Engine) -> Build:
     """The image that `mp` finds by the engine's fingerprint, so that it builds none."""
-    build = TEMPLATES[TEMPLATE].build(tiny_engine())
+    build = TEMPLATES[TEMPLATE].build(engine)
     name = engine_name(build, registry)
     repository = Repositories({})(registry, name.repository)
     if repository.manifest(name.tag) is None:

@@ -25,11 +25,12 @@ from pipeline.core.resource import (
 from pipeline.targets.kubernetes.health import Health, Word
 from pipeline.targets.kubernetes.live import (
     Live,
+    Owned,
     Place,
-    belonging,
     compared,
     digests_in,
     listed,
+    listed_of,
     observed,
 )
 from pipeline.targets.kubernetes.marks import mark_of
@@ -105,16 +106,19 @@ class KubernetesDriver:
     ) -> dict[Address, Answer]:
         cluster = self._connect(place.context)
         live = listed(cluster, place.namespace, (key for each in resources for key in each.desired.objects))
+        owned = Owned(live)
         answers: dict[Address, Answer] = {}
         for each in resources:
-            seen = compared(cluster, each, live, self._mark(each.address))
-            if isinstance(seen, Observed) and seen.mark == self._mark(each.address):
-                self._remember(each, belonging(live, seen.mark, each.locator["name"]))
+            mark = self._mark(each.address)
+            own = owned.by(mark, each.locator["name"])
+            seen = compared(cluster, each, live, own, mark)
+            if isinstance(seen, Observed) and seen.mark == mark:
+                self._remember(each, own)
                 seen = self._explained(each, seen)
             answers[each.address] = seen
         for entry in entries:
             mark = self._mark(current_of(entry.address))
-            own = belonging(live, mark, entry.locator["name"])
+            own = owned.by(mark, entry.locator["name"])
             answers[entry.address] = replace(observed(own, {}, entry.locator), mark=mark) if own else Absent()
         return answers
 
@@ -134,15 +138,16 @@ class KubernetesDriver:
     def _before(self, rollout: Rollout, resource: Resource[KubernetesState]) -> Live:
         """What is there now, of names that are wanted and of ours. Raises Denied when something is another one's."""
         mark, wanted = self._mark(resource.address), resource.desired.objects
-        live = listed(rollout.cluster, resource.locator["namespace"], wanted)
+        namespace, name = resource.locator["namespace"], resource.locator["name"]
+        live = listed_of(rollout.cluster, namespace, name, wanted)
         for key in wanted:
             if key in live and mark_of(live[key]) != mark:
                 raise Denied(
                     rollout.cluster.system,
-                    f"{key} in {resource.locator['namespace']} is not ours",
+                    f"{key} in {namespace} is not ours",
                     "remove it by hand, or give this entry another name",
                 )
-        return belonging(live, mark, resource.locator["name"])
+        return Owned(live).by(mark, name)
 
     def _bring(
         self, rollout: Rollout, resource: Resource[KubernetesState], before: Live, digests: dict[str, str]
@@ -152,9 +157,8 @@ class KubernetesDriver:
         self._remember(resource, made)
         proof = self._proof(rollout, resource)
         rollout.remove({key: one for key, one in before.items() if key not in wanted})
-        live = listed(rollout.cluster, recipe.namespace, wanted)
-        seen = observed({key: live[key] for key in wanted if key in live}, wanted, resource.locator)
-        return replace(seen, mark=self._mark(resource.address), proof=proof)
+        seen = observed({**made, **rollout.deployment()}, wanted, resource.locator)
+        return replace(seen, mark=self._mark(resource.address), proof=proof, accepted=proof is None)
 
     def _proof(self, rollout: Rollout, resource: Resource[KubernetesState]) -> Proof | None:
         recipe = _recipe(resource)
@@ -191,15 +195,15 @@ class KubernetesDriver:
 
     def _left(self, rollout: Rollout, resource: Resource[KubernetesState], good: Live, before: Live) -> Live:
         """What the version that failed has more than the one that serves; what was there before it stays."""
-        live = listed(rollout.cluster, resource.locator["namespace"], resource.desired.objects)
-        own = belonging(live, self._mark(resource.address), resource.locator["name"])
+        namespace, name = resource.locator["namespace"], resource.locator["name"]
+        own = Owned(listed_of(rollout.cluster, namespace, name)).by(self._mark(resource.address), name)
         return {key: one for key, one in own.items() if key not in (good or before)}
 
     def _delete(self, entry: Entry, emit: Emit) -> None:
         """What carries our fitting mark, and is not wanted under another locator: two contexts may name one cluster."""
         place, name = Place.of(entry.locator), entry.locator["name"]
-        live = listed(self._connect(place.context), place.namespace, ())
-        own = belonging(live, self._mark(current_of(entry.address)), name)
+        live = listed_of(self._connect(place.context), place.namespace, name)
+        own = Owned(live).by(self._mark(current_of(entry.address)), name)
         here = _key(entry.locator)
         leaving = {
             key: one

@@ -28,7 +28,6 @@ STUCK = frozenset(
 NODE_COMES = frozenset(("TriggeredScaleUp", "Nominated"))
 NOT_MOUNTED = frozenset(("FailedMount", "FailedAttachVolume"))
 PATIENCE_S = 15.0  # for a node or a volume that is free in a moment
-REVISION = "deployment.kubernetes.io/revision"
 HASH = "pod-template-hash"
 
 
@@ -69,7 +68,7 @@ def health_of(deployment: Object | None) -> Health:
     spec, status = deployment["spec"], deployment.get("status") or {}
     conditions = {one["type"]: one for one in status.get("conditions") or ()}
     if spec.get("paused"):
-        return Health(Word.SUSPENDED, "it is paused")
+        return Health(Word.SUSPENDED, "it is paused, kubectl rollout resume starts it again")
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0):
         return Health(Word.PROGRESSING, "its controller has not seen it yet")
     wanted, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
@@ -90,19 +89,28 @@ def health_of(deployment: Object | None) -> Health:
 
 
 def pods_of(deployment: Object, replica_sets: Iterable[Object], pods: Iterable[Object]) -> list[Object]:
-    """The pods of the newest version that are to stay."""
-    revision = (deployment["metadata"].get("annotations") or {}).get(REVISION)
-    newest = [
+    """The pods of the version that is wanted now, those that are to stay.
+
+    Its ReplicaSet is told by the template, as the controller does: the revision is older for as long as nothing is made.
+    """
+    current = [
         one["metadata"]["uid"]
         for one in replica_sets
-        if _owned(one, deployment["metadata"]["uid"])
-        and (one["metadata"].get("annotations") or {}).get(REVISION) == revision
+        if _owned(one, deployment["metadata"]["uid"]) and _template(one) == _template(deployment)
     ]
     return [
         pod
         for pod in pods
-        if "deletionTimestamp" not in pod["metadata"] and any(_owned(pod, uid) for uid in newest)
+        if "deletionTimestamp" not in pod["metadata"] and any(_owned(pod, uid) for uid in current)
     ]
+
+
+def _template(one: Object) -> Object:
+    """Of the pods, without the label that the controller adds."""
+    template = one["spec"]["template"]
+    metadata = template.get("metadata") or {}
+    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != HASH}
+    return {"metadata": {**metadata, "labels": labels}, "spec": template["spec"]}
 
 
 def is_ready(pod: Object) -> bool:

@@ -1,5 +1,6 @@
 """What a cluster has of ours: listed by namespace, compared in the fields that mp writes, never one request an object."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -43,6 +44,23 @@ def listed(cluster: Cluster, namespace: str, wanted: Iterable[str]) -> Live:
         if lacking:  # another one's object may have the name
             others = cluster.list(kind, namespace)
             found |= {key_of(one): one for one in others if key_of(one) in lacking}
+    return _staying(found)
+
+
+def listed_of(cluster: Cluster, namespace: str, name: str, wanted: Iterable[str] = ()) -> Live:
+    """The same of one deployment alone."""
+    found: dict[str, Object] = {}
+    for kind in KINDS.values():
+        objects = cluster.list(kind, namespace, f"{OURS},{INSTANCE}={name}")
+        found |= {key_of(one): one for one in objects}
+    for key in wanted:
+        kind_name, _, object_name = key.partition("/")
+        if key not in found and (one := cluster.get(KINDS[kind_name], namespace, object_name)):
+            found[key] = one
+    return _staying(found)
+
+
+def _staying(found: Live) -> Live:
     return {key: one for key, one in found.items() if not is_leaving(one)}
 
 
@@ -50,22 +68,27 @@ def is_leaving(one: Object) -> bool:
     return "deletionTimestamp" in one["metadata"]
 
 
-def belonging(live: Live, mark: Mark, name: str) -> Live:
-    """What carries our fitting mark and belongs to the deployment of that name."""
-    return {
-        key: one
-        for key, one in live.items()
-        if mark_of(one) == mark and (one["metadata"].get("labels") or {}).get(INSTANCE) == name
-    }
+class Owned:
+    """What carries fitting marks, by mark and by the name of the deployment that it belongs to."""
+
+    def __init__(self, live: Live) -> None:
+        self._found: defaultdict[tuple[Mark, str], dict[str, Object]] = defaultdict(dict)
+        for key, one in live.items():
+            if (mark := mark_of(one)) is not None:
+                name = str((one["metadata"].get("labels") or {}).get(INSTANCE))
+                self._found[mark, name][key] = one
+
+    def by(self, mark: Mark, name: str) -> Live:
+        return dict(self._found.get((mark, name), {}))
 
 
 def compared(
-    cluster: Cluster, resource: Resource[KubernetesState], live: Live, mark: Mark
+    cluster: Cluster, resource: Resource[KubernetesState], live: Live, own: Live, mark: Mark
 ) -> Observed[KubernetesState] | Absent:
-    """One deployment as it is, and what it would become. Raises Unreachable."""
+    """One deployment as it is, and what it would become; `own` is what has its mark. Raises Unreachable."""
     wanted = resource.desired.objects
     named = {key: live[key] for key in wanted if key in live}
-    extra = {k: o for k, o in belonging(live, mark, resource.locator["name"]).items() if k not in wanted}
+    extra = {key: one for key, one in own.items() if key not in wanted}
     if not named and not extra:
         return Absent()
     seen = observed(named | extra, wanted, resource.locator)

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.clients.enginelog import first_error
 from pipeline.clients.kube import DEPLOYMENT, EVENT, KINDS, POD, REPLICA_SET, Cluster, Object, forwarded
 from pipeline.clients.openai import Server, wait_until_answering
-from pipeline.core.errors import BackendError, Denied, StartFailed
+from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.resource import Proof
 from pipeline.targets.kubernetes.health import (
     Health,
@@ -48,6 +48,11 @@ class Rollout:
         self._wait(limit_s)
         return made
 
+    def deployment(self) -> Live:
+        """As it is now: after a roll-out its status is another one."""
+        found = self._get(DEPLOYMENT.name, self.recipe.name)
+        return {} if found is None else {key_of(found): found}
+
     def prove(self, port: int, api_key: str | None) -> Proof:
         """One real request to a pod of the new version, through the API server. Raises StartFailed."""
         pod = next((pod for pod in self._pods() if is_ready(pod)), None)
@@ -63,7 +68,10 @@ class Rollout:
                 alive=self._ended,
                 log=lambda: self._log(Trouble(name, "", lasting=True, container=_container(pod))),
             )
-            proof = wait_until_answering(server, self.recipe.questions, PROVE_S, lambda: None)
+            try:
+                proof = wait_until_answering(server, self.recipe.questions, PROVE_S, lambda: None)
+            except (Denied, Missing) as problem:  # another key, another model
+                raise StartFailed(self.system, problem.message, problem.hint) from problem
         return replace(proof, url=proof.url.replace(endpoint, f"http://{self.recipe.name}.{namespace}.svc"))
 
     def remove(self, objects: Live) -> None:
@@ -161,7 +169,7 @@ def _hopeless(health: Health, found: list[Trouble], waited_s: float) -> str | No
         return found[0].reason
     if health.word is Word.DEGRADED and waited_s > SETTLE_S:
         return found[0].reason if found else health.reason
-    if health.word is Word.SUSPENDED:
+    if health.word in (Word.SUSPENDED, Word.MISSING):
         return health.reason
     return None
 

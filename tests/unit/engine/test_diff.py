@@ -111,6 +111,12 @@ def test_a_moved_tag_is_drift_by_digest() -> None:
     assert [(d.path, d.before, d.after) for d in change.drift] == [("digest", "sha256:a", "sha256:b")]
 
 
+def test_what_somebody_else_manages_is_refused_with_the_drivers_words() -> None:
+    seen = Observed(ThingState(4), MARK, refused="size is managed by scaler")
+    (refusal,) = compare(wanted(), seen, remembered()).refusals
+    assert refusal.summary.endswith("size is managed by scaler")
+
+
 def test_what_is_not_ours_is_refused() -> None:
     found = compare(wanted(), Observed(ThingState(), None))
     assert "not ours" in found.refusals[0].summary
