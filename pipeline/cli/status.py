@@ -16,12 +16,11 @@ from pipeline.engine.place import registry_name
 from pipeline.manifest.lock import Lock
 from pipeline.manifest.spec import Manifest
 from pipeline.resources.cached import Cached
-from pipeline.sources.facts import facts, telling
+from pipeline.sources.facts import TELLING_BYTES, facts, telling
 from pipeline.targets.registry import RegistrySpec
 
 _PUBLISHED = {"model": "image"}  # what a registry target publishes → in an address, where that differs
 ADAPTERS = "adapters."  # roles that begin so
-TELLING_BYTES = 10 << 20  # a larger file is not read for facts
 
 
 def rows(plan: Plan, lock: Lock, manifest: Manifest, names: tuple[str, ...], root: str) -> list[Row]:

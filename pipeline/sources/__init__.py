@@ -1,4 +1,4 @@
-"""Where weights come from: one file a source, and the table of them. Engine and wiring know a source only through it."""
+"""Where weights come from: one file a source, and the table of them. Only here is a source opened by its scheme."""
 
 from collections.abc import Callable, Mapping
 

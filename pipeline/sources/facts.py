@@ -11,6 +11,7 @@ from pipeline.sources.safety import configs
 
 CONFIG, TOKENIZER, TEMPLATE, CARD = "config.json", "tokenizer_config.json", "chat_template.jinja", "README.md"
 ADAPTER = "adapter_config.json"  # of PEFT: what makes a folder an adapter
+TELLING_BYTES = 10 << 20  # a larger file is not read for facts
 
 _LICENSE = re.compile(r"(licen[cs]e|copying)([._-].*)?", re.IGNORECASE)
 # One line of the card's YAML head, a list in brackets, or a list below: "license: mit", "license: [mit, gpl]".

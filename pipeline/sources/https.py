@@ -14,12 +14,11 @@ from pipeline.core.errors import Corrupt, Missing, MpError, Refused
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Absorb, SourceSpec
 from pipeline.sources.choice import choose
-from pipeline.sources.facts import facts, telling
+from pipeline.sources.facts import TELLING_BYTES, facts, telling
 from pipeline.sources.kinds import Kind, kind_of
 from pipeline.sources.safety import require_safe
 
 DIGEST = "sha256:"
-TELLING_BYTES = 10 << 20
 
 
 def trusted_at_first(artifact: Artifact) -> bool:

@@ -15,10 +15,9 @@ from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Refused
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
 from pipeline.sources.choice import Choice, choose, matches
-from pipeline.sources.facts import facts, telling
+from pipeline.sources.facts import TELLING_BYTES, facts, telling
 from pipeline.sources.safety import require_safe
 
-TELLING_BYTES = 10 << 20  # a larger "small" file is not read for facts
 SETTLED_NS = 2_000_000_000  # younger files may still change without a new time stamp
 # A checkpoint may lie beside its manifest: what mp writes there is no file of the model, or it would never be as locked.
 OF_THE_PROJECT = frozenset({"models.yaml", "models.lock", "models.schema.json"})

@@ -18,7 +18,7 @@ from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Absorb, SourceSpec
 from pipeline.sources.choice import Choice, choose, matches
-from pipeline.sources.facts import facts, telling
+from pipeline.sources.facts import TELLING_BYTES, facts, telling
 from pipeline.sources.kinds import WEIGHTS, Kind, kind_of
 from pipeline.sources.layer import Layer, Learned
 from pipeline.sources.packing import DIGEST, NoModel, license_of, packed
@@ -27,7 +27,6 @@ from pipeline.sources.tree import Found, merged, require_files
 
 LATEST = "latest"  # what registries' clients ask for where no tag is said
 PLATFORM = ("linux", "amd64")  # weights are the same for every platform; this one is always there
-TELLING_BYTES = 10 << 20
 SHOWN = 12
 
 OpenRepository: TypeAlias = Callable[[Registry, str], Repository]

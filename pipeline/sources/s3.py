@@ -12,11 +12,10 @@ from pipeline.core.errors import Corrupt, Missing, Refused
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Absorb, SourceSpec
 from pipeline.sources.choice import Choice, choose
-from pipeline.sources.facts import facts, telling
+from pipeline.sources.facts import TELLING_BYTES, facts, telling
 from pipeline.sources.kinds import Kind, kind_of
 from pipeline.sources.safety import require_safe
 
-TELLING_BYTES = 10 << 20  # a larger "small" file is not read for facts
 DIGEST = "sha256:"
 ONE_FILE = frozenset({Kind.SAFETENSORS, Kind.GGUF, Kind.PICKLE})  # a key that ends so is a file, not a prefix
 
