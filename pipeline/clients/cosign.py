@@ -18,6 +18,7 @@ _SYSTEM = "cosign"
 _TIMEOUT_S = 300
 _KEY = "MP_COSIGN_KEY"
 _PASSWORD = "COSIGN_PASSWORD"  # cosign 2.6.5, pkg/cosign/env: without it, it would ask
+_UNLOGGED = ("--use-signing-config=false", "--tlog-upload=false")  # cosign 3 takes a configuration by default
 # A key needs no roots of trust, and cosign 2.6.5 wants some for a bundle: without these it would ask the internet.
 _NO_ROOTS = '{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
 _NO_ANSWER = (
@@ -64,10 +65,10 @@ class Cosign:
 
     def sign(self, references: Sequence[str], signer: Signer, registry: Registry) -> None:
         """Sign images by their digests; the signatures lie beside them. Raises Denied, Unreachable, BackendError."""
-        argv = ["sign", "--yes", "--new-bundle-format", "--use-signing-config=false", *_reaching(registry)]
+        argv = ["sign", "--yes", "--new-bundle-format", *_reaching(registry)]
         environ = {**self._environ, _PASSWORD: signer.password}
         if signer.key is not None:
-            argv += ["--key", f"env://{_KEY}", f"--tlog-upload={str(signer.log).lower()}"]
+            argv += ["--key", f"env://{_KEY}", *(() if signer.log else _UNLOGGED)]
             environ[_KEY] = signer.key
         try:
             self._run([*argv, *references], environ)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from pipeline.clients import unlinking
 from pipeline.clients.closure import named
-from pipeline.clients.referrers import described, enlist, is_list_tag, list_tag, listed, of_type, subject_of
+from pipeline.clients.referrers import described, enlisted, is_list_tag, list_tag, listed, of_type, subject_of
 from pipeline.clients.repository import INDEX, Chunks, Descriptor, ImageManifest, Tagged, held
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missing
@@ -158,16 +158,14 @@ class LayoutRepository:
         found = self.manifest(list_tag(digest))
         return of_type(listed(found.body, self._folder) if found else (), artifact_type)
 
-    def put_referrer(self, manifest: ImageManifest) -> Digest:
-        tag = list_tag(subject_of(manifest))
-        self.put_manifest(manifest.digest, manifest)
+    def put_referrer(self, manifest: ImageManifest, *more: ImageManifest) -> Digest:
+        tag, manifests = list_tag(subject_of(manifest)), (manifest, *more)
+        for each in manifests:
+            self.put_manifest(each.digest, each)
         with _disk(self._folder), self._alone("blobs"):  # put_manifest locks the folder itself
-            enlist(
-                described(manifest),
-                lambda: self.manifest(tag),
-                lambda index: self.put_manifest(tag, index),
-                self._folder,
-            )
+            added = [described(each) for each in manifests]
+            if index := enlisted(self.manifest(tag), added, self._folder):
+                self.put_manifest(tag, index)
         return manifest.digest
 
     def untagged(self) -> tuple[Digest, ...]:

@@ -62,23 +62,31 @@ def of_type(found: Iterable[Descriptor], artifact_type: str | None) -> tuple[Des
 
 
 def enlist(
-    added: Descriptor,
+    added: Sequence[Descriptor],
     read: Callable[[], ImageManifest | None],
     write: Callable[[ImageManifest], object],
     location: str,
 ) -> None:
-    """Add one to a list by tag; callers let one thread in. Other machines may overwrite it, so it is read again.
+    """Add some to a list by tag; callers let one thread in. Other machines may overwrite it, so it is read again.
 
     The specification knows no better way. Raises BackendError when the list does not keep it.
     """
     for _ in range(_TRIES):
-        found = read()
-        before = listed(found.body, location) if found else ()
-        if any(each.digest == added.digest for each in before):
+        index = enlisted(read(), added, location)
+        if index is None:
             return
-        write(index_of((*before, added)))
+        write(index)
     hint = "somebody else writes it all the time: run it again"
-    raise BackendError(location, f"the list of what points at an image does not keep {added.digest}", hint)
+    names = ", ".join(each.digest for each in added)
+    raise BackendError(location, f"the list of what points at an image does not keep {names}", hint)
+
+
+def enlisted(found: ImageManifest | None, added: Sequence[Descriptor], location: str) -> ImageManifest | None:
+    """A list with some more in it; None where it has them all."""
+    before = listed(found.body, location) if found else ()
+    known = {each.digest for each in before}
+    new = [each for each in added if each.digest not in known]
+    return index_of((*before, *new)) if new else None
 
 
 def index_of(descriptors: Sequence[Descriptor]) -> ImageManifest:

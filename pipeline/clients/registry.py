@@ -154,18 +154,19 @@ class RegistryRepository:
             found = listed(tagged.body, self.location) if tagged else ()
         return of_type(found, artifact_type)
 
-    def put_referrer(self, manifest: ImageManifest) -> Digest:
-        subject = subject_of(manifest)
-        headers = {"Content-Type": manifest.media_type}
-        url = f"{self._url}/manifests/{manifest.digest}"
-        answer = self._write("PUT", url, headers, manifest.body, 201)
-        if (
-            self._limits.referrers is False or "oci-subject" not in answer.headers
-        ):  # OCI distribution 1.1.0: then the client keeps the list
-            tag = list_tag(subject)
+    def put_referrer(self, manifest: ImageManifest, *more: ImageManifest) -> Digest:
+        tag, unlisted = list_tag(subject_of(manifest)), []
+        for each in (manifest, *more):
+            headers = {"Content-Type": each.media_type}
+            url = f"{self._url}/manifests/{each.digest}"
+            answer = self._write("PUT", url, headers, each.body, 201)
+            # OCI distribution 1.1.0: without this header the client keeps the list
+            if self._limits.referrers is False or "oci-subject" not in answer.headers:
+                unlisted.append(described(each))
+        if unlisted:
             with self._connection.lists:
                 enlist(
-                    described(manifest),
+                    unlisted,
                     lambda: self.manifest(tag),
                     lambda index: self.put_manifest(tag, index),
                     self.location,

@@ -142,8 +142,8 @@ class Repository(Protocol):
         """What points at an image: signatures, SBOMs; sorted by type and digest, empty where nothing does."""
         ...
 
-    def put_referrer(self, manifest: ImageManifest) -> Digest:
-        """Store an image manifest that has a `subject`, so that `referrers` finds it. May be repeated.
+    def put_referrer(self, manifest: ImageManifest, *more: ImageManifest) -> Digest:
+        """Store image manifests that have one `subject`, so that `referrers` finds them. May be repeated.
 
         Its config and layers must be there already; the subject may come later.
         """

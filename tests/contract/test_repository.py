@@ -213,6 +213,15 @@ def test_what_points_at_an_image_is_found_by_its_type(repository: Repository) ->
     assert repository.tags() == ("v1",)
 
 
+def test_several_that_point_at_one_image_are_listed_at_once(repository: Repository) -> None:
+    subject = image(repository, BLOCK)
+    made = [referrer(repository, subject, SBOM, b"part %d" % number) for number in range(3)]
+    repository.put_referrer(made[0])
+    assert repository.put_referrer(*made) == made[0].digest
+    found = [each.digest for each in repository.referrers(subject.digest)]
+    assert sorted(found) == sorted(each.digest for each in made)
+
+
 def test_an_image_that_nothing_points_at_has_no_referrers(repository: Repository) -> None:
     assert repository.referrers(digest(b"absent")) == ()
 

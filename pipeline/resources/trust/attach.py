@@ -7,6 +7,7 @@ an empty config and one layer. Registries without a list of such manifests get o
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.clients.repository import MANIFEST, ImageManifest, Repository, held
@@ -52,7 +53,7 @@ class Attestor:
         self, repository: Repository, recipe: Recipe, image: ImageManifest, engine_digest: Digest | None
     ) -> None:
         """Put both documents beside a model or weights image, and sign all three. May be repeated."""
-        made = provenance.of_model(recipe, image.digest, engine_digest, self._run())
+        made = provenance.of_model(recipe, image.digest, engine_digest, self._run)
         documents = _documents(sbom.of_model(recipe, engine_digest), made)
         self._attest(repository, recipe.name.registry, image, documents)
 
@@ -60,7 +61,7 @@ class Attestor:
         self, repository: Repository, name: ImageName, build: Build, image: ImageManifest
     ) -> None:
         """The same for an engine image."""
-        made = provenance.of_engine(name, build, image.digest, self._run())
+        made = provenance.of_engine(name, build, image.digest, self._run)
         documents = _documents(sbom.of_engine(name, build.fingerprint, build.engine), made)
         self._attest(repository, name.registry, image, documents)
 
@@ -81,8 +82,9 @@ class Attestor:
         if self._signing:
             self._signing.sign(registry, repository.location, (image.digest, *attached))
 
+    @cached_property
     def _run(self) -> Run:
-        """What is known now: apply has written models.lock before."""
+        """What is known when the first image is made: apply has written models.lock before."""
         body = self._lock.read_bytes() if self._lock.is_file() else None
         return Run(self._version(), self._commit, hashlib.sha256(body).hexdigest() if body else None)
 
@@ -122,7 +124,9 @@ def _attach(
     repository.put_manifest(image.digest, image)
     for body in (EMPTY, *(attachment.body for attachment in attachments)):
         _put(repository, body)
-    return tuple(repository.put_referrer(referrer(image, attachment)) for attachment in attachments)
+    pointing = [referrer(image, attachment) for attachment in attachments]
+    repository.put_referrer(*pointing)
+    return tuple(each.digest for each in pointing)
 
 
 def _put(repository: Repository, body: bytes) -> None:

@@ -11,7 +11,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import MANIFEST, ImageManifest, contents
+from pipeline.clients.repository import MANIFEST, ImageManifest, contents, held
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Digest, digest
 from pipeline.core.image import Build, Engine, ImageName, Registry
@@ -305,3 +305,19 @@ def test_a_document_points_at_its_image() -> None:
     made = referrer(ImageManifest(body, MANIFEST), Attachment("application/x", b"hello")).document()
     assert made["subject"] == {"mediaType": MANIFEST, "digest": digest(body), "size": len(body)}
     assert (made["artifactType"], made["mediaType"]) == ("application/x", MANIFEST)
+
+
+def test_an_engine_image_has_its_documents_beside_it(desk: Desk) -> None:
+    registry = Registry("here", layout=str(desk.folder / "here"))
+    name = ImageName(registry, "vllm.engine", "mp-0123456789ab")
+    repository = Repositories({})(registry, name.repository)
+    config = b"{}"
+    repository.push(digest(config), len(config), held(config))
+    described = {"mediaType": "application/x", "digest": digest(config), "size": len(config)}
+    made = ImageManifest(
+        json.dumps({"schemaVersion": 2, "config": described, "layers": []}).encode(), MANIFEST
+    )
+    Attestor(lambda: "0.1.0", None, desk.folder / "models.lock").attest_engine(repository, name, BUILD, made)
+    kinds = {each.artifact_type for each in repository.referrers(made.digest)}
+    assert kinds == {sbom.MEDIA_TYPE, provenance.MEDIA_TYPE}
+    assert repository.tags() == (), "the tag is the driver's, and last"
