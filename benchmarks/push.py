@@ -30,6 +30,7 @@ GOAL = (
     "of_docker >= 11, of_crane > 1, of_skopeo > 1, of_known <= 1.15, weight_bytes_written == 0, extra_peak_mb < 60, "
     "same_s < 0.5 and no body, code_s < 1, of_one_shard <= 1.15"
 )
+LIMITED = ("limit", "first")
 SCENARIOS = ("first", "same", "code", "shard")
 OWN_WRITES_BYTES = 4 * MIB  # lock, inventory, remembered layers: what is written besides weights
 
@@ -86,7 +87,7 @@ def ours(yard: Yard, figures: Figures, runs: int, others: Callable[[], None]) ->
         big.forget(layers=False)
         figures.add("mp", "digests known", big.apply())
         yard.empty()
-        figures.add("limit", "first", _limit(yard, hashes))
+        figures.add(*LIMITED, _limit(yard, hashes))
         others()
     yard.empty()
     big.forget(layers=False)
@@ -180,9 +181,10 @@ def sha256_bytes_per_s() -> float:
 
 
 def _tell(figures: Figures, size_bytes: int) -> None:
-    first, known = figures.of("mp", "first"), figures.of("mp", "digests known")
+    first, known, limit = (figures.of(*each) for each in (("mp", "first"), ("mp", "digests known"), LIMITED))
     same, code, plan = (figures.of("mp", each) for each in ("same", "code", "plan"))
-    assert first and known and same and code and plan
+    alone = figures.of("mp", "that shard alone")
+    assert alone and first and known and limit and same and code and plan
     push_to = {
         who: figures.ratio((who, "first"), ("mp", "first"))
         for who, what in figures.samples
@@ -190,7 +192,10 @@ def _tell(figures: Figures, size_bytes: int) -> None:
     }
     docker = [ratio for who, ratio in push_to.items() if ratio and who.startswith("docker")]
     peers = {who: ratio for who, ratio in push_to.items() if ratio and who not in ("mp", "limit")}
-    extra_mb = (first.peak_bytes - plan.peak_bytes) / 1e6
+    extra_mb = {
+        "4 shards": round((first.peak_bytes - plan.peak_bytes) / 1e6, 1),
+        "1 shard": round((alone.peak_bytes - plan.peak_bytes) / 1e6, 1),
+    }
     of_known = figures.ratio(("mp", "first"), ("mp", "digests known")) or 9.0
     of_one_shard = figures.ratio(("mp", "shard"), ("mp", "that shard alone")) or 9.0
     figure = {
@@ -199,17 +204,16 @@ def _tell(figures: Figures, size_bytes: int) -> None:
         "of_known": of_known,
         "of_limit": push_to.get("limit"),
         "bytes_per_s": round(size_bytes / first.wall_s),
+        "registry_bytes_per_s": round(size_bytes / limit.wall_s),
         "sha256_bytes_per_s": round(sha256_bytes_per_s()),
         "cpu_s": {"first": round(first.cpu_s, 2), "digests known": round(known.cpu_s, 2)},
-        "extra_peak_mb": round(extra_mb, 1),
+        "extra_peak_mb": extra_mb,
         "written_mb": round(first.written_bytes / 1e6, 2),
         "same_s": round(same.wall_s, 2),
         "same_body_requests": figures.body_requests,
         "code_s": round(code.wall_s, 2),
         "of_one_shard": of_one_shard,
-        "others_s": {
-            f"{who}: {what}": round(median(found).wall_s, 2) for (who, what), found in figures.samples.items()
-        },
+        "all": {f"{who}: {what}": _row(median(found)) for (who, what), found in figures.samples.items()},
     }
     holds = (
         min(docker, default=0.0) >= 11
@@ -217,7 +221,7 @@ def _tell(figures: Figures, size_bytes: int) -> None:
         and {"tar + crane append", "skopeo copy of a layout"} <= set(peers)
         and of_known <= 1.15
         and first.written_bytes < OWN_WRITES_BYTES
-        and extra_mb < 60
+        and max(extra_mb.values()) < 60
         and same.wall_s < 0.5
         and figures.body_requests == 0
         and code.wall_s < 1
@@ -226,6 +230,15 @@ def _tell(figures: Figures, size_bytes: int) -> None:
     result(
         "push", figure, "docker build + docker push, crane, skopeo; oras and kit on PATH", GOAL, holds=holds
     )
+
+
+def _row(sample: Sample) -> dict[str, float]:
+    return {
+        "wall_s": round(sample.wall_s, 2),
+        "cpu_s": round(sample.cpu_s, 2),
+        "peak_mb": round(sample.peak_bytes / 1e6, 1),
+        "written_mb": round(sample.written_bytes / 1e6, 1),
+    }
 
 
 def main() -> None:
