@@ -33,6 +33,9 @@ NoCache: TypeAlias = Annotated[
         "--no-cache", help="Weights go straight from their source into images, none stay on this disk"
     ),
 ]
+BuildOnly: TypeAlias = Annotated[
+    bool, typer.Option("--build-only", help="Engines and images only: deployments stay as they are")
+]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 
 _VALUED = ("-C", "--chdir", "--env")

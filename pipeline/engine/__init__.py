@@ -19,7 +19,7 @@ from pipeline.core.plan import Plan
 from pipeline.core.protocols import Answer
 from pipeline.core.report import Emit, Report
 from pipeline.core.resource import Address, Entry, Mark, Resource, current_of, owner_of
-from pipeline.engine.compose import Composition, compose
+from pipeline.engine.compose import Composition, compose, images_of
 from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
 from pipeline.engine.execute import execute
 from pipeline.engine.observe import observe
@@ -63,6 +63,9 @@ class Selection:
     destroy: bool = False  # nothing is desired any more
     max_deletes: int | None = None
     cached: bool = True  # False: no weights are kept on this disk, whatever the entries say
+    build_only: bool = (
+        False  # engines and images, and what they are made of: deployments are left as they are
+    )
 
 
 ALL = Selection()
@@ -79,6 +82,8 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     pins, composition = _desired(world, () if selection.destroy else names, cached=selection.cached)
     if world.locked and pins.stale:
         raise Stale("models.lock is stale: " + "; ".join(pins.stale), "run mp lock and commit models.lock")
+    if selection.build_only:
+        composition = images_of(composition)
     gone, notes = _gone(world, names, selection, composition, inventory)
     answers = observe(composition.resources, (*gone, *_kept(composition, inventory)), world.drivers)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
@@ -87,7 +92,8 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     made = _assemble(world, selection, composition, compared, inventory)
     handled = {entry.address for entry in gone} | composition.resources.keys()
     chosen = set(names) if selection.models else None
-    kept = tuple(e for a, e in sorted(inventory.entries.items()) if _is_kept(e, handled, chosen))
+    left = () if selection.build_only else sorted(inventory.entries.items())
+    kept = tuple(e for _, e in left if _is_kept(e, handled, chosen))
     diagnostics = (*pins.diagnostics, *composition.diagnostics, *notes, *compared.diagnostics)
     if not selection.destroy:
         diagnostics += open_bases(pins, _built(composition))
@@ -250,6 +256,8 @@ def _gone(
     inventory: Inventory,
 ) -> tuple[tuple[Entry, ...], tuple[Diagnostic, ...]]:
     """Entries to remove. A model that is declared and could not be composed keeps everything it has."""
+    if selection.build_only:
+        return (), ()
     if not world.manifest.models and not selection.destroy:
         note = "models.yaml declares no model: nothing is deleted because of that (mp destroy --all does)"
         return (), (warning(note),) if inventory.entries else ()

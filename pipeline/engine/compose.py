@@ -60,6 +60,22 @@ def compose(
     return Composition(everything, frozenset(expanded), tuple(problems))
 
 
+def images_of(composition: Composition) -> Composition:
+    """Engines, environments among them, and images alone, with all that they need."""
+    found: dict[Address, Resource[Any]] = {}
+
+    def add(resource: Resource[Any]) -> None:
+        for need in resource.needs:
+            if need in composition.resources:
+                add(composition.resources[need])
+        found.setdefault(resource.address, resource)
+
+    for resource in composition.resources.values():
+        if resource.keep:
+            add(resource)
+    return replace(composition, resources=found)
+
+
 def _collisions(resources: Iterable[Resource[Any]]) -> Iterator[Diagnostic]:
     """Two models that would be one thing in the world: the same name at the same place."""
     first: dict[tuple[str, tuple[tuple[str, str], ...]], Address] = {}

@@ -97,7 +97,7 @@ def _wanted(world: World) -> Composition:
 
 def _add_wanted(composed: Composition, roots: Roots) -> None:
     for resource in composed.resources.values():
-        if resource.keep:
+        if resource.keep and resource.tracked:  # environments are kept too, and are no images
             registry = registry_of(resource.locator)
             place = Place(resource.locator["registry"], resource.locator["repository"])
             roots.places.setdefault(place, registry)

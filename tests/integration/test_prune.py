@@ -18,6 +18,8 @@ from pipeline.clients.oci import Repositories
 from pipeline.clients.repository import ImageManifest, Repository, blobs
 from pipeline.core.digest import Digest, digest
 from pipeline.core.image import Registry
+from pipeline.core.model import Artifact, FileEntry
+from pipeline.manifest.lock import Lock, write_lock
 from tests.parts.project import MP, Project
 from tests.parts.registry import RealRegistry, running_registry
 
@@ -284,6 +286,25 @@ def test_what_is_no_longer_declared_is_kept_by_apply_and_freed_by_prune(shop: Sh
     assert shop.tags("other") == ()
     assert len(shop.tags()) == 1
     assert "Kept" not in shop.mp("plan").out
+
+
+def test_a_project_without_images_has_nothing_to_prune(folder: Path, tmp_path: Path) -> None:
+    project = Project(folder, tmp_path / "cache")
+    pin = "sha256-" + "0" * 64
+    artifact = Artifact(f"file://{folder}/tiny", "", pin, (FileEntry("model.gguf", 9, "0" * 64),))
+    write_lock(folder / "models.lock", Lock({"tiny": {"weights": artifact}}, {}))
+    models = {"tiny": {"source": "./tiny", "targets": {"here": None}}}
+    targets = {"here": {"kind": "local"}}
+    defaults = {"template": "transformers"}
+    project.write(
+        {"version": 1, "project": "acme", "targets": targets, "defaults": defaults, "models": models}
+    )
+
+    result = project.mp("prune", "--yes")
+
+    assert result.code == 0, result.text
+    assert "No image to free." in result.out
+    assert not (folder / ".mp").exists(), "nothing was done, so nothing is remembered"
 
 
 def test_nothing_is_removed_while_something_is_applied(shop: Shop) -> None:

@@ -4,7 +4,7 @@ import typer
 
 from pipeline import engine
 from pipeline.cli.applying import carry_out
-from pipeline.cli.options import AsJson, Locked, MaxDeletes, Models, NoCache, Yes, options_of
+from pipeline.cli.options import AsJson, BuildOnly, Locked, MaxDeletes, Models, NoCache, Yes, options_of
 from pipeline.cli.session import open_session
 from pipeline.core.errors import ExitCode
 
@@ -17,12 +17,15 @@ def run(
     locked: Locked = False,
     max_deletes: MaxDeletes = None,
     no_cache: NoCache = False,
+    build_only: BuildOnly = False,
 ) -> ExitCode:
     """Bring the world to what models.yaml declares. Shows the plan and asks first; every deployment is proven by one request.
 
     Ctrl-C once finishes what has begun, twice kills; running it again goes on from there. Exits 5 when partly applied.
     """
     session = open_session(options_of(context), locked=locked)
-    selection = engine.Selection(session.models(models), max_deletes=max_deletes, cached=not no_cache)
+    selection = engine.Selection(
+        session.models(models), max_deletes=max_deletes, cached=not no_cache, build_only=build_only
+    )
     planned = session.plan(selection)
     return carry_out(session, planned, "Apply these changes?", yes=yes, as_json=as_json)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline import engine
-from pipeline.cli.options import AsJson, Locked, MaxDeletes, Models, NoCache, options_of
+from pipeline.cli.options import AsJson, BuildOnly, Locked, MaxDeletes, Models, NoCache, options_of
 from pipeline.cli.session import open_session, verdict
 from pipeline.cli.views import json, output
 from pipeline.cli.views.plan import plan as view
@@ -22,13 +22,16 @@ def run(
     locked: Locked = False,
     max_deletes: MaxDeletes = None,
     no_cache: NoCache = False,
+    build_only: BuildOnly = False,
 ) -> ExitCode:
     """Say what apply would do: every change with its reason, the bytes to download, to push and reused. Nothing is changed.
 
     Exits 1 when not everything could be read, 4 when a guard refuses.
     """
     session = open_session(options_of(context), locked=locked)
-    selection = engine.Selection(session.models(models), max_deletes=max_deletes, cached=not no_cache)
+    selection = engine.Selection(
+        session.models(models), max_deletes=max_deletes, cached=not no_cache, build_only=build_only
+    )
     planned = session.plan(selection)
     plan = planned.plan
     if as_json:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.cli.views import changes
 from pipeline.cli.views.origin import Origin
+from pipeline.cli.views.reach import reach
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, packed, pad, sides
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
@@ -45,6 +46,7 @@ class Block:
     headline: str = ""  # what the model is, when its weights move; why it goes, when it goes
     remarks: tuple[Diagnostic, ...] = ()
     origin: Origin = field(default_factory=Origin)
+    reach: str = ""  # of a shared thing: what it makes again and restarts
 
     @property
     def shared(self) -> bool:
@@ -66,6 +68,7 @@ def blocks(plan: Plan, origin: Origin) -> list[Block]:
         groups.setdefault(str(change.address) if owner.startswith("@") else owner, []).append(change)
     remarks = [d for d in plan.diagnostics if d.model and d.severity is not Severity.ERROR]
     weights = {change.address: changes.artifact(change) for change in plan.changes}
+    reached = reach(plan)
     found = [
         Block(
             owner,
@@ -73,6 +76,7 @@ def blocks(plan: Plan, origin: Origin) -> list[Block]:
             _headline(owner, each, weights.get(address(owner, "artifact")), origin),
             tuple(d for d in remarks if d.model == owner),
             origin,
+            reached.get(each[0].address, ""),
         )
         for owner, each in groups.items()
     ]
@@ -127,6 +131,8 @@ def _lines(block: Block, begin: int, sigil_width: int, ink: Ink) -> Iterator[str
         yield from _row(
             SIGILS[change.action], clean(block.owner), changes.parts(change, block.origin), style, begin, ink
         )
+        if block.reach:
+            yield from _row("", "", [block.reach], style, begin, ink)
         return
     yield _title(block, begin, ink)
     names = _names(block)
