@@ -17,8 +17,8 @@ from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missi
 from pipeline.core.model import FileEntry
 from pipeline.resources.memory import Memory
 from pipeline.resources.partial import growing, size_bytes, sweep
-from pipeline.resources.reading import Opening, received, require_hash
-from pipeline.resources.supply import OnBytes, Supply, clone, hash_to, movable
+from pipeline.resources.reading import Opening, opening_of, received, require_hash
+from pipeline.resources.supply import OnBytes, Supply, clone, hash_to, movable, write_all
 
 POLL_S = 0.1  # how often one looks whether another process has finished
 
@@ -143,7 +143,7 @@ class Blobs:
             try:
                 for chunk in received(path, expected_bytes, opening, self._pause):
                     digest.update(chunk)
-                    _write(file, chunk)
+                    write_all(file, chunk)
                     count += len(chunk)
             except BaseException:
                 file.truncate(0)  # of no use to the next run
@@ -244,7 +244,7 @@ class Blobs:
         if have_bytes < entry.size_bytes or not have_bytes:
             for chunk in received(entry.path, entry.size_bytes, opening, self._pause, have_bytes):
                 digest.update(chunk)
-                _write(file, chunk)
+                write_all(file, chunk)
                 have_bytes += len(chunk)
                 supply.reach.to(have_bytes)
         require_hash(entry, digest.hexdigest())
@@ -258,7 +258,7 @@ class Blobs:
             file.truncate(0)
             cloned = clone(found, file)
             size = os.fstat(file.fileno()).st_size
-            self._receive(entry, supply, _opening(found), file, size if cloned else 0)
+            self._receive(entry, supply, opening_of(found), file, size if cloned else 0)
         except (Corrupt, Missing, OSError) as problem:
             file.truncate(0)
             said = problem.strerror if isinstance(problem, OSError) else "its bytes are not those of the lock"
@@ -304,22 +304,6 @@ class Blobs:
             raise Missing("cache", f"{name} was replaced while it was read", "run it again")
         self._verified[sha256] = seen
         self._remember(sha256, seen)
-
-
-def _write(file: FileIO, chunk: bytes) -> None:
-    rest = memoryview(chunk)
-    while rest:  # unbuffered: a full disk shows here, and not again when the file is closed
-        rest = rest[file.write(rest) :]
-
-
-def _opening(found: Path) -> Opening:
-    @contextlib.contextmanager
-    def opening(start: int) -> "Iterator[FileIO]":
-        with found.open("rb", buffering=0) as file:
-            file.seek(start)
-            yield file
-
-    return opening
 
 
 def _signature_of(words: Sequence[str]) -> Signature:

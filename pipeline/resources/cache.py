@@ -6,7 +6,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -33,7 +33,7 @@ from pipeline.resources.entries import (
     since,
 )
 from pipeline.resources.memory import Memory
-from pipeline.resources.reading import Opening, hashed
+from pipeline.resources.reading import Opening, hashed, opening_of
 from pipeline.resources.sharing import Sharing
 from pipeline.resources.supply import OnBytes, Reach, Supply
 
@@ -284,15 +284,8 @@ class Cache:
 
     def _keep(self, overlay: Overlay) -> None:
         entry = FileEntry(overlay.path, overlay.size_bytes, overlay.sha256)
-
-        @contextlib.contextmanager
-        def opening(start: int) -> Iterator[BinaryIO]:
-            with Path(overlay.file).open("rb") as file:
-                file.seek(start)
-                yield file
-
         try:
-            self._blobs.ensure(entry, None, Supply(opening))
+            self._blobs.ensure(entry, None, Supply(opening_of(Path(overlay.file))))
         except Corrupt as problem:
             raise Corrupt(overlay.file, "changed after it was read", "run the command again") from problem
 

@@ -16,7 +16,7 @@ from pipeline.resources.cache import Cache
 from pipeline.resources.cached import below
 from pipeline.resources.entries import require_inside
 from pipeline.resources.reading import CHUNK_BYTES
-from pipeline.resources.supply import OnBytes, clone, hash_to
+from pipeline.resources.supply import OnBytes, clone, hash_to, write_all
 
 WORKERS = 4  # files at a time
 SHOWN = 3  # names in an error
@@ -94,9 +94,7 @@ def _filled(blob: Path, file: FileIO, on_bytes: OnBytes) -> str:
     with blob.open("rb", buffering=0) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[file.write(rest) :]
+            write_all(file, chunk)
             on_bytes(len(chunk))
     return digest.hexdigest()
 

@@ -1,10 +1,12 @@
 """The one steady reader of a source's bytes: resumes, gives up, checks. Used by blobs, and by images that stream from a source."""
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import BinaryIO, TypeAlias
+from pathlib import Path
+from typing import BinaryIO, TypeAlias, cast
 
 from pipeline.core.errors import BackendError, Corrupt, Unreachable
 from pipeline.core.model import FileEntry
@@ -16,6 +18,18 @@ AGAIN = "run it again; if it stays so, the source has changed: run mp lock --upg
 
 Opening: TypeAlias = Callable[[int], AbstractContextManager[BinaryIO]]  # the bytes from an offset
 Pause: TypeAlias = Callable[[float], None]  # sleeps for seconds
+
+
+def opening_of(file: Path) -> Opening:
+    """The bytes of a file on this disk."""
+
+    @contextlib.contextmanager
+    def opening(start: int) -> Iterator[BinaryIO]:
+        with file.open("rb", buffering=0) as stream:
+            stream.seek(start)
+            yield cast(BinaryIO, stream)
+
+    return opening
 
 
 def received(

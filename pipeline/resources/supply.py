@@ -57,6 +57,12 @@ def movable(source: Path, root: str) -> bool:
     return stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1 and seen.st_dev == os.stat(root).st_dev  # noqa: PTH116
 
 
+def write_all(file: FileIO, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    while rest:  # unbuffered: a full disk shows here, and not again when the file is closed
+        rest = rest[file.write(rest) :]
+
+
 def hash_to(file: FileIO, end_bytes: int, on_chunk: OnBytes) -> "hashlib._Hash":
     """The running sha256 of a file's first bytes; the file stands at their end then."""
     digest, position = hashlib.sha256(), 0

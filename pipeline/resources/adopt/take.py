@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,7 @@ from pipeline.resources.adopt import huggingface, instructlab
 from pipeline.resources.adopt.found import Found, inside, is_dotted, reading
 from pipeline.resources.cache import Cache
 from pipeline.resources.cached import Cached, below, read
-from pipeline.resources.reading import CHUNK_BYTES
+from pipeline.resources.reading import CHUNK_BYTES, opening_of
 
 TAKEN = ".mp-taken"  # a folder of the other cache whose files are all in mp's, on its way out
 
@@ -60,11 +61,8 @@ class _Files:
     def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
         return self._artifact
 
-    @contextlib.contextmanager
-    def open(self, artifact: Artifact, entry: FileEntry, start: int) -> Iterator[BinaryIO]:
-        with self._real[entry.path].open("rb") as file:
-            file.seek(start)
-            yield file
+    def open(self, artifact: Artifact, entry: FileEntry, start: int) -> AbstractContextManager[BinaryIO]:
+        return opening_of(self._real[entry.path])(start)
 
 
 def _hint(found: Found) -> str:
