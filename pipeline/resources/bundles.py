@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.clients.repository import BLOCK_BYTES
 from pipeline.core.digest import fingerprint
 from pipeline.core.errors import Corrupt
+from pipeline.resources.layers import rest_of
 
 ROOT = "opt/app"
 OWN_LAYER_BYTES = 64 * 2**20  # a package of this size or more is a layer of its own
-BLOCK_BYTES = 2**20
 _VERSION = 1  # of the bytes that `Bundle.blocks` makes
 _BYTE_CODE = ".pyc"  # it names the folder it was compiled in: no two environments share it
 _LAST = "~"  # no package is called so
@@ -59,7 +60,7 @@ class Bundle:
         skip = start  # bytes still to be left out
         for info in self._infos():
             header = _header(info)
-            yield from _rest(header, skip)
+            yield from rest_of(header, skip)
             skip -= len(header)
             if info.isreg():
                 padded = info.size + -info.size % tarfile.BLOCKSIZE
@@ -68,7 +69,7 @@ class Bundle:
                         self.folder / info.name.removeprefix(f"{ROOT}/"), info.size, max(skip, 0)
                     )
                 skip -= padded
-        yield from _rest(bytes(2 * tarfile.BLOCKSIZE), skip)
+        yield from rest_of(bytes(2 * tarfile.BLOCKSIZE), skip)
 
     def _infos(self) -> Iterator[tarfile.TarInfo]:
         for name in _folders(self.members):
@@ -133,12 +134,6 @@ def _header(info: tarfile.TarInfo) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT)
 
 
-def _rest(block: bytes, skip: int) -> Iterator[bytes]:
-    """A block without its first bytes, if anything is left of it."""
-    if left := block[max(skip, 0) :]:
-        yield left
-
-
 def _content(path: Path, size_bytes: int, start: int) -> Iterator[bytes]:
     """A file and its padding, from an offset in both."""
     left = max(size_bytes - start, 0)
@@ -149,4 +144,4 @@ def _content(path: Path, size_bytes: int, start: int) -> Iterator[bytes]:
             yield block
         if left or handle.read(1):
             raise Corrupt(str(path), "changed while it was read", "run it again")
-    yield from _rest(bytes(-size_bytes % tarfile.BLOCKSIZE), start - size_bytes)
+    yield from rest_of(bytes(-size_bytes % tarfile.BLOCKSIZE), start - size_bytes)

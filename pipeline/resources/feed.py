@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from pipeline.clients.repository import BLOCK_BYTES
 from pipeline.core.errors import BackendError, Corrupt, Missing, Unreachable
 from pipeline.core.model import FileEntry, Model, Origin, Overlay
 from pipeline.core.protocols import Source
 from pipeline.resources.artifact import source_of
 from pipeline.resources.blobs import signature
 from pipeline.resources.cache import Cache
-from pipeline.resources.layers import BLOCK_BYTES, Feed, Layer, Read
+from pipeline.resources.layers import Feed, Layer, Read
 from pipeline.resources.reading import received
 
 

@@ -33,7 +33,6 @@ from pipeline.resources.outlook import Outlook, together
 from pipeline.resources.publish import OpenRepository, Published, Publisher, Shop
 from pipeline.resources.recipe import (
     Recipe,
-    engine_name,
     image_fingerprint,
     image_name,
     locator,
@@ -44,17 +43,6 @@ from pipeline.resources.recipe import (
     weights_name,
 )
 from pipeline.resources.trust.attach import Attestor
-
-__all__ = [
-    "ImageDriver",
-    "ImageState",
-    "engine_name",
-    "image_name",
-    "model_artifact",
-    "model_image",
-    "weights_image",
-    "weights_name",
-]
 
 KIND = "image"
 READERS = 16  # registries over HTTP are asked side by side

@@ -18,7 +18,6 @@ LAYOUT_VERSION = 1
 ROOT = "models"
 OWN_LAYER_BYTES = 64 * 2**20  # a file of this size or more is a layer of its own
 MOST_OWN_LAYERS = 90  # engines allow 127 layers; the rest is for the engine image and overlays
-BLOCK_BYTES = 2**20
 _UNIT = 512  # tar's block
 _WRONG = "is not what its sha256 says"
 _USTAR_MOST = 8**11 - 1  # the largest size an octal field of ustar holds
@@ -148,18 +147,18 @@ class Stream:
         skip = start  # bytes still to be left out
         for name in _folders(self._layer.files):
             header = _header(name, 0, folder=True)
-            yield from _rest(header, skip)
+            yield from rest_of(header, skip)
             skip -= len(header)
         for entry in self._layer.files:
             header = _header(f"{ROOT}/{entry.path}", entry.size_bytes, folder=False)
-            yield from _rest(header, skip)
+            yield from rest_of(header, skip)
             skip -= len(header)
             yield from self._content(entry, min(max(skip, 0), entry.size_bytes))
             skip -= entry.size_bytes
             padding = -entry.size_bytes % _UNIT
-            yield from _rest(bytes(padding), skip)
+            yield from rest_of(bytes(padding), skip)
             skip -= padding
-        yield from _rest(bytes(2 * _UNIT), skip)
+        yield from rest_of(bytes(2 * _UNIT), skip)
 
     def _content(self, entry: FileEntry, start: int) -> Iterator[bytes]:
         """What was not hashed yet is read even when it need not be sent: the file is verified as a whole."""
@@ -179,7 +178,7 @@ class Stream:
                 at > entry.size_bytes or next(feed.chunks, b"") or not seen.is_right(entry)
             ):
                 raise feed.wrong(_WRONG)
-            yield from _rest(chunk, start - begun)
+            yield from rest_of(chunk, start - begun)
         if at < entry.size_bytes:
             raise feed.wrong(f"ends {entry.size_bytes - at:,} bytes early")
         if not seen.is_right(entry):
@@ -215,7 +214,7 @@ class _Seen:
         return self.whole
 
 
-def _rest(block: bytes, skip: int) -> Iterator[bytes]:
+def rest_of(block: bytes, skip: int) -> Iterator[bytes]:
     """A block without its first bytes, if anything is left of it."""
     if left := block[max(skip, 0) :]:
         yield left
