@@ -158,7 +158,10 @@ def _parse(text: str, root: Path, aliases: Mapping[str, str]) -> Reference:
 def _path(text: str) -> str | None:
     """What is behind `file://`, or the whole text where it begins as a path."""
     if text[:7].lower() == "file://":
-        return text[7:]
+        rest = text[7:].removeprefix("localhost") if text[7:].startswith("localhost/") else text[7:]
+        if not rest.startswith(PATHS) and LAST_DIGEST.sub("", rest) not in (".", ".."):
+            raise wrong(text, "names another machine", "write file:///folder, or ./folder for a path")
+        return rest
     return text if text.startswith(PATHS) or LAST_DIGEST.sub("", text) in (".", "..") else None
 
 

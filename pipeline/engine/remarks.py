@@ -49,6 +49,7 @@ def unfetchable(changes: Iterable[Change[Any]]) -> tuple[Diagnostic, ...]:
             isinstance(artifact, Artifact)
             and change.action is Action.CREATE
             and scheme_of(artifact.source) not in NEAR
+            and change.transfer.download_bytes
         ):
             size = f"{change.transfer.download_bytes:,} bytes"
             summary = (

@@ -74,7 +74,7 @@ def engine_key(engine: Engine | Variant, platform: str) -> str:
 def read_lock(path: Path) -> Lock:
     """The lock of a file; empty when there is none. Raises UserError with the lines of what is damaged."""
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark in front
     except FileNotFoundError:
         return Lock()
     except (OSError, UnicodeDecodeError) as problem:

@@ -8,6 +8,9 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pipeline.manifest.scalars import Name, Sha256, Spec, Text, mistake
 
 FORMAT_VERSION = 1
+METADATA = ".metadata"  # the cache's own file in a model's folder
+
+Pin = Annotated[str, StringConstraints(pattern="^([0-9a-f]{40}|sha256-[0-9a-f]{64})$")]
 
 Role = Annotated[
     str, StringConstraints(pattern=r"^(weights|tokenizer|config|adapters\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)$")
@@ -21,6 +24,8 @@ def _inside(path: str) -> str:
         raise mistake("is not a plain relative path", "run mp lock")
     if path.startswith("/") or ".." in path.split("/") or path == ".":
         raise mistake("leaves the model's folder", "run mp lock")
+    if path == METADATA:
+        raise mistake("is a name of mp's own in the cache", "leave the file out: files.exclude")
     return path
 
 
@@ -68,7 +73,7 @@ class ArtifactPin(Spec):
     source: Text = Field(description="Where the files come from; a folder is relative to models.lock")
     version: str = Field(description="What models.yaml says; empty for a folder")
     filter: FilterPin = Field(description="What chose the files")
-    pin: Text = Field(description="The commit, or the hash of the content")
+    pin: Pin = Field(description="The commit, or the hash of the content")
     files: tuple[FilePin, ...] = Field(description="Every file, by path")
     left_out_bytes: int = Field(ge=0, description="Duplicates of the weights that nobody fetches")
     facts: FactsPin = Field(default=FactsPin(), description="What is known of the model")

@@ -1,5 +1,6 @@
 """Models on the Hugging Face Hub or a mirror: `hf://org/name`, pinned by commit."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from hashlib import sha256
@@ -11,6 +12,8 @@ from pipeline.core.protocols import SourceSpec
 from pipeline.sources.choice import Choice, choose
 from pipeline.sources.facts import facts, license_of, telling
 from pipeline.sources.safety import require_safe
+
+READERS = 8  # small files of one repository at a time
 
 
 class HuggingFaceSource:
@@ -50,11 +53,14 @@ class HuggingFaceSource:
         chosen, by_path = set(choice.paths), {file.path: file for file in revision.files}
         telling_paths = {path for path in telling(by_path) if path in chosen or "/" not in path}
         unknown = {path for path in chosen if by_path[path].sha256 is None}
-        return {
-            path: self._hub.small(repository, revision.commit, by_path[path])
+        paths = [
+            path
             for path in sorted(unknown | telling_paths)
             if path in unknown or by_path[path].size_bytes <= SMALL_BYTES
-        }
+        ]
+        with ThreadPoolExecutor(READERS, "hub") as pool:
+            contents = pool.map(lambda p: self._hub.small(repository, revision.commit, by_path[p]), paths)
+            return dict(zip(paths, contents, strict=True))
 
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> AbstractContextManager[BinaryIO]:
         return self._hub.open(_repository(artifact.source), artifact.pin, entry.path, start, entry.size_bytes)

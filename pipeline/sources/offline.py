@@ -16,7 +16,7 @@ class Offline:
         raise BackendError(
             "offline",
             f"{spec.reference}{version} is not pinned in models.lock and cannot be resolved",
-            "run mp lock where there is a network, and commit models.lock",
+            "a model of models.yaml: run mp lock where there is a network; else mp pull it there, with the same cache",
         )
 
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> AbstractContextManager[BinaryIO]:

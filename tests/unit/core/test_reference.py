@@ -350,3 +350,10 @@ def test_whatever_is_written_is_a_reference_that_stays_itself_or_one_problem(wri
     assert parse(found.source, ROOT).source == found.source
     assert ".." not in found.path.split("/")
     assert str(found).partition("://")[2].count("//") == 0
+
+
+def test_file_of_another_machine_is_refused_and_localhost_is_this_one() -> None:
+    with pytest.raises(UserError) as caught:
+        parse("file://server/models/a", ROOT)
+    assert "names another machine" in caught.value.diagnostics[0].summary
+    assert parse("file://localhost/srv/a", ROOT) == parse("/srv/a", ROOT)

@@ -26,7 +26,7 @@ FILTER = Filter(("*.json",), format="safetensors", allow=(("code.py", SHA),))
 SPEC = SourceSpec("hf://Qwen/Qwen3-8B", "main", FILTER)
 FILES = (FileEntry("config.json", 10, SHA), FileEntry("model-00001-of-00002.safetensors", 2**34, SHA))
 LOCKED = Artifact(
-    SPEC.reference, "main", "9c0d2f7" * 5, FILES, Facts(layers=36, gated=False), FILTER, left_out_bytes=7
+    SPEC.reference, "main", "9c0d2f7a" * 5, FILES, Facts(layers=36, gated=False), FILTER, left_out_bytes=7
 )
 LOCK = Lock({"qwen3-8b": {"weights": LOCKED}}, {KEY: ENGINE})
 
@@ -144,7 +144,7 @@ ARTIFACT = st.builds(
     Artifact,
     WORD.map("hf://".__add__),
     WORD,
-    HEX,
+    HEX.map("sha256-".__add__),
     st.lists(ENTRY, max_size=4).map(sorted).map(tuple),
     FACTS,
     st.builds(Filter, GLOBS, GLOBS, st.sampled_from(["auto", "text"]), ALLOW),
@@ -186,6 +186,21 @@ STALE = [
     (dataclasses.replace(SPEC, filter=Filter()), "the choice of files changed"),
     (dataclasses.replace(SPEC, filter=dataclasses.replace(FILTER, allow=())), "the choice of files changed"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"pin": "9c0d2f7a', '"pin": "../../9c0d'), ('"path": "config.json"', '"path": ".metadata"')],
+)
+def test_what_would_leave_the_cache_is_refused_when_the_lock_is_read(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    assert damaged(tmp_path, old, new)
+
+
+def test_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
+    (tmp_path / "models.lock").write_text(dump(LOCK, tmp_path), encoding="utf-8-sig")
+    assert read_lock(tmp_path / "models.lock") == LOCK
 
 
 @pytest.mark.parametrize(("spec", "why"), STALE)
