@@ -22,7 +22,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from pipeline.clients.http import LONGEST_WAIT_S, Busy, wait_of
+from pipeline.clients.http import Busy, wait_after, wait_of
 from pipeline.clients.loopback import is_loopback
 from pipeline.clients.pools import Pools
 from pipeline.clients.tokens import Tokens
@@ -71,12 +71,9 @@ class Connection:
         self.lists = threading.Lock()  # held while a list that several threads add to is read and written
         self.patches = True  # False once the registry, or a proxy before it, took no PATCH
 
-    def pause(self, attempt: int, problem: Unreachable | None = None) -> None:
-        """Wait before another try, as long as a busy registry asked for. Raises the problem when that is too long."""
-        asked_s = problem.wait_s if isinstance(problem, Busy) else None
-        if problem is not None and asked_s is not None and asked_s > LONGEST_WAIT_S:
-            raise problem
-        self._sleep(0.5 * 2 ** (attempt - 1) if asked_s is None else asked_s)
+    def pause(self, failures: int, problem: Unreachable) -> None:
+        """Wait before another try. Raises the problem when a busy registry asks for too long."""
+        self._sleep(wait_after(failures, problem))
 
     def request(
         self,

@@ -66,13 +66,19 @@ def patiently(work: Callable[[], T], pause: Callable[[float], None], tries: int 
         try:
             return work()
         except Unreachable as problem:
-            asked_s = problem.wait_s if isinstance(problem, Busy) else None
-            wait_s = 0.5 * 2 ** (number - 1) if asked_s is None else asked_s
-            if wait_s > LONGEST_WAIT_S:
-                raise
+            wait_s = wait_after(number, problem)
             _log.debug("try %d failed, next in %.1f s: %s", number, wait_s, problem.message)
             pause(wait_s)
     return work()
+
+
+def wait_after(failures: int, problem: Unreachable) -> float:
+    """Seconds until another try: what a busy server asked for, else longer each time. Raises the problem when that is too long."""
+    asked_s = problem.wait_s if isinstance(problem, Busy) else None
+    wait_s = 0.5 * 2 ** (failures - 1) if asked_s is None else asked_s
+    if wait_s > LONGEST_WAIT_S:
+        raise problem
+    return wait_s
 
 
 def seconds(retry_after: str | None) -> float | None:

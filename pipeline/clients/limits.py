@@ -53,12 +53,11 @@ def _known() -> tuple[tuple[tuple[str, ...], Limits], ...]:
 
 def _limits(entry: dict[str, Any]) -> Limits:  # Any: a record of our own file
     return Limits(
-        entry["name"],
-        size_bytes(entry["max_layer"]) if "max_layer" in entry else None,
-        None,
-        size_bytes(entry["max_part"]) if "max_part" in entry else None,
-        entry.get("window_s"),
-        entry.get("patch", True),
-        entry.get("mounts", True),
-        entry.get("referrers"),
+        registry=entry["name"],
+        max_layer_bytes=size_bytes(entry["max_layer"]) if "max_layer" in entry else None,
+        max_part_bytes=size_bytes(entry["max_part"]) if "max_part" in entry else None,
+        window_s=entry.get("window_s"),
+        patch=entry.get("patch", True),
+        mounts=entry.get("mounts", True),
+        referrers=entry.get("referrers"),
     )

@@ -416,6 +416,7 @@ def test_nobody_there_is_unreachable(
 
 def test_requests_are_signed_and_addressed_by_path(source: S3Source, store: Buckets) -> None:
     source.resolve(SPEC, None)
+    assert store.proxy.log
     assert all(KEYS["AWS_ACCESS_KEY_ID"] in each.headers["authorization"] for each in store.proxy.log)
     assert all(each.path.startswith(f"/{BUCKET}") for each in store.proxy.log)
 
