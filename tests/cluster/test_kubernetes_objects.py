@@ -1,14 +1,20 @@
 """Every object that mp writes is one that a real server takes: strictly, as it is written, and without a trace of it afterwards."""
 
+import json
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from pipeline.clients.kube import Cluster, Conflict, address_of
+from pipeline.core.image import Registry
+from pipeline.resources.recipe import engine_name
 from pipeline.targets.kubernetes.objects import Object, ordered, written
 from pipeline.targets.kubernetes.shape import shaped
 from tests.parts.cluster import RealCluster
-from tests.parts.deployments import DEPLOYMENTS, deployment
+from tests.parts.deployments import DEPLOYMENTS, TOKEN, a_model, deployment
+from tests.parts.registry import RealRegistry
+from tests.parts.tiny_image import push_tiny_engine, tiny_engine
 
 pytestmark = pytest.mark.cluster
 
@@ -75,3 +81,62 @@ def test_edit_by_hand_is_seen_and_its_editor_is_named(
     assert shaped(found, wanted) == {**wanted, "spec": {**wanted["spec"], "progressDeadlineSeconds": 77}}
     with pytest.raises(Conflict, match=r"kubectl-patch.*progressDeadlineSeconds"):
         server.apply(sent, dry_run=True)
+
+
+LOOK = """
+import json, os
+secret = "/run/secrets/mp/HF_TOKEN"
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(json.dumps({
+    "secret": open(secret).read(),
+    "mode": oct(os.stat(secret).st_mode & 0o777),
+    "user": os.getuid(),
+    "launch": json.load(open("/etc/mp/launch.json"))["served_name"],
+    "writable": [folder for folder in ("/etc/mp", "/run/secrets/mp") if os.access(folder, os.W_OK)],
+    "token": os.path.exists("/var/run/secrets/kubernetes.io"),
+    "services": sorted(name for name in os.environ if name.startswith("QWEN_")),
+    "capabilities": int(status["CapEff"], 16),
+}))
+"""
+
+
+@pytest.mark.registry
+def test_pod_reads_its_secret_and_its_launch_and_may_nothing_else(
+    cluster: RealCluster, server: Cluster, registry: RealRegistry
+) -> None:
+    """The pod as it is written, on a real node; only what it runs is another command."""
+    place = Registry("main", url=f"{registry.host}/acme")
+    image = str(engine_name(push_tiny_engine(place, tiny_engine()), place))
+    with cluster.namespace() as namespace:
+        cluster.kubectl(
+            "-n", namespace, "create", "secret", "generic", "hf", "--from-literal=token=swordfish"
+        )
+        made = deployment(a_model(secret_env={"HF_TOKEN": TOKEN}), spec={"namespace": namespace})
+        each = {str(one["kind"]): one for one in ordered(made.desired.objects)}
+        for kind in ("ServiceAccount", "ConfigMap", "Service"):
+            server.apply(written(each[kind], {}))
+        spec = each["Deployment"]["spec"]["template"]["spec"]
+        kept = {name: spec["containers"][0][name] for name in ("name", "securityContext", "volumeMounts")}
+        looking = {**kept, "image": image, "command": ["python3", "-c", LOOK]}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "look", "namespace": namespace},
+            "spec": {**spec, "containers": [looking], "restartPolicy": "Never"},
+        }
+        cluster.kubectl("create", "-f", "-", stdin=json.dumps(pod))
+        end = time.monotonic() + 60
+        while cluster.get(namespace, "pod", "look")["status"]["phase"] not in ("Succeeded", "Failed"):
+            assert time.monotonic() < end, cluster.kubectl("-n", namespace, "describe", "pod", "look")
+            time.sleep(0.5)
+        seen = json.loads(cluster.kubectl("-n", namespace, "logs", "look"))
+    assert seen == {
+        "secret": "swordfish",
+        "mode": "0o440",
+        "user": 10001,
+        "launch": "qwen",
+        "writable": [],
+        "token": False,
+        "services": [],
+        "capabilities": 0,
+    }
