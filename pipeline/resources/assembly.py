@@ -62,14 +62,8 @@ def assemble(
         }
         for one in placed
     ]
-    manifest: dict[str, Json] = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "digest": digest_of(config), "size": len(config)},
-        "layers": [*(_as_oci(layer) for layer in _layers(engine.manifest)), *own] if engine else own,
-        "annotations": dict(annotations),
-    }
-    return Assembled(config, ImageManifest(canonical(manifest), MANIFEST))
+    below = [_as_oci(layer) for layer in _layers(engine.manifest)] if engine else []
+    return _assembled(config, [*below, *own], annotations)
 
 
 def engine_image(
@@ -89,17 +83,22 @@ def engine_image(
     layers[at:at] = [stored for _, stored in environment]
     config |= {"history": history, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
     body = canonical(config)
+    described: list[Json] = [
+        {"mediaType": one.media_type, "digest": one.digest, "size": one.size_bytes} for one in layers
+    ]
+    return _assembled(body, described, annotations)
+
+
+def _assembled(config: bytes, layers: Sequence[Json], annotations: Mapping[str, str]) -> Assembled:
+    """The image manifest over a config and descriptors of layers."""
     manifest: dict[str, Json] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "digest": digest_of(body), "size": len(body)},
-        "layers": [
-            {"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size_bytes}
-            for layer in layers
-        ],
+        "config": {"mediaType": CONFIG, "digest": digest_of(config), "size": len(config)},
+        "layers": list(layers),
         "annotations": dict(annotations),
     }
-    return Assembled(body, ImageManifest(canonical(manifest), MANIFEST))
+    return Assembled(config, ImageManifest(canonical(manifest), MANIFEST))
 
 
 def _behind(history: Sequence[Json], words: str, layers: int) -> tuple[int, int]:
