@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from pipeline.clients import oci
-from pipeline.clients.buildkit import Builder
+from pipeline.clients.buildctl import RemoteBuilder
+from pipeline.clients.buildkit import Builder, Builds
 from pipeline.clients.cosign import Cosign, Signer
 from pipeline.clients.docker import DockerHost
 from pipeline.clients.kube import Cluster
@@ -83,13 +84,12 @@ def drivers(
     """One driver a kind of resource. None of them reaches out before it is asked to."""
     owner = Mark(project, settings.environment, Address(""))
     connect = cache(partial(DockerHost, environ=settings.environ))
-    builder = Builder(default_docker_host(settings.environ), settings.environ)
     attestor = Attestor(_own_version, settings.commit, settings.root / "models.lock", signing)
     return {
         "artifact": ArtifactDriver(weights, sources),
         "environment": EnvironmentDriver(settings.cache),
         "engine": EngineDriver(
-            builder,
+            _builder(settings.environ),
             settings.cache,
             repositories,
             owner,
@@ -106,6 +106,13 @@ def drivers(
             cache(partial(Cluster, environ=settings.environ)), owner, settings.secret
         ),
     }
+
+
+def _builder(environ: Mapping[str, str]) -> Builds:
+    """The BuildKit that BUILDKIT_HOST names, as for buildctl; else the Docker engine's own."""
+    if address := environ.get("BUILDKIT_HOST"):
+        return RemoteBuilder(address, environ)
+    return Builder(default_docker_host(environ), environ)
 
 
 def _signing(settings: Settings, manifest: Manifest) -> Signing | None:

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.clients.docker import DockerHost, open_client
 from pipeline.core.errors import BackendError, Denied, Exhausted, Missing, Unreachable
@@ -34,6 +34,28 @@ class Instructions:
     platform: str
     arguments: Mapping[str, str]
     labels: Mapping[str, str]
+
+
+class Builds(Protocol):
+    """A BuildKit, wherever it is. Every method raises Unreachable, Denied, Exhausted, BackendError."""
+
+    def pull(self, repository: str, digest: str, on_bytes: OnBytes) -> None:
+        """Have a base image where the build happens."""
+        ...
+
+    def build(
+        self, instructions: Instructions, context: Callable[[], Iterable[bytes]], on_line: OnLine
+    ) -> str:
+        """Build an image and keep it under its name; what identifies it. The context is a tar."""
+        ...
+
+    def export(self, name: str) -> Iterator[bytes]:
+        """The image as `docker save` writes it."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget the image. May be repeated."""
+        ...
 
 
 class Builder:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pipeline.clients import uv
-from pipeline.clients.buildkit import Builder
+from pipeline.clients.buildkit import Builds
 from pipeline.clients.repository import ImageManifest, Repository, contents
 from pipeline.core.change import Change
 from pipeline.core.digest import image_tag
@@ -61,7 +61,7 @@ class EngineDriver:
 
     def __init__(
         self,
-        builder: Builder,
+        builder: Builds,
         cache_root: Path,
         repositories: OpenRepository,
         owner: Mark,

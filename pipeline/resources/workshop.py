@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pipeline.clients.archive import Stored, unpack
-from pipeline.clients.buildkit import Builder, Instructions, OnBytes, context_tar
+from pipeline.clients.buildkit import Builds, Instructions, OnBytes, context_tar
 from pipeline.clients.oci import Reference, parse_reference
 from pipeline.clients.repository import LAYER, Chunks, ImageManifest, Repository, contents, held
 from pipeline.core.digest import Digest, digest
@@ -41,7 +41,7 @@ class Workshop:
 
     def __init__(
         self,
-        builder: Builder,
+        builder: Builds,
         cache_root: Path,
         repositories: OpenRepository,
         install: Install,
