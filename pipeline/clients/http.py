@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -193,20 +194,11 @@ class Http:
 
     def _pool(self, url: str) -> "urllib3.PoolManager":
         """Connections of our own, or through the proxy that the environment names."""
-        import urllib.request
+        from pipeline.clients.pools import manager, proxy_of
 
-        import urllib3
-
-        parts = urlsplit(url)
-        proxy = urllib.request.getproxies().get(parts.scheme)
-        if proxy is not None and urllib.request.proxy_bypass(parts.hostname or ""):
-            proxy = None
+        proxy = proxy_of(url, os.environ)
         if proxy not in self._pools:
-            self._pools[proxy] = (
-                urllib3.ProxyManager(proxy, num_pools=16, maxsize=32)
-                if proxy
-                else urllib3.PoolManager(num_pools=16, maxsize=32)
-            )
+            self._pools[proxy] = manager(proxy, num_pools=16, maxsize=32)
         return self._pools[proxy]
 
 

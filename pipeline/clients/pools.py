@@ -1,4 +1,4 @@
-"""Pools of connections to registries: the certificates to trust and the proxies to take. Used by clients/connection."""
+"""Pools of connections: the proxies to take, and for registries the certificates to trust. Used by clients/connection and http."""
 
 import contextlib
 import ipaddress
@@ -45,13 +45,7 @@ class Pools:
             "retries": False,
             "ssl_context": self._trust() if self._is_special() else None,
         }
-        if proxy is None:
-            return urllib3.PoolManager(**options)
-        parts = urlsplit(proxy)
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
-        address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
-        return urllib3.ProxyManager(address, proxy_headers=headers, **options)
+        return manager(proxy, **options)
 
     def _is_special(self) -> bool:
         """Without any of these urllib3's own choice, the system's authorities, is right."""
@@ -78,6 +72,17 @@ class Pools:
                 "name a file of certificates that begins with -----BEGIN CERTIFICATE-----",
             ) from problem
         return context
+
+
+def manager(proxy: str | None, **options: Any) -> urllib3.PoolManager:  # Any: urllib3's own keywords
+    """Direct connections, or those through a proxy; a user and password in its address sign in there."""
+    if proxy is None:
+        return urllib3.PoolManager(**options)
+    parts = urlsplit(proxy)
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else None
+    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+    return urllib3.ProxyManager(address, proxy_headers=headers, **options)
 
 
 def proxy_of(url: str, environ: Mapping[str, str]) -> str | None:

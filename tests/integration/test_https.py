@@ -3,6 +3,7 @@
 import hashlib
 import random
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -304,6 +305,24 @@ def test_redirect_without_a_hash_may_not_leave_safety(
                 source.resolve(address, None)
         fixed = replace(spec, version=f"sha256:{SHA256}")
         assert source.resolve(fixed, None).files[0].sha256 == SHA256
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_proxy_of_the_environment_is_signed_in_at(
+    absorbing: Absorbing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for other in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+    with faulty(WebFolder({"http://models.example/tiny.gguf": WEIGHTS})) as proxy:
+        monkeypatch.setenv(variable, proxy.url.replace("://", "://reader:p4ss@"))
+        fixed = SourceSpec("http://models.example/tiny.gguf", f"sha256:{SHA256}")
+
+        found = source_of(absorbing, tmp_path).resolve(fixed, None)
+
+    assert found.files[0].sha256 == SHA256
+    login = "Basic " + b64encode(b"reader:p4ss").decode()
+    assert proxy.log
+    assert {each.headers.get("proxy-authorization") for each in proxy.log} == {login}
 
 
 def test_web_page_is_no_file(source: HttpsSource, folder: WebFolder, server: FaultyServer) -> None:
