@@ -299,14 +299,14 @@ def _words(problem: Exception) -> str:
     match problem:
         case urllib3.exceptions.NameResolutionError():
             return "its name does not resolve"
+        case urllib3.exceptions.NewConnectionError():
+            return "connection refused"  # it is a kind of ConnectTimeoutError
         case urllib3.exceptions.ConnectTimeoutError():
             return f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
         case urllib3.exceptions.ReadTimeoutError():
             return f"no answer within {READ_TIMEOUT_S:.0f} s"
         case urllib3.exceptions.SSLError():
             return f"TLS failed: {problem}"
-        case urllib3.exceptions.NewConnectionError():
-            return "connection refused"
         case _:
             return "the connection broke"
 

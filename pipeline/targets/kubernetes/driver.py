@@ -32,6 +32,7 @@ from pipeline.targets.kubernetes.live import (
     listed,
     listed_of,
     observed,
+    pods_in,
 )
 from pipeline.targets.kubernetes.marks import mark_of
 from pipeline.targets.kubernetes.rollout import Rollout
@@ -114,26 +115,12 @@ class KubernetesDriver:
             seen = compared(cluster, each, live, own, mark)
             if isinstance(seen, Observed) and seen.mark == mark:
                 self._remember(each, own)
-                seen = self._explained(each, seen)
             answers[each.address] = seen
         for entry in entries:
             mark = self._mark(current_of(entry.address))
             own = owned.by(mark, entry.locator["name"])
             answers[entry.address] = replace(observed(own, {}, entry.locator), mark=mark) if own else Absent()
-        return answers
-
-    def _explained(
-        self, resource: Resource[KubernetesState], seen: Observed[KubernetesState]
-    ) -> Observed[KubernetesState]:
-        """A deployment that does not serve is told with the pod's own reason."""
-        if not seen.state.health.startswith((Word.PROGRESSING, Word.DEGRADED)):
-            return seen
-        rollout = self._rollout(resource.locator, _recipe(resource), resource.address, _ignore)
-        trouble = rollout.trouble()
-        if trouble is None:
-            return seen
-        word = Word.DEGRADED if trouble.lasting else Word.PROGRESSING
-        return replace(seen, state=replace(seen.state, health=str(Health(word, trouble.reason))))
+        return answers | _explained(cluster, place, answers, live)
 
     def _before(self, rollout: Rollout, resource: Resource[KubernetesState]) -> Live:
         """What is there now, of names that are wanted and of ours. Raises Denied when something is another one's."""
@@ -245,6 +232,29 @@ def _check_version(cluster: Cluster, resource: Resource[KubernetesState]) -> Non
         raise Refused(text, "use weights: baked, or Kubernetes 1.33 or newer")
 
 
+def _explained(
+    cluster: Cluster, place: Place, answers: Mapping[Address, Answer], live: Live
+) -> dict[Address, Answer]:
+    """Deployments that do not serve, told with their pods' own reasons. Nothing is asked when all are well."""
+    unwell = {
+        address: seen
+        for address, seen in answers.items()
+        if isinstance(seen, Observed) and seen.state.health.startswith((Word.PROGRESSING, Word.DEGRADED))
+    }
+    if not unwell:
+        return {}
+    pods = pods_in(cluster, place.namespace)
+    found: dict[Address, Answer] = {}
+    deployments = {str(one["metadata"]["uid"]): one for one in live.values()}
+    for address, seen in unwell.items():
+        worst = next(iter(pods.troubles(deployments[str(seen.remote_id)])), None)
+        if worst is not None:
+            word = Word.DEGRADED if worst.lasting else Word.PROGRESSING
+            health = str(Health(word, worst.reason))
+            found[address] = replace(seen, state=replace(seen.state, health=health))
+    return found
+
+
 def _objects(found: object) -> dict[str, dict[str, Any]]:
     """Objects of a state, also of one that the inventory kept."""
     return (
@@ -265,7 +275,3 @@ def _recipe(resource: Resource[KubernetesState]) -> KubernetesRecipe:
 
 def _say(emit: Emit, address: Address, text: str) -> None:
     emit(Line(address, text))
-
-
-def _ignore(event: object) -> None:
-    return None

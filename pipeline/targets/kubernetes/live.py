@@ -3,13 +3,24 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from pipeline.clients.kube import KINDS, MANAGER, Cluster, Conflict, Object, address_of
+from pipeline.clients.kube import (
+    EVENT,
+    KINDS,
+    MANAGER,
+    POD,
+    REPLICA_SET,
+    Cluster,
+    Conflict,
+    Object,
+    address_of,
+)
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Unreachable
 from pipeline.core.resource import Absent, Locator, Mark, Observed, Resource
-from pipeline.targets.kubernetes.health import health_of
+from pipeline.targets.kubernetes.health import Trouble, health_of, is_ready, pods_of, troubles
 from pipeline.targets.kubernetes.marks import key_of, mark_of
 from pipeline.targets.kubernetes.objects import images_of, written
 from pipeline.targets.kubernetes.shape import shaped
@@ -66,6 +77,29 @@ def _staying(found: Live) -> Live:
 
 def is_leaving(one: Object) -> bool:
     return "deletionTimestamp" in one["metadata"]
+
+
+@dataclass(frozen=True)
+class Pods:
+    """What a cluster says of pods: of one deployment, or of all of ours in a namespace."""
+
+    sets: tuple[Object, ...]
+    pods: tuple[Object, ...]
+    events: tuple[Object, ...]
+
+    def of(self, deployment: Object) -> list[Mapping[str, Any]]:
+        return pods_of(deployment, self.sets, self.pods)
+
+    def troubles(self, deployment: Object) -> list[Trouble]:
+        return troubles(self.of(deployment), self.events, datetime.now(UTC))
+
+
+def pods_in(cluster: Cluster, namespace: str, selector: str = OURS) -> Pods:
+    """Events are asked for only where a pod is not ready."""
+    sets, pods = cluster.list(REPLICA_SET, namespace, selector), cluster.list(POD, namespace, selector)
+    if all(map(is_ready, pods)):
+        return Pods(sets, pods, ())
+    return Pods(sets, pods, cluster.list(EVENT, namespace, fields="involvedObject.kind=Pod"))
 
 
 class Owned:

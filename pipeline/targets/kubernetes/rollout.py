@@ -1,26 +1,17 @@
 """One roll-out: objects are applied, waited for with the pods' own words, and proven by a real request. Used by driver."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.clients.enginelog import first_error
-from pipeline.clients.kube import DEPLOYMENT, EVENT, KINDS, POD, REPLICA_SET, Cluster, Object, forwarded
+from pipeline.clients.kube import DEPLOYMENT, KINDS, POD, Cluster, Object, forwarded
 from pipeline.clients.openai import Server, wait_until_answering
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.resource import Proof
-from pipeline.targets.kubernetes.health import (
-    Health,
-    Trouble,
-    Word,
-    health_of,
-    is_ready,
-    pods_of,
-    troubles,
-)
-from pipeline.targets.kubernetes.live import INSTANCE, Live, put
+from pipeline.targets.kubernetes.health import Health, Trouble, Word, health_of, is_ready
+from pipeline.targets.kubernetes.live import INSTANCE, Live, Pods, pods_in, put
 from pipeline.targets.kubernetes.marks import key_of
 from pipeline.targets.kubernetes.objects import ordered, written
 from pipeline.targets.kubernetes.spec import KubernetesRecipe
@@ -55,7 +46,9 @@ class Rollout:
 
     def prove(self, port: int, api_key: str | None) -> Proof:
         """One real request to a pod of the new version, through the API server. Raises StartFailed."""
-        pod = next((pod for pod in self._pods() if is_ready(pod)), None)
+        deployment = self._get(DEPLOYMENT.name, self.recipe.name)
+        pods = self._pods().of(deployment) if deployment else ()
+        pod = next((pod for pod in pods if is_ready(pod)), None)
         if pod is None:
             raise StartFailed(self.system, "no pod is ready any more")
         name, namespace = str(pod["metadata"]["name"]), self.recipe.namespace
@@ -101,7 +94,7 @@ class Rollout:
             if health.word is Word.HEALTHY:
                 return
             waited_s = time.monotonic() - began
-            found = troubles(*self._facts()) if deployment else []
+            found = self._pods().troubles(deployment) if deployment else []
             if why := _hopeless(health, found, waited_s):
                 raise self._failed(why, found)
             if waited_s > limit_s:
@@ -110,10 +103,6 @@ class Rollout:
                 told = found[0].reason
                 self.say(told)
             time.sleep(pause_s)
-
-    def trouble(self) -> Trouble | None:
-        """The worst of what keeps pods from serving now."""
-        return next(iter(troubles(*self._facts())), None)
 
     def _failed(self, why: str, found: list[Trouble]) -> StartFailed:
         worst = next(iter(found), None)
@@ -126,34 +115,22 @@ class Rollout:
 
     def _restart_ended(self) -> None:
         """Pods of this very version that ended before are made anew: the kubelet may wait minutes before it tries again."""
-        pods = {pod["metadata"]["name"]: pod for pod in self._pods()}
-        for one in troubles(pods.values(), (), datetime.now(UTC)):
+        deployment, found = self._get(DEPLOYMENT.name, self.recipe.name), self._pods()
+        uids = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in found.pods}
+        for one in found.troubles(deployment) if deployment else ():
             if one.lasting and one.container:
                 try:
-                    uid = pods[one.pod]["metadata"]["uid"]
-                    self.cluster.delete(POD, self.recipe.namespace, one.pod, uid)
+                    self.cluster.delete(POD, self.recipe.namespace, one.pod, uids[one.pod])
                 except Denied:  # then the kubelet's own next try decides
                     return
 
     def _ended(self) -> str | None:
-        found = self.trouble()
-        return found.reason if found else None
-
-    def _facts(self) -> tuple[Sequence[Mapping[str, Any]], tuple[Object, ...], datetime]:
-        """The pods of this version, and what was said about pods."""
-        pods = self._pods()
-        if all(is_ready(pod) for pod in pods):
-            return pods, (), datetime.now(UTC)
-        events = self.cluster.list(EVENT, self.recipe.namespace, fields="involvedObject.kind=Pod")
-        return pods, events, datetime.now(UTC)
-
-    def _pods(self) -> Sequence[Mapping[str, Any]]:
         deployment = self._get(DEPLOYMENT.name, self.recipe.name)
-        if deployment is None:
-            return []
-        namespace, selector = self.recipe.namespace, f"{INSTANCE}={self.recipe.name}"
-        sets = self.cluster.list(REPLICA_SET, namespace, selector)
-        return pods_of(deployment, sets, self.cluster.list(POD, namespace, selector))
+        found = self._pods().troubles(deployment) if deployment else ()
+        return next((one.reason for one in found), "the Deployment is gone" if deployment is None else None)
+
+    def _pods(self) -> Pods:
+        return pods_in(self.cluster, self.recipe.namespace, f"{INSTANCE}={self.recipe.name}")
 
     def _log(self, of: Trouble) -> str:
         return self.cluster.log(
