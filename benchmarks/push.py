@@ -75,14 +75,11 @@ class Figures:
         return round(one.wall_s / other.wall_s, 2) if one and other else None
 
 
-def ours(yard: Yard, figures: Figures, runs: int, others: Callable[[], None]) -> None:
+def ours(yard: Yard, big: Project, figures: Figures, runs: int, others: Callable[[], None]) -> None:
     """First pushes by turns with everybody who is as quick; then what comes after one."""
-    big = yard.project("big", yard.weights.first)
     hashes = _hashes(yard.weights.first)
     for _ in range(runs):
-        yard.empty()
-        big.forget(layers=True)
-        figures.add("mp", "first", big.apply())
+        _first(yard, big, figures)
         yard.empty()
         big.forget(layers=False)
         figures.add("mp", "digests known", big.apply())
@@ -94,6 +91,12 @@ def ours(yard: Yard, figures: Figures, runs: int, others: Callable[[], None]) ->
     big.apply()
     _again(yard, big, figures)
     _one_shard(yard, big, figures, runs)
+
+
+def _first(yard: Yard, big: Project, figures: Figures) -> None:
+    yard.empty()
+    big.forget(layers=True)
+    figures.add("mp", "first", big.apply())
 
 
 def _again(yard: Yard, big: Project, figures: Figures) -> None:
@@ -270,9 +273,12 @@ def main() -> None:
                 for pusher in quick:
                     theirs(yard, pusher, figures, wanted)
 
-            ours(yard, figures, asked.runs, others)
+            big = yard.project("big", weights.first)
+            ours(yard, big, figures, asked.runs, others)
             if asked.peers == "all":
+                big.chat("")
                 for pusher in dockers(folder / "tools", registry.host):
+                    _first(yard, big, figures)  # in the same minutes
                     theirs(yard, pusher, figures, wanted)
     _tell(figures, 4 * shard_bytes)
 
