@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -15,12 +16,14 @@ import docker.errors
 import pytest
 
 from pipeline.clients.archive import docker_archive
-from pipeline.clients.buildkit import Builder
+from pipeline.clients.buildctl import RemoteBuilder
+from pipeline.clients.buildkit import Builder, Builds
+from pipeline.clients.closure import closure
 from pipeline.clients.docker import DockerHost
 from pipeline.clients.oci import Repositories
 from pipeline.clients.repository import contents, held
 from pipeline.core.change import Action, Change
-from pipeline.core.digest import image_tag
+from pipeline.core.digest import Digest, image_tag
 from pipeline.core.errors import BackendError
 from pipeline.core.image import Build, Engine, Registry
 from pipeline.core.report import Event, Line, Progress
@@ -65,8 +68,9 @@ class Yard:
     client: docker.DockerClient
     events: list[Event]
 
-    def driver(self) -> EngineDriver:
-        return EngineDriver(Builder(self.docker_host), self.folder / "cache", Repositories({}), OWNER)
+    def driver(self, builder: Builds | None = None) -> EngineDriver:
+        made = builder or Builder(self.docker_host)
+        return EngineDriver(made, self.folder / "cache", Repositories({}), OWNER)
 
     def build(self, word: str = "ready") -> Build:
         files = {"launch.py": f"WORD = {word!r}\n", "tiny/serve.py": SERVE, "tiny/Dockerfile": DOCKERFILE}
@@ -87,9 +91,11 @@ class Yard:
         )
         return Build(made, tuple(sorted(hashes)), str(self.folder / "runtime"))
 
-    def bring(self, wanted: Resource[EngineState], entry: Entry | None = None) -> Observed[EngineState]:
+    def bring(
+        self, wanted: Resource[EngineState], entry: Entry | None = None, builder: Builds | None = None
+    ) -> Observed[EngineState]:
         change = Change(wanted.address, wanted.kind, Action.CREATE, wanted, None, entry)
-        made = self.driver().apply(change, {}, self.events.append)
+        made = self.driver(builder).apply(change, {}, self.events.append)
         assert made is not None
         return made
 
@@ -171,6 +177,39 @@ def test_a_changed_runtime_file_is_another_image_with_the_same_environment(
     layers, others = contents(one)[1], contents(other)[1]
     assert layers[:-1] == others[:-1]  # base and environment
     assert layers[-1] != others[-1]
+    assert "cached" in yard.said().lower()
+
+
+def test_an_engine_that_was_pruned_is_made_again_from_what_is_cached(yard: Yard) -> None:
+    layout = Registry("here", layout=str(yard.folder / "layouts"))
+    wanted = engine.resource(yard.build(), layout)
+    first = yard.bring(wanted)
+    repository = Repositories({})(layout, "tiny.engine")
+    assert repository.remove(closure(repository, Digest(str(first.digest))).manifests) > 0
+    assert repository.tags() == ()
+    environments = yard.folder / "cache" / "engine-environments"
+    (marker,) = environments.glob("*.complete")
+    before = marker.stat().st_mtime_ns
+    yard.events.clear()
+
+    again = yard.bring(wanted)
+
+    assert again.digest == first.digest
+    assert marker.stat().st_mtime_ns == before, "its packages are not installed again"
+    assert "cached" in yard.said().lower(), "nor are the steps of its Dockerfile run again"
+
+
+@pytest.mark.skipif(not os.environ.get("BUILDKIT_HOST"), reason="BUILDKIT_HOST names no builder")
+def test_another_builder_makes_an_image_that_runs_the_same(yard: Yard, main: Registry) -> None:
+    remote = RemoteBuilder(os.environ["BUILDKIT_HOST"], os.environ)
+    wanted = engine.resource(yard.build(), main)
+
+    yard.bring(wanted, builder=remote)
+
+    name = f"{main.url}/tiny.engine:{image_tag(wanted.desired.fingerprint)}"
+    assert yard.run(name) == "six 1.17.0 uid 10001 compiled 1 ready"
+    yard.events.clear()
+    yard.bring(engine.resource(yard.build("other"), main), builder=remote)
     assert "cached" in yard.said().lower()
 
 
