@@ -16,11 +16,11 @@ from pipeline.engine.parts import declared
 from pipeline.engine.place import Pinned, engines_of, place_models, registries_of
 from pipeline.engine.resolve import choose_variants, locked_engines, wanted_engines
 from pipeline.engine.world import World
-from pipeline.resources.recipe import registry_of
-from pipeline.resources.reclaim_images import Place
+from pipeline.resources.image.recipe import registry_of
+from pipeline.resources.image.reclaim import Place
 from pipeline.store.inventory import Inventory
 
-_TAG = re.compile(r"mp-[0-9a-f]{12}")
+_TAG = re.compile(r"(?<![0-9a-z-])mp-[0-9a-f]{12}(?![0-9a-z])")
 _FULL = re.compile(r"[0-9a-f]{64}")
 
 
@@ -64,8 +64,8 @@ def gather(world: World, inventories: Mapping[str, Inventory]) -> Roots:
 def tags_of(value: Json) -> Iterator[str]:
     """Every image that a state names, by its tag or its fingerprint; other hashes do no harm."""
     match value:
-        case str() if _TAG.fullmatch(value):
-            yield value
+        case str() if _TAG.search(value):  # alone, or in a whole reference
+            yield from _TAG.findall(value)
         case str() if _FULL.fullmatch(value):
             yield image_tag(value)
         case dict():

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.clients.closure import closure
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import ImageManifest, Repository, blobs
+from pipeline.clients.oci.closure import closure
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import ImageManifest, Repository, blobs
 from pipeline.core.digest import Digest, digest
 from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, FileEntry
@@ -224,12 +224,18 @@ def test_the_last_good_one_stays_after_a_worse_one(shop: Shop) -> None:
         "applied": {},
         "good": {"image": made[0], "weights": "baked"},
     }
+    # Another kind of target names its image by a whole reference.
+    record["entries"]["tiny/kubernetes:prod"] = {
+        "kind": "kubernetes",
+        "locator": {"context": "nowhere", "namespace": "models", "name": "tiny"},
+        "applied": {"containers": [{"image": f"127.0.0.1:5000/acme/tiny:{made[1]}@sha256:{'0' * 64}"}]},
+    }
     path.write_text(json.dumps(record))
     assert entry["keep"]
 
     found = shop.prune("--yes")
 
-    assert set(shop.tags()) == {made[0], *made[3:]}
+    assert set(shop.tags()) == {made[0], made[1], *made[3:]}
     assert {one["tag"]: one["rule"] for one in found["images"]}[
         made[0]
     ] == "last good in default: tiny/docker:box"
