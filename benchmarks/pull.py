@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import Sample, environ, measure, median, result, say
-from pipeline.resources.cache import WORKERS
+from pipeline.resources.cache.store import WORKERS
 
 ROOT = Path(__file__).parents[1]
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -40,7 +40,7 @@ from pathlib import Path
 from pipeline.clients.hub import Hub
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from pipeline.sources.huggingface import HuggingFaceSource
 source = HuggingFaceSource(Hub(sys.argv[1], False))
 artifact = source.resolve(SourceSpec("hf://acme/big", "main"), None)
@@ -53,7 +53,7 @@ from pathlib import Path
 from pipeline.clients.hub import Hub
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from pipeline.sources.huggingface import HuggingFaceSource
 source = HuggingFaceSource(Hub(sys.argv[1], False))
 files = tuple(FileEntry(*each) for each in json.loads(Path(sys.argv[3]).read_text()))

@@ -6,12 +6,12 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
-from pipeline.clients import oci
 from pipeline.clients.buildctl import RemoteBuilder
 from pipeline.clients.buildkit import Builder, Builds
 from pipeline.clients.cosign import Cosign, Signer
 from pipeline.clients.docker import DockerHost
 from pipeline.clients.kube import Cluster
+from pipeline.clients.oci import repositories as oci
 from pipeline.core.errors import UserError
 from pipeline.core.protocols import Driver, Source
 from pipeline.core.resource import Address, Mark
@@ -22,14 +22,14 @@ from pipeline.manifest.lock import read_lock
 from pipeline.manifest.places import SecretReference
 from pipeline.manifest.read import Document
 from pipeline.manifest.spec import Manifest
-from pipeline.resources.artifact import ArtifactDriver
-from pipeline.resources.cache import Cache
-from pipeline.resources.engine import EngineDriver
-from pipeline.resources.environment import EnvironmentDriver
-from pipeline.resources.image import ImageDriver
-from pipeline.resources.pin import pin_engine, pin_nothing
-from pipeline.resources.trust.attach import Attestor
-from pipeline.resources.trust.signing import Signing
+from pipeline.resources.cache.artifact import ArtifactDriver
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.engine.environment import EnvironmentDriver
+from pipeline.resources.engine.pin import pin_engine, pin_nothing
+from pipeline.resources.engine.resource import EngineDriver
+from pipeline.resources.image.resource import ImageDriver
+from pipeline.resources.image.trust.attach import Attestor
+from pipeline.resources.image.trust.signing import Signing
 from pipeline.sources import open_sources
 from pipeline.store.file import FileStore, stores
 from pipeline.targets import TARGETS

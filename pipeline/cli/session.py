@@ -20,7 +20,7 @@ from pipeline.core.report import Report, Status
 from pipeline.core.resource import owner_of
 from pipeline.engine.parts import declared
 from pipeline.engine.world import World
-from pipeline.resources.artifact import artifact_address
+from pipeline.resources.cache.artifact import artifact_address
 
 
 @dataclass(frozen=True)

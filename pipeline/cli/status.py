@@ -15,7 +15,7 @@ from pipeline.core.resource import Address, address, current_of, fields_of, owne
 from pipeline.engine.place import registry_name
 from pipeline.manifest.lock import Lock
 from pipeline.manifest.spec import Manifest
-from pipeline.resources.cached import Cached
+from pipeline.resources.cache.cached import Cached
 from pipeline.sources.facts import TELLING_BYTES, facts, telling
 from pipeline.targets.registry import RegistrySpec
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO
 
-from pipeline.clients.repository import BLOCK_BYTES, LAYER, Repository, contents
+from pipeline.clients.oci.repository import BLOCK_BYTES, LAYER, Repository, contents
 from pipeline.core.digest import Digest
 from pipeline.core.errors import BackendError, Corrupt, Missing
 

@@ -194,7 +194,7 @@ class Http:
 
     def _pool(self, url: str) -> "urllib3.PoolManager":
         """Connections of our own, or through the proxy that the environment names."""
-        from pipeline.clients.pools import manager, proxy_of
+        from pipeline.clients.oci.pools import manager, proxy_of
 
         proxy = proxy_of(url, os.environ)
         if proxy not in self._pools:

@@ -10,8 +10,11 @@ from pipeline.core.image import Build, Registry
 from pipeline.core.model import WEIGHTS, Model
 from pipeline.core.protocols import Place, Target, Template
 from pipeline.core.resource import Address, Resource, owner_of
-from pipeline.resources import artifact, engine, environment, image
-from pipeline.resources.fitting import too_large
+from pipeline.resources.cache import artifact
+from pipeline.resources.engine import environment
+from pipeline.resources.engine import resource as engine
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.fitting import too_large
 
 
 @dataclass(frozen=True)

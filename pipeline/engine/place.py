@@ -19,7 +19,7 @@ from pipeline.engine.resolve import base_of, hardware_of, platforms_of, template
 from pipeline.engine.world import World
 from pipeline.manifest.lock import engine_key
 from pipeline.manifest.spec import Manifest, ModelSpec
-from pipeline.resources.pin import unpinned
+from pipeline.resources.engine.pin import unpinned
 
 CHAT_TEMPLATE = "chat_template.jinja"  # transformers and vLLM both prefer this file to tokenizer_config.json
 OWN_REGISTRY = "here"  # a layout below .mp, where none is declared

@@ -10,8 +10,8 @@ from pipeline.core.resource import Address, Entry
 from pipeline.engine.place import registries_of
 from pipeline.engine.roots import Known, Roots, gather, tags_of
 from pipeline.engine.world import World
-from pipeline.resources import reclaim_images
-from pipeline.resources.reclaim_images import Held, Place, Removal, Stock
+from pipeline.resources.image import reclaim as reclaim_images
+from pipeline.resources.image.reclaim import Held, Place, Removal, Stock
 from pipeline.store.inventory import Inventory, Run, Store
 
 KEPT_VERSIONS = 2  # of each model's images in each environment, when nothing else is said

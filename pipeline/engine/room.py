@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.model import Artifact
-from pipeline.resources.publish import UPLOADS
-from pipeline.resources.recipe import Recipe
+from pipeline.resources.image.publish import UPLOADS
+from pipeline.resources.image.recipe import Recipe
 
 LAYOUT = "layout:"  # what stands before the folder in the locator of an image in an OCI layout
 

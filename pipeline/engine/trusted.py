@@ -17,9 +17,9 @@ from pipeline.engine.parts import Key, label
 from pipeline.engine.place import registries_of, secret_of
 from pipeline.engine.world import World
 from pipeline.manifest.trust import SERVICE, SourceRuleSpec
-from pipeline.resources.cache import Cache
-from pipeline.resources.trust.signing import can_sign
-from pipeline.resources.trust.verify import ModelSigner, Trusted, Verifier
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image.trust.signing import can_sign
+from pipeline.resources.image.trust.verify import ModelSigner, Trusted, Verifier
 
 CHECKS = 8  # signatures at once
 IMAGES = ("image", "engine")  # kinds of resources that are signed

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.clients.repository import Repository
+from pipeline.clients.oci.repository import Repository
 from pipeline.core.image import Engine, Registry, Variant
 from pipeline.core.protocols import Driver, Source, Target, Template
 from pipeline.core.settings import Settings

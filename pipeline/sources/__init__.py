@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from pipeline.clients.hub import Hub
-from pipeline.clients.oci import Repositories
+from pipeline.clients.oci.repositories import Repositories
 from pipeline.clients.s3 import S3
 from pipeline.clients.web import Web
 from pipeline.core.protocols import Absorb, Source
@@ -11,7 +11,7 @@ from pipeline.core.settings import Settings
 from pipeline.sources.https import HttpsSource
 from pipeline.sources.huggingface import HuggingFaceSource
 from pipeline.sources.local import LocalSource
-from pipeline.sources.oci import OciSource
+from pipeline.sources.oci.source import OciSource
 from pipeline.sources.offline import Offline
 from pipeline.sources.s3 import S3Source
 

@@ -9,7 +9,7 @@ from pipeline.core.image import Build, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource
-from pipeline.resources.image import model_artifact, model_image, weights_image
+from pipeline.resources.image.resource import model_artifact, model_image, weights_image
 
 
 class RegistrySpec(BaseModel):

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.clients.kube import Cluster, Conflict, address_of
 from pipeline.core.image import Registry
-from pipeline.resources.recipe import engine_name
+from pipeline.resources.image.recipe import engine_name
 from pipeline.targets.kubernetes.objects import Object, ordered, written
 from pipeline.targets.kubernetes.shape import shaped
 from tests.parts.cluster import RealCluster

@@ -23,21 +23,23 @@ import pytest
 from pipeline.clients import daemon
 from pipeline.clients.buildkit import Builder
 from pipeline.clients.docker import DockerHost
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest, Repository, held
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import CONFIG, LAYER, MANIFEST, ImageManifest, Repository, held
 from pipeline.core.digest import Digest, digest
 from pipeline.core.image import Build, Registry
 from pipeline.core.model import Secret
 from pipeline.core.protocols import Driver
 from pipeline.core.resource import Address, Mark, Observed, Resource, State
-from pipeline.resources import artifact, environment, image
-from pipeline.resources import engine as engines
-from pipeline.resources.artifact import ArtifactDriver
-from pipeline.resources.cache import Cache
-from pipeline.resources.engine import EngineDriver
-from pipeline.resources.environment import EnvironmentDriver
-from pipeline.resources.image import ImageDriver
-from pipeline.resources.recipe import registry_of
+from pipeline.resources.cache import artifact
+from pipeline.resources.cache.artifact import ArtifactDriver
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.engine import environment
+from pipeline.resources.engine import resource as engines
+from pipeline.resources.engine.environment import EnvironmentDriver
+from pipeline.resources.engine.resource import EngineDriver
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.recipe import engine_name, registry_of
+from pipeline.resources.image.resource import ImageDriver
 from pipeline.sources.local import LocalSource
 from pipeline.targets.deployment import recipe_of
 from pipeline.targets.docker.driver import DockerDriver
@@ -194,7 +196,7 @@ def image_bench(where: Where, request: pytest.FixtureRequest, folder: Path) -> I
     wanted = image.model_image(engine.model(folder, cache), build, registry, OWNER.project)
     grey = engine.model(folder / "other", cache, "grey")
     changed = image.model_image(grey, build, registry, OWNER.project)
-    base = image.engine_name(build, registry)
+    base = engine_name(build, registry)
     made = put_image(Repositories({})(registry, base.repository), base.tag, b"engine" * 100)
     inputs = {need: Observed(State(), digest=made) for need in wanted.needs}
     driver = ImageDriver(cache, {}, Repositories({}), OWNER)

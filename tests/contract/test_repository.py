@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.closure import closure
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import (
+from pipeline.clients.oci.closure import closure
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import (
     CONFIG,
     LAYER,
     MANIFEST,

@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 
 from pipeline.clients.hub import Hub
-from pipeline.clients.layout import LayoutRepository
+from pipeline.clients.oci.layout import LayoutRepository
 from pipeline.clients.s3 import S3
 from pipeline.clients.web import Web
 from pipeline.core.digest import fingerprint
@@ -22,7 +22,7 @@ from pipeline.core.protocols import Source, SourceSpec
 from pipeline.sources.https import HttpsSource
 from pipeline.sources.huggingface import HuggingFaceSource
 from pipeline.sources.local import LocalSource
-from pipeline.sources.oci import OciSource
+from pipeline.sources.oci.source import OciSource
 from pipeline.sources.s3 import S3Source
 from tests.fakes.hub import FakeHub
 from tests.fakes.memory import MemorySource

@@ -16,7 +16,7 @@ from pipeline.core.model import Artifact, FileEntry, Hardware, Lifecycle, Model,
 from pipeline.core.protocols import Place, Target
 from pipeline.core.resource import Resource, fields_of
 from pipeline.core.settings import default_docker_host
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from pipeline.targets import ENTRIES, TARGETS, TargetSpec
 from pipeline.targets.docker import DockerTarget
 from pipeline.templates import TEMPLATES

@@ -15,7 +15,7 @@ from pipeline.core.model import Hardware, Model, Question, Secret
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from pipeline.sources.local import LocalSource
 
 SERVER = Path(__file__).with_name("server.py")

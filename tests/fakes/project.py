@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.clients.oci import Repositories
+from pipeline.clients.oci.repositories import Repositories
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Engine, Launch, Variant
 from pipeline.core.model import Hardware, Model

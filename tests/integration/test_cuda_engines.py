@@ -14,16 +14,16 @@ import pytest
 
 from pipeline.clients import uv
 from pipeline.clients.buildkit import Builder
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import ImageManifest, contents
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import ImageManifest, contents
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import image_tag
 from pipeline.core.image import Build, Registry, Variant
 from pipeline.core.model import Hardware
 from pipeline.core.resource import Address, Mark
-from pipeline.resources import engine
-from pipeline.resources.engine import EngineDriver
-from pipeline.resources.pin import unpinned
+from pipeline.resources.engine import resource as engine
+from pipeline.resources.engine.pin import unpinned
+from pipeline.resources.engine.resource import EngineDriver
 from pipeline.templates import TEMPLATES
 from pipeline.templates.release import releases
 from tests.parts.base_image import BaseImage

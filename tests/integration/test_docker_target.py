@@ -15,9 +15,9 @@ import pytest
 from docker.models.containers import Container
 
 from pipeline.clients.docker import DockerHost
-from pipeline.clients.layout import LayoutRepository
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import ImageManifest, Repository, contents
+from pipeline.clients.oci.layout import LayoutRepository
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import ImageManifest, Repository, contents
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.digest import Digest
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, StartFailed, Unreachable
@@ -35,8 +35,8 @@ from pipeline.core.resource import (
     previous_of,
 )
 from pipeline.engine.diff import differences
-from pipeline.resources.cache import Cache
-from pipeline.resources.index import index
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image.index import index
 from pipeline.targets.deployment import recipe_of
 from pipeline.targets.docker.driver import DockerDriver
 from pipeline.targets.docker.spec import DockerOptions, DockerRecipe, DockerState, state_of

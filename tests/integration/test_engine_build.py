@@ -18,18 +18,18 @@ import pytest
 from pipeline.clients.archive import docker_archive
 from pipeline.clients.buildctl import RemoteBuilder
 from pipeline.clients.buildkit import Builder, Builds
-from pipeline.clients.closure import closure
 from pipeline.clients.docker import DockerHost
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import contents, held
+from pipeline.clients.oci.closure import closure
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import contents, held
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Digest, image_tag
 from pipeline.core.errors import BackendError
 from pipeline.core.image import Build, Engine, Registry
 from pipeline.core.report import Event, Line, Progress
 from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, fields_of
-from pipeline.resources import engine
-from pipeline.resources.engine import EngineDriver, EngineState
+from pipeline.resources.engine import resource as engine
+from pipeline.resources.engine.resource import EngineDriver, EngineState
 from tests.parts.base_image import BaseImage
 from tests.parts.ports import free_port
 from tests.parts.registry import RealRegistry

@@ -17,7 +17,7 @@ from pipeline.core.model import Artifact, Filter
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from pipeline.sources.https import HttpsSource, trusted_at_first
 from tests.fakes.hub import Fault, Request
 from tests.fakes.web import WebFolder

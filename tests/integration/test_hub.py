@@ -30,7 +30,7 @@ from pipeline.core.model import Artifact, Filter
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from pipeline.sources.huggingface import HuggingFaceSource
 from tests.fakes.hub import FakeHub, Fault
 
@@ -534,7 +534,7 @@ from pathlib import Path
 from pipeline.clients.hub import Hub
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from pipeline.sources.huggingface import HuggingFaceSource
 source = HuggingFaceSource(Hub(sys.argv[1], "hf_reader"))
 artifact = source.resolve(SourceSpec("hf://acme/big", "main"), None)

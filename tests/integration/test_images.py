@@ -14,8 +14,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import contents
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import contents
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import image_tag
 from pipeline.core.errors import Denied, Unreachable
@@ -24,9 +24,9 @@ from pipeline.core.model import Artifact, FileEntry, Hardware, Model, Overlay
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event, Progress
 from pipeline.core.resource import Absent, Address, Mark, Observed, Resource, State, Transfer, Unreadable
-from pipeline.resources import image
-from pipeline.resources.cache import Cache
-from pipeline.resources.image import ImageDriver, ImageState
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.resource import ImageDriver, ImageState
 from pipeline.sources.local import LocalSource
 from tests.fakes import engine as tiny
 from tests.parts.base_image import BaseImage

@@ -13,8 +13,8 @@ import docker
 import pytest
 
 from pipeline.clients.buildkit import Builder
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import (
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import (
     CONFIG,
     INDEX,
     LAYER,
@@ -32,14 +32,14 @@ from pipeline.core.model import Hardware, Model
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event, Progress
 from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, Transfer, fields_of
-from pipeline.resources import engine as engines
-from pipeline.resources import image
-from pipeline.resources.cache import Cache
-from pipeline.resources.engine import EngineDriver, EngineState
-from pipeline.resources.image import ImageDriver, ImageState
-from pipeline.resources.index import index, parts
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.engine import resource as engines
+from pipeline.resources.engine.resource import EngineDriver, EngineState
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.index import index, parts
+from pipeline.resources.image.resource import ImageDriver, ImageState
 from pipeline.sources.local import LocalSource
-from pipeline.sources.oci import OciSource
+from pipeline.sources.oci.source import OciSource
 from tests.fakes import engine as tiny
 from tests.parts import packages
 from tests.parts.bulk import Bulk

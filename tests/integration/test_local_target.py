@@ -26,8 +26,8 @@ from pipeline.core.model import Model, Question, Secret
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event, Line
 from pipeline.core.resource import Absent, Address, Entry, Observed, Resource, fields_of
-from pipeline.resources.cache import Cache
-from pipeline.resources.environment import environment_path
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.engine.environment import environment_path
 from pipeline.sources.local import LocalSource
 from pipeline.targets.local.driver import LocalDriver
 from pipeline.targets.local.spec import LocalState, state_of

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import INDEX, ImageManifest, Repository
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import INDEX, ImageManifest, Repository
 from pipeline.core.change import Action, Change
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Unreachable
 from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, Filter, Hardware, Model
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.resource import Address, Mark
-from pipeline.resources import image
-from pipeline.resources.cache import Cache
-from pipeline.resources.image import ImageDriver
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.resource import ImageDriver
 from pipeline.sources.local import LocalSource
-from pipeline.sources.oci import OciSource
+from pipeline.sources.oci.source import OciSource
 from tests.fakes import engine as tiny
 from tests.fakes.hub import Fault
 from tests.parts import packages

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from benchmarks.measure import Sample, measure
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import contents
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import contents
 from pipeline.core.digest import Digest
 from pipeline.core.image import Registry
 from pipeline.core.model import FileEntry
-from pipeline.resources.layers import Layer
+from pipeline.resources.image.layers import Layer
 from tests.parts.faults import MIB, flip_a_byte, manifest_of, small_disk, weights, whole_images
 from tests.parts.project import MP, Project
 from tests.parts.proxy import CountingProxy, counting

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.connection import Connection
-from pipeline.clients.oci import Repositories
-from pipeline.clients.pools import Pools
-from pipeline.clients.registry import RegistryRepository
-from pipeline.clients.repository import held
+from pipeline.clients.oci.connection import Connection
+from pipeline.clients.oci.pools import Pools
+from pipeline.clients.oci.registry import RegistryRepository
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import held
 from pipeline.core.digest import digest
 from pipeline.core.errors import BackendError, Denied, Unreachable
 from pipeline.core.image import Registry, Variant
-from pipeline.resources.pin import pin_engine
+from pipeline.resources.engine.pin import pin_engine
 from tests.parts.certificates import Authority, authority
 from tests.parts.faults import MIB, manifest_of, project_of, weights, write_model
 from tests.parts.gateway import Refusal, before

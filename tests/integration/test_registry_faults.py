@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.connection import Connection
-from pipeline.clients.limits import Limits
-from pipeline.clients.registry import RegistryRepository
+from pipeline.clients.oci.connection import Connection
+from pipeline.clients.oci.limits import Limits
+from pipeline.clients.oci.registry import RegistryRepository
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import BackendError, Denied, Unreachable
 from tests.parts.faults import MIB, manifest_of, project_of, weights, write_model
@@ -207,7 +207,7 @@ def test_bytes_are_hashed_once_however_often_they_are_sent(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, hashed = bench_of(gateway), Counting()
-    monkeypatch.setattr("pipeline.clients.upload.hashlib.sha256", lambda: hashed)
+    monkeypatch.setattr("pipeline.clients.oci.upload.hashlib.sha256", lambda: hashed)
     gateway.faults.cuts = [CUT_BYTES]
 
     assert bench.push() == DIGEST

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import CONFIG
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import CONFIG
 from pipeline.core.digest import digest
 from pipeline.core.image import Registry
 from pipeline.manifest.lock import Lock, engine_key, write_lock
-from pipeline.resources.assembly import FINGERPRINT
-from pipeline.resources.recipe import engine_name
+from pipeline.resources.image.assembly import FINGERPRINT
+from pipeline.resources.image.recipe import engine_name
 from pipeline.targets.kubernetes.marks import fingerprint_of
 from pipeline.targets.kubernetes.objects import images_of
 from pipeline.templates import TEMPLATES

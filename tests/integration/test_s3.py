@@ -15,7 +15,7 @@ from pipeline.core.model import Artifact
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from pipeline.sources.s3 import S3Source
 from tests.fakes.hub import Fault, Request
 from tests.parts.absorbing import Absorbing

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import contents
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import contents
 from pipeline.core.image import Registry
 from tests.fakes.hub import FakeHub, Fault, Request
 from tests.parts.bulk import Bulk

@@ -12,11 +12,11 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import Repository, contents
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import Repository, contents
 from pipeline.core.digest import Digest
 from pipeline.core.image import Registry
-from pipeline.resources.trust import provenance, sbom
+from pipeline.resources.image.trust import provenance, sbom
 from tests.parts import cosign, signing
 from tests.parts.project import Project, Result
 from tests.parts.registry import RealRegistry, running_registry

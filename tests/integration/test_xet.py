@@ -15,7 +15,7 @@ from pipeline.clients.xet import WINDOW_BYTES, Xet
 from pipeline.core.errors import BackendError, Corrupt, Denied, Unreachable
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from pipeline.sources.huggingface import HuggingFaceSource
 from tests.fakes.hub import FakeHub, Fault
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
-from pipeline.resources.reading import received
+from pipeline.resources.cache.reading import received
 
 
 class Absorbing:

@@ -16,7 +16,7 @@ from pipeline.core.change import Action, Change
 from pipeline.core.digest import fingerprint
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import Hardware
-from pipeline.resources import environment
+from pipeline.resources.engine import environment
 from pipeline.templates import TEMPLATES
 from tests.parts.capability import CACHE
 

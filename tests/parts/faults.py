@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import Repository, contents
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import Repository, contents
 from pipeline.core.digest import Digest
 from pipeline.core.image import Registry
 from tests.parts.capability import in_ci

@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.clients.repository import CONFIG, MANIFEST, ImageManifest, Repository, held
+from pipeline.clients.oci.repository import CONFIG, MANIFEST, ImageManifest, Repository, held
 from pipeline.core.digest import digest
 
 # ModelPack specification 0.0.7, docs/spec.md

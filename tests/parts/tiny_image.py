@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import CONFIG
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import CONFIG
 from pipeline.core.digest import digest
 from pipeline.core.image import Build, Engine, Registry
 from pipeline.core.model import Hardware
-from pipeline.resources.assembly import FINGERPRINT
-from pipeline.resources.recipe import engine_name
+from pipeline.resources.image.assembly import FINGERPRINT
+from pipeline.resources.image.recipe import engine_name
 from pipeline.templates import TEMPLATES
 from tests.fakes.engine import CPU, SERVER
 from tests.parts.base_image import PATH_LINE, debian_tar

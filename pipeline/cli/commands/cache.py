@@ -9,17 +9,17 @@ from typing import Annotated, TypeAlias
 import typer
 
 from pipeline.cli.asking import agreed
-from pipeline.cli.importing import Origin, find, here, take_over
+from pipeline.cli.cache.importing import Origin, find, here, take_over
+from pipeline.cli.cache.pruning import OLDER_THAN_DAYS, pruning
+from pipeline.cli.cache.pulling import folder_of
+from pipeline.cli.cache.storage import open_storage, raise_all
 from pipeline.cli.options import AsJson, Yes, options_of
-from pipeline.cli.pruning import OLDER_THAN_DAYS, pruning
-from pipeline.cli.pulling import folder_of
-from pipeline.cli.storage import open_storage, raise_all
 from pipeline.cli.views import entries, output, shelf
 from pipeline.cli.watching import watch
 from pipeline.core.errors import ExitCode, MpError
 from pipeline.core.report import Progress
 from pipeline.core.resource import Address
-from pipeline.resources.cached import distinct_bytes
+from pipeline.resources.cache.cached import distinct_bytes
 
 References: TypeAlias = Annotated[
     list[str] | None,

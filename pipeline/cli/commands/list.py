@@ -8,15 +8,15 @@ from typing import Annotated
 import typer
 
 from pipeline import engine
+from pipeline.cli.cache.storage import Storage, open_storage
 from pipeline.cli.options import AsJson, Models, options_of
 from pipeline.cli.session import Session, open_session
 from pipeline.cli.status import adapters, rows
-from pipeline.cli.storage import Storage, open_storage
 from pipeline.cli.views import json, output, shelf, tables
 from pipeline.cli.views.tables import AdapterRow, Row
 from pipeline.core.errors import ExitCode
 from pipeline.core.plan import Plan
-from pipeline.resources.cached import Cached
+from pipeline.resources.cache.cached import Cached
 
 
 def run(

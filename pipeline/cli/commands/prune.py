@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.asking import agreed
+from pipeline.cli.cache.pruning import OLDER_THAN_DAYS, pruning
+from pipeline.cli.cache.storage import open_storage
 from pipeline.cli.options import AsJson, Yes, options_of
-from pipeline.cli.pruning import OLDER_THAN_DAYS, pruning
 from pipeline.cli.session import open_session
-from pipeline.cli.storage import open_storage
 from pipeline.cli.views import entries, output, shelf, stock
 from pipeline.core.errors import ExitCode, MpError
 from pipeline.engine import prune as images

@@ -5,11 +5,11 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from pipeline.cli.cache.pulling import bring
+from pipeline.cli.cache.storage import open_storage, raise_all
+from pipeline.cli.cache.wanted import wanted
 from pipeline.cli.options import AsJson, options_of
-from pipeline.cli.pulling import bring
-from pipeline.cli.storage import open_storage, raise_all
 from pipeline.cli.views import entries, output, shelf
-from pipeline.cli.wanted import wanted
 from pipeline.core.errors import ExitCode, MpError
 from pipeline.core.model import Filter
 

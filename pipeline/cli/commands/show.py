@@ -6,16 +6,16 @@ from typing import Annotated
 import typer
 
 from pipeline import engine
+from pipeline.cli.cache.storage import Storage, gather, open_storage
 from pipeline.cli.options import AsJson, options_of
 from pipeline.cli.session import Session, open_session
 from pipeline.cli.status import details, of_entry, provenance
-from pipeline.cli.storage import Storage, gather, open_storage
 from pipeline.cli.views import json, output
 from pipeline.cli.views.details import Details
 from pipeline.cli.views.details import details as view
 from pipeline.core.errors import ExitCode, UserError
 from pipeline.core.plan import Plan
-from pipeline.resources.cached import Cached
+from pipeline.resources.cache.cached import Cached
 
 
 def run(

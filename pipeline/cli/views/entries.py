@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from pipeline.core.digest import Json
 from pipeline.core.model import Artifact
-from pipeline.resources.cached import Cached
+from pipeline.resources.cache.cached import Cached
 
 if TYPE_CHECKING:
-    from pipeline.resources.adopt import Found
-    from pipeline.resources.reclaim import Reclaim
-    from pipeline.resources.shelf import Damage
+    from pipeline.resources.cache.adopt import Found
+    from pipeline.resources.cache.reclaim import Reclaim
+    from pipeline.resources.cache.shelf import Damage
 
 FORMAT_VERSION = 1
 

@@ -12,7 +12,7 @@ from pipeline.core.digest import Json
 from pipeline.core.plan import Plan
 from pipeline.core.report import Outcome, Report, Status
 from pipeline.core.resource import Transfer
-from pipeline.resources.cached import Cached
+from pipeline.resources.cache.cached import Cached
 
 if TYPE_CHECKING:  # what reads no engine does not load one
     from pipeline.engine.outdated import Looked, NewerEngine

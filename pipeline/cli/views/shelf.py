@@ -8,12 +8,12 @@ from pipeline.cli.views import units
 from pipeline.cli.views.entries import Fate, Pulled, day
 from pipeline.cli.views.tables import Column, fitted
 from pipeline.cli.views.text import Ink, clean, hanging, plain
-from pipeline.resources.cached import Cached, distinct_bytes
+from pipeline.resources.cache.cached import Cached, distinct_bytes
 
 if TYPE_CHECKING:  # a quick pull needs none of it
-    from pipeline.resources.adopt import Found
-    from pipeline.resources.reclaim import Reclaim
-    from pipeline.resources.shelf import Damage
+    from pipeline.resources.cache.adopt import Found
+    from pipeline.resources.cache.reclaim import Reclaim
+    from pipeline.resources.cache.shelf import Damage
 
 UNKNOWN = "n/a"
 _REFERENCE = Column("REFERENCE", 20, ends=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.clients.container import Container, Mount, Wanted
 from pipeline.clients.docker import DockerHost
+from pipeline.clients.oci.repository import Repository
 from pipeline.clients.openai import Server, wait_until_answering
-from pipeline.clients.repository import Repository
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import canonical, fingerprint
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
@@ -30,7 +30,7 @@ from pipeline.core.resource import (
     current_of,
     fields_of,
 )
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from pipeline.targets.docker import images, labels
 from pipeline.targets.docker.live import MODELS, SECRETS, endpoint_of, state_in
 from pipeline.targets.docker.spec import DockerRecipe, DockerState

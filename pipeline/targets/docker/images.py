@@ -2,13 +2,13 @@
 
 from pipeline.clients.archive import docker_archive
 from pipeline.clients.docker import DockerHost
-from pipeline.clients.repository import Repository
+from pipeline.clients.oci.repository import Repository
 from pipeline.core.digest import Digest
 from pipeline.core.errors import Missing
 from pipeline.core.image import ImageName
 from pipeline.core.report import Emit, Progress
 from pipeline.core.resource import Address
-from pipeline.resources.index import is_index, parts
+from pipeline.resources.image.index import is_index, parts
 
 
 def load(host: DockerHost, address: Address, image: ImageName, repository: Repository, emit: Emit) -> str:

@@ -18,9 +18,9 @@ from pipeline.core.resource import Address, Resource, State, address
 from pipeline.core.settings import DOCKER_HOST
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.core.size import size_bytes
-from pipeline.resources.artifact import addresses
-from pipeline.resources.entries import content_of
-from pipeline.resources.recipe import engine_name, image_name
+from pipeline.resources.cache.artifact import addresses
+from pipeline.resources.cache.entries import content_of
+from pipeline.resources.image.recipe import engine_name, image_name
 from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, recipe_of
 
 COMMAND = ("python3", "/opt/mp/serve.py")

@@ -14,7 +14,7 @@ from pipeline.core.model import Model, Question, Secret
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Address, Resource, State, address
 from pipeline.core.size import PATTERN as SIZE
-from pipeline.resources.recipe import engine_name, image_name, weights_name
+from pipeline.resources.image.recipe import engine_name, image_name, weights_name
 from pipeline.targets.kubernetes.marks import key_of
 from pipeline.targets.kubernetes.objects import Images, name_of, objects, rollout_s
 from pipeline.targets.kubernetes.products import products_of

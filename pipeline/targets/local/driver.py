@@ -29,8 +29,8 @@ from pipeline.core.resource import (
     current_of,
     fields_of,
 )
-from pipeline.resources.cache import Cache
-from pipeline.resources.environment import environment_path
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.engine.environment import environment_path
 from pipeline.targets.local import former
 from pipeline.targets.local.spec import LocalRecipe, LocalState
 from pipeline.templates.launch import document

@@ -13,9 +13,9 @@ from pipeline.core.image import Build, Engine, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, State, address
-from pipeline.resources.artifact import addresses
-from pipeline.resources.entries import content_of
-from pipeline.resources.environment import environment_fingerprint
+from pipeline.resources.cache.artifact import addresses
+from pipeline.resources.cache.entries import content_of
+from pipeline.resources.engine.environment import environment_fingerprint
 from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, recipe_of
 
 

@@ -10,9 +10,9 @@ from pipeline.cli.views.entries import Fate, Pulled
 from pipeline.cli.views.tables import Column, fitted
 from pipeline.cli.views.text import WIDTH, tail
 from pipeline.core.model import FileEntry
-from pipeline.resources.cached import Cached
-from pipeline.resources.reclaim import Reclaim
-from pipeline.resources.serving import served
+from pipeline.resources.cache.cached import Cached
+from pipeline.resources.cache.reclaim import Reclaim
+from pipeline.resources.cache.serving import served
 from tests.unit.cli.building import artifact
 
 NOW = 1_800_000_000.0

@@ -12,7 +12,7 @@ from pipeline.cli.views import json
 from pipeline.core.model import Hardware
 from pipeline.manifest.lock import Lock, engine_key, write_lock
 from pipeline.manifest.schema import models_schema
-from pipeline.resources.pin import unpinned
+from pipeline.resources.engine.pin import unpinned
 from pipeline.templates import TEMPLATES
 from pipeline.wiring import host_platform
 from tests.fakes.hub import FakeHub

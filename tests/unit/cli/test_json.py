@@ -22,11 +22,11 @@ from pipeline.core.report import Report
 from pipeline.core.resource import Unreadable
 from pipeline.engine.outdated import Difference, Looked, NewerEngine, Outdated
 from pipeline.engine.prune import ImageFate, Pruned, Pruning
-from pipeline.resources.adopt import Found
-from pipeline.resources.cached import Cached
-from pipeline.resources.reclaim import Reclaim
-from pipeline.resources.reclaim_images import Held, Place
-from pipeline.resources.shelf import Damage
+from pipeline.resources.cache.adopt import Found
+from pipeline.resources.cache.cached import Cached
+from pipeline.resources.cache.reclaim import Reclaim
+from pipeline.resources.cache.shelf import Damage
+from pipeline.resources.image.reclaim import Held, Place
 from tests.unit.cli.building import Box, artifact, change, plan
 from tests.unit.cli.test_report import RUN
 

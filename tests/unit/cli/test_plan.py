@@ -12,9 +12,9 @@ from pipeline.core.diagnostic import Diagnostic, Severity, error
 from pipeline.core.image import Engine, ImageName, Registry
 from pipeline.core.model import Hardware, Model
 from pipeline.core.resource import Address, Transfer, Unreadable
-from pipeline.resources.environment import EnvironmentState
-from pipeline.resources.image import ImageState
-from pipeline.resources.recipe import Recipe
+from pipeline.resources.engine.environment import EnvironmentState
+from pipeline.resources.image.recipe import Recipe
+from pipeline.resources.image.resource import ImageState
 from tests.fakes.engine import ENGINE
 from tests.unit.cli.building import Box, artifact, change, plan
 

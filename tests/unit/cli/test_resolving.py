@@ -19,7 +19,7 @@ from pipeline.core.model import Hardware
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.reference import parse
 from pipeline.engine.world import World
-from pipeline.resources.pin import unpinned
+from pipeline.resources.engine.pin import unpinned
 from pipeline.templates import TEMPLATES
 
 MANIFEST = """\

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.cache.roots import roots
 from pipeline.cli.options import options_from
 from pipeline.cli.project import read_project
-from pipeline.cli.roots import roots
 from pipeline.core.change import Action
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError

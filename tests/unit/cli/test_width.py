@@ -23,10 +23,10 @@ from pipeline.core.diagnostic import Diagnostic, Severity, Where
 from pipeline.core.model import Facts, FileEntry
 from pipeline.core.report import Outcome, Report, Status
 from pipeline.core.resource import Address, Proof, Transfer, Unreadable
-from pipeline.resources.adopt import Found
-from pipeline.resources.cached import Cached
-from pipeline.resources.reclaim import Reclaim
-from pipeline.resources.shelf import Damage
+from pipeline.resources.cache.adopt import Found
+from pipeline.resources.cache.cached import Cached
+from pipeline.resources.cache.reclaim import Reclaim
+from pipeline.resources.cache.shelf import Damage
 from tests.unit.cli.building import Box, artifact, change, plan
 
 TEXT = st.text(max_size=150) | st.text(alphabet="模型 aé̂/:-\t\x1b\n", max_size=150)

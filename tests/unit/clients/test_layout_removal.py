@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients import unlinking
-from pipeline.clients.closure import closure
-from pipeline.clients.layout import LayoutRepository
-from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest, held
+from pipeline.clients.oci import unlinking
+from pipeline.clients.oci.closure import closure
+from pipeline.clients.oci.layout import LayoutRepository
+from pipeline.clients.oci.repository import CONFIG, LAYER, MANIFEST, ImageManifest, held
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt
 

@@ -5,9 +5,9 @@ import datetime
 import pytest
 import yaml
 
-from pipeline.clients.limits import DATA, Limits, limits, limits_of
-from pipeline.clients.oci import Repositories, parse_reference
-from pipeline.clients.pools import proxy_of
+from pipeline.clients.oci.limits import DATA, Limits, limits, limits_of
+from pipeline.clients.oci.pools import proxy_of
+from pipeline.clients.oci.repositories import Repositories, parse_reference
 from pipeline.core.image import Registry
 from pipeline.core.size import size_bytes
 

@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.clients.archive import docker_archive, unpack
 from pipeline.clients.buildkit import trace_lines
-from pipeline.clients.layout import LayoutRepository
-from pipeline.clients.oci import Repositories, parse_reference
-from pipeline.clients.repository import CONFIG, LAYER, MANIFEST, ImageManifest, held
+from pipeline.clients.oci.layout import LayoutRepository
+from pipeline.clients.oci.repositories import Repositories, parse_reference
+from pipeline.clients.oci.repository import CONFIG, LAYER, MANIFEST, ImageManifest, held
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Denied
 from pipeline.core.image import Registry

@@ -12,11 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from pipeline.clients.connection import Connection
-from pipeline.clients.credentials import Login, login
 from pipeline.clients.loopback import is_loopback
-from pipeline.clients.registry import RegistryRepository
-from pipeline.clients.repository import held
+from pipeline.clients.oci.connection import Connection
+from pipeline.clients.oci.credentials import Login, login
+from pipeline.clients.oci.registry import RegistryRepository
+from pipeline.clients.oci.repository import held
 from pipeline.core.digest import digest
 from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Unreachable
 from tests.fakes.hub import Fault

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.clients.connection import Connection
-from pipeline.clients.registry import RegistryRepository
-from pipeline.clients.repository import INDEX, MANIFEST, Descriptor, ImageManifest
+from pipeline.clients.oci.connection import Connection
+from pipeline.clients.oci.registry import RegistryRepository
+from pipeline.clients.oci.repository import INDEX, MANIFEST, Descriptor, ImageManifest
 from pipeline.core.digest import Digest, digest
 
 SUBJECT = digest(b"an image")

@@ -12,8 +12,8 @@ from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, FileEntry, Model
 from pipeline.core.resource import Address, Resource, State, Transfer
 from pipeline.engine.room import short_of_room
-from pipeline.resources import image
-from pipeline.resources.artifact import ArtifactState
+from pipeline.resources.cache.artifact import ArtifactState
+from pipeline.resources.image import resource as image
 from tests.fakes.engine import CPU, ENGINE
 
 TOO_MUCH = 1 << 60

@@ -18,10 +18,10 @@ from pipeline.core.errors import Corrupt, Refused
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event, Progress
-from pipeline.resources.adopt import Found, find, huggingface, instructlab, missing, take
-from pipeline.resources.cache import Cache
-from pipeline.resources.entries import choice_of
-from pipeline.resources.shelf import Shelf
+from pipeline.resources.cache.adopt import Found, find, huggingface, instructlab, missing, take
+from pipeline.resources.cache.entries import choice_of
+from pipeline.resources.cache.shelf import Shelf
+from pipeline.resources.cache.store import Cache
 from pipeline.sources.local import LocalSource
 from tests.fakes.hub import FakeHub
 
@@ -306,8 +306,8 @@ def test_move_where_the_cache_is_reached_through_a_link(hub: FakeHub, home: Path
 
 MOVE = """
 import itertools, os, pathlib, shutil, signal, sys, traceback
-from pipeline.resources.adopt import find, take
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.adopt import find, take
+from pipeline.resources.cache.store import Cache
 
 start = pathlib.Path(sys.argv[1])
 

@@ -16,8 +16,8 @@ from pipeline.core.image import Engine
 from pipeline.core.model import Artifact, FileEntry, Hardware, Model
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.resource import Absent, Observed, Resource, Transfer
-from pipeline.resources.artifact import ArtifactDriver, ArtifactState, resource
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.artifact import ArtifactDriver, ArtifactState, resource
+from pipeline.resources.cache.store import Cache
 
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 1000}
 ENGINE = Engine(

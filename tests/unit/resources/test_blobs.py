@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import Exhausted
-from pipeline.resources.blobs import Blobs
+from pipeline.resources.cache.blobs import Blobs
 
 
 def test_bytes_that_have_landed_are_not_counted_a_second_time(tmp_path: Path) -> None:

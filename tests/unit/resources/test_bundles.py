@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import Corrupt
-from pipeline.resources.bundles import Bundle
-from pipeline.resources.bundles import bundles as every_bundle
+from pipeline.resources.engine.bundles import Bundle
+from pipeline.resources.engine.bundles import bundles as every_bundle
 
 LARGE_BYTES = 2**16
 

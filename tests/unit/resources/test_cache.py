@@ -16,7 +16,7 @@ from pipeline.core.model import Artifact, FileEntry, Overlay
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event, Progress
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 
 WHERE = Address("tiny/artifact")
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 5000, "sub/tokenizer.json": b"[1]"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import ImageManifest, Repository
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import ImageManifest, Repository
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import digest
 from pipeline.core.errors import Corrupt
@@ -17,12 +17,12 @@ from pipeline.core.image import Registry
 from pipeline.core.model import Overlay
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, Transfer, fields_of
-from pipeline.resources import image
-from pipeline.resources.cache import Cache
-from pipeline.resources.compress import gzipped
-from pipeline.resources.image import ImageDriver, ImageState
-from pipeline.resources.layers import layers
-from pipeline.sources.oci import OciSource
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.compress import gzipped
+from pipeline.resources.image.layers import layers
+from pipeline.resources.image.resource import ImageDriver, ImageState
+from pipeline.sources.oci.source import OciSource
 from tests.fakes import engine
 from tests.parts.absorbing import Absorbing
 

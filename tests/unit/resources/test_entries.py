@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import Corrupt
 from pipeline.core.model import Artifact
-from pipeline.resources.entries import place_of
+from pipeline.resources.cache.entries import place_of
 
 PIN = "sha256-" + "a" * 64
 HOSTS = ("huggingface.co", "localhost", "localhost:5000", "s3", "https", "http", "oci", "quay.io", "a")

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import pytest
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import Repository, contents
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import Repository, contents
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import image_tag
 from pipeline.core.errors import BackendError, Corrupt, Missing, Unreachable
@@ -21,11 +21,11 @@ from pipeline.core.model import Artifact, FileEntry, Model, Part
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
 from pipeline.core.resource import Absent, Address, Mark, Observed, Resource, Transfer
-from pipeline.resources import image
-from pipeline.resources.cache import Cache
-from pipeline.resources.feed import Feeds
-from pipeline.resources.image import ImageDriver, ImageState
-from pipeline.resources.layers import Layer, Stream, layers
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.feed import Feeds
+from pipeline.resources.image.layers import Layer, Stream, layers
+from pipeline.resources.image.resource import ImageDriver, ImageState
 from pipeline.sources.local import LocalSource
 from tests.fakes import engine
 
@@ -264,7 +264,10 @@ def test_a_wrong_file_is_never_tagged_and_the_next_apply_works(
     desk.shelf.damage = damage
     with pytest.raises(Corrupt, match=r'hf://acme/big: "model\.safetensors" of big ') as problem:
         desk.bring()
-    assert problem.value.hint == "run mp apply again; if it stays so, the source has changed: run mp lock --upgrade"
+    assert (
+        problem.value.hint
+        == "run mp apply again; if it stays so, the source has changed: run mp lock --upgrade"
+    )
     assert desk.repository.tags() == ()
 
     desk.shelf.damage = None

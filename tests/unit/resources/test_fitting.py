@@ -4,8 +4,8 @@ import pytest
 
 from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, FileEntry, Model
-from pipeline.resources.fitting import too_large
-from pipeline.resources.image import weights_image
+from pipeline.resources.image.fitting import too_large
+from pipeline.resources.image.resource import weights_image
 from tests.fakes import engine
 
 GB = 10**9

@@ -13,7 +13,7 @@ import pytest
 from pipeline.core.errors import BackendError, Corrupt, Unreachable
 from pipeline.core.report import Event, Line
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
+from pipeline.resources.cache.store import Cache
 from tests.unit.resources.test_cache import FILES, Memory, artifact, leftovers, silent
 
 WHERE = Address("tiny/artifact")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import ImageManifest, Repository, held
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import ImageManifest, Repository, held
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt
@@ -15,12 +15,12 @@ from pipeline.core.image import Build, Registry
 from pipeline.core.model import Model, Overlay
 from pipeline.core.report import Event, Progress
 from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, Transfer, fields_of
-from pipeline.resources import image
-from pipeline.resources.assembly import EngineParts, Placed, assemble
-from pipeline.resources.cache import Cache
-from pipeline.resources.image import ImageDriver, ImageState
-from pipeline.resources.layers import Held, layers
-from pipeline.resources.recipe import engine_name, version_tag
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.assembly import EngineParts, Placed, assemble
+from pipeline.resources.image.layers import Held, layers
+from pipeline.resources.image.recipe import engine_name, image_name, version_tag, weights_name
+from pipeline.resources.image.resource import ImageDriver, ImageState
 from tests.fakes import engine
 
 OWNER = Mark("test", "default", Address(""))
@@ -149,11 +149,9 @@ def test_an_images_name_does_not_depend_on_where_or_when_it_is_made(desk: Desk) 
     here, there = desk.registry("here"), Registry("there", url="ghcr.io/acme")
     newer = replace(desk.model, artifact=replace(desk.model.artifact, version="v2", pin="another"))
 
-    assert (
-        image.image_name(desk.model, desk.build, here).tag == image.image_name(newer, desk.build, there).tag
-    )
-    assert image.weights_name(desk.model, here).tag == image.weights_name(newer, there).tag
-    assert str(image.weights_name(desk.model, there)).startswith("ghcr.io/acme/tiny.weights:mp-")
+    assert image_name(desk.model, desk.build, here).tag == image_name(newer, desk.build, there).tag
+    assert weights_name(desk.model, here).tag == weights_name(newer, there).tag
+    assert str(weights_name(desk.model, there)).startswith("ghcr.io/acme/tiny.weights:mp-")
 
 
 @pytest.mark.parametrize("change", ["engine", "files", "overlay"])
@@ -167,8 +165,8 @@ def test_an_images_name_changes_with_everything_that_is_inside(desk: Desk, chang
         case _:
             model = with_template(desk, "{{ messages }}")
 
-    before = image.image_name(desk.model, desk.build, desk.registry())
-    assert image.image_name(model, build, desk.registry()).tag != before.tag
+    before = image_name(desk.model, desk.build, desk.registry())
+    assert image_name(model, build, desk.registry()).tag != before.tag
 
 
 def test_hardware_and_arguments_build_nothing_anew(desk: Desk) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import INDEX, MANIFEST, ImageManifest, Repository, held
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import INDEX, MANIFEST, ImageManifest, Repository, held
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Digest, canonical, digest, fingerprint
 from pipeline.core.errors import Missing
@@ -15,13 +15,13 @@ from pipeline.core.image import Build, Registry
 from pipeline.core.model import Model
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, Transfer, fields_of
-from pipeline.resources import image
-from pipeline.resources.cache import Cache
-from pipeline.resources.image import ImageDriver, ImageState
-from pipeline.resources.index import index, is_index, is_whole, parts
-from pipeline.resources.layers import layers
-from pipeline.resources.recipe import engine_name, weights_fingerprint
-from pipeline.sources.oci import OciSource
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.index import index, is_index, is_whole, parts
+from pipeline.resources.image.layers import layers
+from pipeline.resources.image.recipe import engine_name, weights_fingerprint
+from pipeline.resources.image.resource import ImageDriver, ImageState
+from pipeline.sources.oci.source import OciSource
 from tests.fakes import engine
 from tests.parts.absorbing import Absorbing
 

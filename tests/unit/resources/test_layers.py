@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.errors import Corrupt
 from pipeline.core.model import FileEntry, Overlay
-from pipeline.resources.layers import (
+from pipeline.resources.image.layers import (
     MOST_OWN_LAYERS,
     OWN_LAYER_BYTES,
     Feed,

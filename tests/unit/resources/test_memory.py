@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.resources.memory import Memory
+from pipeline.resources.cache.memory import Memory
 
 
 def number(words: Sequence[str]) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import ImageManifest, Repository
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import ImageManifest, Repository
 from pipeline.core import modelpack as words
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Digest, digest
@@ -16,13 +16,13 @@ from pipeline.core.model import Facts, FileEntry, Filter, Model, Overlay, Part
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event, Progress
 from pipeline.core.resource import Absent, Address, Mark, Observed, Resource, Transfer
-from pipeline.resources import image
-from pipeline.resources.cache import Cache
-from pipeline.resources.image import ImageDriver, ImageState
-from pipeline.resources.modelpack import artifact
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.modelpack import artifact
+from pipeline.resources.image.resource import ImageDriver, ImageState
 from pipeline.sources.kinds import Kind, kind_of
 from pipeline.sources.local import LocalSource
-from pipeline.sources.oci import OciSource
+from pipeline.sources.oci.source import OciSource
 from tests.fakes import engine
 from tests.parts.absorbing import Absorbing
 

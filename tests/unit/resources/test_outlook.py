@@ -3,7 +3,7 @@
 import threading
 
 from pipeline.core.resource import Transfer
-from pipeline.resources.outlook import QUESTIONS, Outlook, side_by_side, together
+from pipeline.resources.image.outlook import QUESTIONS, Outlook, side_by_side, together
 
 NEW = Transfer(push_bytes=70)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.resources.partial import growing, size_bytes, sweep
+from pipeline.resources.cache.partial import growing, size_bytes, sweep
 
 NAME = "a" * 64
 DAY_S = 86400

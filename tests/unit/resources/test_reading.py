@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.core.errors import BackendError, Corrupt, Missing, Unreachable
 from pipeline.core.model import FileEntry
-from pipeline.resources.reading import CHUNK_BYTES, TRIES, received, verified
+from pipeline.resources.cache.reading import CHUNK_BYTES, TRIES, received, verified
 
 CONTENT = bytes(range(256)) * (CHUNK_BYTES // 100)
 ENTRY = FileEntry("model.safetensors", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())

@@ -20,8 +20,8 @@ from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
-from pipeline.resources.shelf import Damage, Shelf
+from pipeline.resources.cache.shelf import Damage, Shelf
+from pipeline.resources.cache.store import Cache
 
 WHERE = Address("tiny/artifact")
 SOURCE = "hf://acme/tiny"
@@ -415,8 +415,8 @@ def test_killed_add_leaves_what_the_next_plan_finds(root: Path) -> None:
 
 PRUNE = """
 import sys, time, pathlib, os, signal
-from pipeline.resources import reclaim
-from pipeline.resources.shelf import Shelf
+from pipeline.resources.cache import reclaim
+from pipeline.resources.cache.shelf import Shelf
 root, steps = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 shelf = Shelf(root, now=lambda: time.time() + 7200)
 plan = shelf.unwanted({("hf://acme/tiny", "b" * 40)})

@@ -10,21 +10,21 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from pipeline.clients.oci import Repositories
-from pipeline.clients.repository import MANIFEST, ImageManifest, contents, held
+from pipeline.clients.oci.repositories import Repositories
+from pipeline.clients.oci.repository import MANIFEST, ImageManifest, contents, held
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Digest, digest
 from pipeline.core.image import Build, Engine, ImageName, Registry
 from pipeline.core.model import Artifact, Facts, FileEntry, Filter, Hardware, Model, Overlay, Part
 from pipeline.core.resource import Address, Mark
-from pipeline.resources import image
-from pipeline.resources.cache import Cache
-from pipeline.resources.image import ImageDriver
-from pipeline.resources.recipe import Recipe, image_fingerprint, weights_fingerprint
-from pipeline.resources.trust import naming, provenance, sbom
-from pipeline.resources.trust.annotations import of_engine
-from pipeline.resources.trust.attach import Attachment, Attestor, referrer
-from pipeline.resources.trust.provenance import Run
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image import resource as image
+from pipeline.resources.image.recipe import Recipe, image_fingerprint, weights_fingerprint
+from pipeline.resources.image.resource import ImageDriver
+from pipeline.resources.image.trust import naming, provenance, sbom
+from pipeline.resources.image.trust.annotations import of_engine
+from pipeline.resources.image.trust.attach import Attachment, Attestor, referrer
+from pipeline.resources.image.trust.provenance import Run
 from tests.fakes import engine as tiny
 
 OWNER = Mark("test", "default", Address(""))

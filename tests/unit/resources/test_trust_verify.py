@@ -19,8 +19,8 @@ from pipeline.core.errors import BackendError, Missing, Refused
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Source, SourceSpec
 from pipeline.core.resource import Address
-from pipeline.resources.cache import Cache
-from pipeline.resources.trust.verify import ModelSigner, Verifier
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image.trust.verify import ModelSigner, Verifier
 from pipeline.sources.local import LocalSource
 from tests.fakes import engine as tiny
 from tests.parts import signing

@@ -13,14 +13,14 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from pipeline.clients.layout import LayoutRepository
-from pipeline.clients.repository import FILES, INDEX, MANIFEST, ImageManifest
+from pipeline.clients.oci.layout import LayoutRepository
+from pipeline.clients.oci.repository import FILES, INDEX, MANIFEST, ImageManifest
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Missing, MpError, Refused, Unreachable
 from pipeline.core.model import Artifact, Filter
 from pipeline.core.protocols import SourceSpec
-from pipeline.sources import tar
-from pipeline.sources.oci import OciSource
+from pipeline.sources.oci import tar
+from pipeline.sources.oci.source import OciSource
 from tests.parts import packages
 from tests.parts.absorbing import Absorbing
 from tests.parts.packages import Layer, image_layer, link, put, put_image, weight

@@ -13,7 +13,7 @@ from pipeline.core.errors import BackendError
 from pipeline.core.image import Engine
 from pipeline.core.report import Event, Line, Progress
 from pipeline.core.resource import Absent, Observed
-from pipeline.resources.environment import (
+from pipeline.resources.engine.environment import (
     EnvironmentDriver,
     EnvironmentState,
     environment_path,

@@ -1,0 +1,1 @@
+"""Registries and OCI layouts behind one protocol. `repositories` opens them."""

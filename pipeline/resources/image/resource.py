@@ -1,0 +1,281 @@
+"""Model and weights images and ModelPack artifacts: their states and resources, and the driver that observes and publishes them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from pipeline.clients.oci.repository import ImageManifest, Repository
+from pipeline.core.change import Change
+from pipeline.core.digest import Digest, image_tag
+from pipeline.core.errors import BackendError, Missing, Unreachable
+from pipeline.core.image import Build, Registry
+from pipeline.core.model import Model
+from pipeline.core.protocols import Source
+from pipeline.core.report import Emit
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Entry,
+    Locator,
+    Mark,
+    Observed,
+    Resource,
+    State,
+    Unreadable,
+    address,
+)
+from pipeline.resources.cache.artifact import addresses
+from pipeline.resources.cache.store import Cache
+from pipeline.resources.image.assembly import FINGERPRINT
+from pipeline.resources.image.modelpack import artifact_fingerprint
+from pipeline.resources.image.outlook import Outlook, together
+from pipeline.resources.image.publish import OpenRepository, Published, Publisher, Shop
+from pipeline.resources.image.recipe import (
+    Recipe,
+    image_fingerprint,
+    image_name,
+    locator,
+    modelpack_name,
+    registry_of,
+    version_tag,
+    weights_fingerprint,
+    weights_name,
+)
+from pipeline.resources.image.trust.attach import Attestor
+
+KIND = "image"
+READERS = 16  # registries over HTTP are asked side by side
+
+Answer: TypeAlias = "Observed[ImageState] | Absent | Unreadable"
+
+
+@dataclass(frozen=True)
+class ImageState(State):
+    fingerprint: str  # "": a tag of ours names an image that mp did not make
+    version_tag: str  # the human tag beside ours, "" for none; "main → sha256:…" when it names another image
+    recipe: Recipe | None = field(default=None, compare=False)
+
+
+def model_image(model: Model, build: Build, registry: Registry, project: str) -> Resource[ImageState]:
+    """Engine and weights: what is run."""
+    where = address(model.name, KIND, registry.name)
+    name, full = image_name(model, build, registry), image_fingerprint(model, build, registry)
+    engine = address("@engine", build.engine.key, registry.name)
+    return _resource(Recipe(where, name, model, build, project, full), engine)
+
+
+def weights_image(model: Model, registry: Registry, project: str) -> Resource[ImageState]:
+    """Weights alone, under /models: what is mounted."""
+    where = address(model.name, "weights", registry.name)
+    name, full = weights_name(model, registry), weights_fingerprint(model, registry)
+    recipe = Recipe(where, name, model, None, project, full)
+    return _resource(recipe)
+
+
+def model_artifact(model: Model, registry: Registry, project: str) -> Resource[ImageState]:
+    """Weights as files, in the form of ModelPack: what other tools read."""
+    where = address(model.name, "modelpack", registry.name)
+    name, full = modelpack_name(model, registry), artifact_fingerprint(model)
+    return _resource(Recipe(where, name, model, None, project, full, packed=True))
+
+
+def _resource(recipe: Recipe, *engine: Address) -> Resource[ImageState]:
+    model = recipe.model
+    return Resource(
+        recipe.address,
+        KIND,
+        locator(recipe.name),
+        ImageState(recipe.fingerprint, version_tag(model.artifact.version), recipe),
+        needs=(*(addresses(model) if model.cached else ()), *engine),
+        keep=True,
+        lifecycle=model.lifecycle,
+        where=model.where,
+    )
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One image to look at: wanted, or only known from the inventory."""
+
+    address: Address
+    locator: Locator
+    wanted: Resource[ImageState] | None
+    entry: Entry | None
+
+    def fingerprints(self) -> Iterable[str]:
+        """The wanted one; where it is not there yet, the one that was applied last is what is there."""
+        if self.wanted:
+            yield self.wanted.desired.fingerprint
+        if self.entry and (applied := str(self.entry.applied.get("fingerprint") or "")):
+            yield applied
+
+    def version(self) -> str:
+        if self.wanted:
+            return self.wanted.desired.version_tag
+        return str(self.entry.applied.get("version_tag") or "") if self.entry else ""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the questions of one round have come to."""
+
+    silent: dict[str, Unreachable] = field(default_factory=dict)  # by registry
+    outlooks: dict[Address, Outlook] = field(default_factory=dict)
+
+
+class ImageDriver:
+    """Images are named by their content: a tag mp-<12 hex> in a repository of ours is ours."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        sources: Mapping[str, Source],
+        repositories: OpenRepository,
+        owner: Mark,
+        attestor: Attestor | None = None,
+    ) -> None:
+        self._open = repositories
+        self._publisher = Publisher(cache, sources, repositories)
+        self._owner = owner  # its address is filled in for each
+        self._attestor = attestor  # None: nothing is said of new images beside them
+
+    def observe(
+        self, wanted: Sequence[Resource[ImageState]], known: Sequence[Entry]
+    ) -> Mapping[Address, Answer]:
+        """A tag in each repository; layouts one after the other, registries over HTTP side by side."""
+        entries = {entry.address: entry for entry in known}
+        questions = [_Question(r.address, r.locator, r, entries.pop(r.address, None)) for r in wanted]
+        questions += [_Question(e.address, e.locator, None, e) for e in entries.values()]
+        remote = [q for q in questions if not q.locator["registry"].startswith("layout:")]
+        seen = _Seen()
+        answers = {
+            q.address: self._answer(q, seen) for q in questions if q.locator["registry"].startswith("layout:")
+        }
+        if remote:
+            with ThreadPoolExecutor(min(READERS, len(remote)), "images") as pool:
+                found = pool.map(lambda q: self._answer(q, seen), remote)
+                answers.update(zip((q.address for q in remote), found, strict=True))
+        return answers | _shared(questions, answers, seen)
+
+    def apply(
+        self, change: Change[ImageState], inputs: Mapping[Address, Observed[Any]], emit: Emit
+    ) -> Observed[ImageState] | None:
+        """Push what is missing, then the tags, ours last. An image that stands is only tagged again."""
+        if change.resource is None:  # images are pruned, never deleted by apply
+            return None
+        desired = change.resource.desired
+        recipe = _recipe(change.resource)
+        shop = self._publisher.shop(recipe)
+        image = self._standing(shop, change)
+        if image is None:
+            engine = _engine_digest(recipe, inputs)
+            if self._attestor:
+                self._attestor.require(recipe.name.registry)
+            made = self._publisher.publish(shop, engine, _previous(desired, change.entry), emit)
+            image = made.image
+            self._attest(shop, made)
+        for tag in filter(None, (desired.version_tag, recipe.name.tag)):
+            shop.repository.put_manifest(tag, image)
+        return Observed(desired, self._mark(recipe.address), digest=image.digest)
+
+    def _attest(self, shop: Shop, made: Published) -> None:
+        """Each platform's image has documents of its own; what stands for all of them is signed."""
+        if self._attestor is None:
+            return
+        for part in made.parts:
+            self._attestor.attest_model(shop.repository, part.recipe, part.image, part.engine)
+        if len(made.parts) > 1:
+            self._attestor.attest_index(shop.repository, shop.recipe.name.registry, made.image)
+
+    def _standing(self, shop: Shop, change: Change[ImageState]) -> ImageManifest | None:
+        """The image of the inventory's digest; without one, what our tag names. A moved tag is not believed."""
+        entry, recipe = change.entry, shop.recipe
+        applied = entry.applied.get("fingerprint") if entry else None
+        if entry and entry.digest and applied == recipe.fingerprint:
+            return self._publisher.standing(shop, entry.digest)
+        return self._publisher.standing(shop, recipe.name.tag)
+
+    def _answer(self, question: _Question, seen: _Seen) -> Answer:
+        """Registries that did not answer are not waited for again."""
+        place = question.locator["registry"]
+        try:
+            if place in seen.silent:
+                raise seen.silent[place]
+            return self._look(question, seen)
+        except Unreachable as problem:
+            seen.silent[place] = problem
+            return Unreadable(problem.message, problem.hint)
+        except BackendError as problem:
+            return Unreadable(problem.message, problem.hint)
+
+    def _look(self, question: _Question, seen: _Seen) -> Answer:
+        where = question.locator
+        recipe = question.wanted.desired.recipe if question.wanted else None
+        registry = recipe.name.registry if recipe else registry_of(where)
+        repository = self._open(registry, where["repository"])
+        for fingerprint in question.fingerprints():
+            tagged = repository.describe(image_tag(fingerprint))
+            if tagged is not None:
+                live = tagged.annotations.get(FINGERPRINT, "")
+                version = _version(repository, question.version(), tagged.digest)
+                state = ImageState(live, version, recipe)
+                self._look_ahead(question, state, seen)
+                return Observed(state, self._mark(question.address), digest=tagged.digest)
+        self._look_ahead(question, None, seen)
+        return Absent()
+
+    def _look_ahead(self, question: _Question, live: ImageState | None, seen: _Seen) -> None:
+        """What publishing would move, where that is to be done."""
+        wanted = question.wanted
+        if wanted is not None and live != wanted.desired:
+            shop = self._publisher.shop(_recipe(wanted))
+            previous = _previous(wanted.desired, question.entry)
+            seen.outlooks[question.address] = self._publisher.outlook(shop, previous)
+
+    def _mark(self, where: Address) -> Mark:
+        return replace(self._owner, address=where)
+
+
+def _shared(
+    questions: Iterable[_Question], answers: Mapping[Address, Answer], seen: _Seen
+) -> dict[Address, Answer]:
+    """The answers with what would be moved, in the order of the questions: layers that images share go once."""
+    ahead = [q.address for q in questions if q.address in seen.outlooks]
+    transfers = together(seen.outlooks[where] for where in ahead)
+    found: dict[Address, Answer] = {}
+    for where, transfer in zip(ahead, transfers, strict=True):
+        answer = answers[where]
+        found[where] = answer if isinstance(answer, Unreadable) else replace(answer, transfer=transfer)
+    return found
+
+
+def _recipe(resource: Resource[ImageState]) -> Recipe:
+    if resource.desired.recipe is None:
+        raise AssertionError(f"{resource.address} is desired without a recipe")
+    return resource.desired.recipe
+
+
+def _previous(desired: ImageState, entry: Entry | None) -> tuple[str, ...]:
+    """Tags and digests under which an earlier image of this model may be found."""
+    applied = str(entry.applied.get("fingerprint") or "") if entry else ""
+    found = (entry.digest if entry else None, image_tag(applied) if applied else None, desired.version_tag)
+    return tuple(reference for reference in found if reference)
+
+
+def _engine_digest(recipe: Recipe, inputs: Mapping[Address, Observed[Any]]) -> Digest | None:
+    if recipe.build is None:
+        return None
+    where = address("@engine", recipe.build.engine.key, recipe.name.registry.name)
+    found = inputs[where].digest if where in inputs else None
+    if found is None:
+        raise Missing("engine", f"{where} has no digest", "run mp apply for it first")
+    return found
+
+
+def _version(repository: Repository, wanted: str, own: Digest) -> str:
+    """The human tag as it is: names our image, is not there, or names another one."""
+    found = repository.head(wanted) if wanted else None
+    if found is None:
+        return ""
+    return wanted if found[0] == own else f"{wanted} → {found[0][:19]}"
