@@ -1,7 +1,7 @@
 """Objects of a cluster as a reader thinks of them: replicas, memory, the engine's flags. Used by changes."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pipeline.core.change import FieldDiff
@@ -23,6 +23,14 @@ def is_cluster(state: Json) -> bool:
 
 def readable_differences(before: Json, after: Json) -> Iterator[FieldDiff | str]:
     """What differs between two such states; a whole object that comes or goes is said by its name."""
+    old, new = _objects(before), _objects(after)
+    if any(key.startswith("Deployment/") for key in old.keys() ^ new.keys()):  # its fields say nothing then
+        yield from (f"{key} removed" for key in sorted(old.keys() - new.keys()))
+        yield from (f"{key} added" for key in sorted(new.keys() - old.keys()))
+        before, after = (
+            _with_objects(before, old.keys() & new.keys()),
+            _with_objects(after, old.keys() & new.keys()),
+        )
     for diff in differences(readable(before), readable(after)):
         if diff.before is None and isinstance(diff.after, dict):
             yield f"{_named(diff.path)} added"
@@ -55,6 +63,17 @@ def readable(state: Json) -> Readable:
             case _:
                 found[kind] = _body(one)
     return found
+
+
+def _objects(state: Json) -> Readable:
+    objects = state.get("objects") if isinstance(state, dict) else None
+    return objects if isinstance(objects, dict) else {}
+
+
+def _with_objects(state: Json, keys: Collection[str]) -> Json:
+    """The state with some of its objects."""
+    kept = {key: one for key, one in _objects(state).items() if key in keys}
+    return {**state, "objects": kept} if isinstance(state, dict) else state
 
 
 def amounts(state: Json) -> Mapping[str, Any]:
