@@ -1,16 +1,17 @@
 """Objects of a cluster in words: what comes and goes whole is said by its name."""
 
 from pipeline.cli.views.cluster import readable_differences
+from pipeline.core.digest import Json
 
-DEPLOYMENT = {
+DEPLOYMENT: Json = {
     "spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": "engine", "image": "a"}]}}}
 }
-SERVICE = {"spec": {"ports": [{"port": 80}]}, "metadata": {"name": "tiny"}}
+SERVICE: Json = {"spec": {"ports": [{"port": 80}]}, "metadata": {"name": "tiny"}}
 
 
 def test_deployment_that_is_gone_is_named_and_its_fields_are_not() -> None:
-    whole = {"objects": {"Deployment/tiny": DEPLOYMENT, "Service/tiny": SERVICE}, "health": "Healthy"}
-    left = {"objects": {"Service/tiny": SERVICE}, "health": "Missing"}
+    whole: Json = {"objects": {"Deployment/tiny": DEPLOYMENT, "Service/tiny": SERVICE}, "health": "Healthy"}
+    left: Json = {"objects": {"Service/tiny": SERVICE}, "health": "Missing"}
     assert [str(getattr(d, "path", d)) for d in readable_differences(whole, left)] == [
         "Deployment/tiny removed",
         "health",
