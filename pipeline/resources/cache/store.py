@@ -37,7 +37,7 @@ from pipeline.resources.cache.reading import Opening, hashed, opening_of
 from pipeline.resources.cache.sharing import Sharing
 from pipeline.resources.cache.supply import OnBytes, Reach, Supply
 
-WORKERS = 8  # files of one artifact at a time: as many connections as huggingface_hub's snapshot_download opens (2.4.0)
+WORKERS = 4  # files of one artifact at a time: eight were slower on two cores
 
 
 class Cache:
