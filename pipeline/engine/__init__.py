@@ -215,7 +215,7 @@ def _desired(
 ) -> tuple[Pins, Composition]:
     """Pins and resources. Engines are pinned only when a resource builds on them: publishing weights needs none."""
     names = tuple(names)
-    pins = pin_artifacts(world, names, upgrade)
+    pins = pin_artifacts(world, names, upgrade, cached=cached)
     pinned = [name for name in names if name in pins.models]  # in manifest order
     variants, problems = choose_variants(world, pinned, anew=bool(upgrade))
     pins = replace(pins, diagnostics=(*pins.diagnostics, *problems))

@@ -45,9 +45,18 @@ class Pins:
     refusals: tuple[Diagnostic, ...] = ()  # sources that may not be used: code, pickles, wrong signatures
 
 
-def pin_artifacts(world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset()) -> Pins:
-    """The artifacts of every named model: the lock's where they are fresh, else resolved from their sources."""
-    specs = {(name, role): spec for name in names for role, spec in source_specs(world, name).items()}
+def pin_artifacts(
+    world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset(), *, cached: bool = True
+) -> Pins:
+    """The artifacts of every named model: the lock's where they are fresh, else resolved from their sources.
+
+    Without `cached` nothing that has to be read for its hash stays on this disk.
+    """
+    specs = {
+        (name, role): spec
+        for name in names
+        for role, spec in source_specs(world, name, cached=cached).items()
+    }
     fresh, stale = _sorted_out(world, specs, upgrade)
     if world.locked and stale:
         return Pins(_by_model(specs, fresh), {}, tuple(f"{label(k)}: {why}" for k, why in stale.items()), ())
@@ -133,10 +142,12 @@ def pin_engines(world: World, wanted: Mapping[str, Wanted], *, anew: bool = Fals
     return Pins({}, {**fresh, **found}, changed, problems, refused)
 
 
-def source_specs(world: World, name: str) -> dict[str, SourceSpec]:
+def source_specs(world: World, name: str, *, cached: bool = True) -> dict[str, SourceSpec]:
     """A model's sources by role, as their rooms understand them."""
     spec = world.manifest.models[name]
-    return {role: _spec(world, one, kept=spec.cache == "keep") for role, one in declared(spec).items()}
+    return {
+        role: _spec(world, one, kept=cached and spec.cache == "keep") for role, one in declared(spec).items()
+    }
 
 
 def _spec(world: World, one: Declared, *, kept: bool) -> SourceSpec:

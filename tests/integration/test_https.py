@@ -402,3 +402,13 @@ def test_tls_is_verified(
         monkeypatch.setenv("SSL_CERT_FILE", str(public))
         source = source_of(absorbing, tmp_path)
         assert add(cache, source.resolve(spec_of(server), None), source) == {"tiny.q4.gguf": WEIGHTS}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_bytes_read_for_their_hash_stay_only_where_they_may(
+    server: FaultyServer, cache: Cache, kept: bool
+) -> None:
+    source = HttpsSource(Web({}), cache.absorb)
+    artifact = source.resolve(replace(spec_of(server), kept=kept), None)
+    assert artifact.files[0].sha256 == SHA256
+    assert cache.blob(SHA256).exists() is kept
