@@ -36,6 +36,9 @@ class Request:
     headers: Mapping[str, str]
 
 
+MOST_S = 60.0  # that an answer is held back
+
+
 @dataclass
 class Fault:
     """What goes wrong with requests whose "METHOD /path" matches `pattern`, `times` times."""
@@ -49,6 +52,7 @@ class Fault:
     resized_to: int | None = None  # the file has so many bytes, and the answer says so
     ignore_range: bool = False
     stall_s: float = 0.0  # nothing is sent for so long
+    until: threading.Event | None = None  # nothing is sent before it is set
 
 
 @dataclass
@@ -177,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.fault is not None and self.fault.stall_s:
                 self.HUB.wait(self.fault.stall_s)
+            if self.fault is not None and self.fault.until is not None:
+                self.fault.until.wait(MOST_S)
             if self.fault is not None and self.fault.status is not None:
                 raise _Answer(self.fault.status)
             self._route(unquote(urlsplit(self.path).path))

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,9 +19,9 @@ from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
 from pipeline.core.resource import Address
-from pipeline.resources.cache.store import Cache
+from pipeline.resources.cache.store import WORKERS, Cache
 from pipeline.sources.huggingface import HuggingFaceSource
-from tests.fakes.hub import FakeHub, Fault
+from tests.fakes.hub import MOST_S, FakeHub, Fault
 
 WHERE = Address("big/artifact")
 SPEC = SourceSpec("hf://acme/big", "main")
@@ -115,19 +116,22 @@ def test_eight_processes_pull_one_model_with_one_download_on_the_wire(hub: FakeH
 
 
 def test_processes_that_come_together_divide_the_files(hub: FakeHub, cache: Cache) -> None:
-    files = shards(16, MIB)
+    files = shards(4 * WORKERS, MIB)
     hub.commit("acme/big", files)
-    hub.faults.append(Fault(BLOB, times=16, stall_s=3.0))  # one process alone has 8 of 16 files at a time
+    both_asked = threading.Event()
+    hub.faults.append(Fault(BLOB, times=2 * WORKERS, until=both_asked))
 
     processes = [pulling(hub, cache) for _ in range(2)]
-    for process in processes:
-        assert process.stdout is not None
-        process.stdout.readline()
-    begun = time.monotonic()
+    until = time.monotonic() + MOST_S / 2
+    while (
+        len(hub.asked(BLOB)) < 2 * WORKERS
+    ):  # none is answered yet, and one process asks for WORKERS at a time
+        assert time.monotonic() < until, hub.asked(BLOB)
+        time.sleep(0.02)
+    both_asked.set()
 
     assert [ended(process) for process in processes] == [0, 0]
-    assert time.monotonic() - begun < 5.5  # one alone would take six
-    assert len(hub.asked(BLOB)) == 16
+    assert len(hub.asked(BLOB)) == len(files)
 
 
 def test_killed_download_goes_on_with_the_missing_bytes_only(hub: FakeHub, cache: Cache) -> None:
