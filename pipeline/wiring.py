@@ -24,6 +24,7 @@ from pipeline.manifest.read import Document
 from pipeline.manifest.spec import Manifest
 from pipeline.resources.cache.artifact import ArtifactDriver
 from pipeline.resources.cache.store import Cache
+from pipeline.resources.cluster.driver import ClusterDriver
 from pipeline.resources.engine.environment import EnvironmentDriver
 from pipeline.resources.engine.pin import pin_engine, pin_nothing
 from pipeline.resources.engine.resource import EngineDriver
@@ -35,7 +36,6 @@ from pipeline.store.file import FileStore, stores
 from pipeline.targets import TARGETS
 from pipeline.targets.docker import DockerTarget
 from pipeline.targets.docker.driver import DockerDriver
-from pipeline.targets.kubernetes.driver import KubernetesDriver
 from pipeline.targets.local.driver import LocalDriver
 from pipeline.templates import TEMPLATES
 
@@ -102,7 +102,7 @@ def drivers(
         "docker": DockerDriver(
             connect, repositories, weights, owner, settings.secret, settings.state / "docker"
         ),
-        "kubernetes": KubernetesDriver(
+        "kubernetes": ClusterDriver(
             cache(partial(Cluster, environ=settings.environ)), owner, settings.secret
         ),
     }

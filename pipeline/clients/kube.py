@@ -1,4 +1,4 @@
-"""A Kubernetes API server: objects as plain JSON, listed, applied by server-side apply and deleted. Used by targets/kubernetes.
+"""A Kubernetes API server: objects as plain JSON, listed, applied by server-side apply and deleted. Used by resources/cluster.
 
 Where the server is and who asks come from the kubeconfig by the official client (exec plugins and certificates included),
 or from the pod that mp runs in. Paths and verbs are those of the API concepts page of Kubernetes 1.36.

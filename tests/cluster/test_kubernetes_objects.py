@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.clients.kube import Cluster, Conflict, address_of
+from pipeline.clients.kube import Cluster, Conflict, Object, address_of
 from pipeline.core.image import Registry
+from pipeline.resources.cluster.sending import ordered, written
+from pipeline.resources.cluster.shape import shaped
 from pipeline.resources.image.recipe import engine_name
-from pipeline.targets.kubernetes.objects import Object, ordered, written
-from pipeline.targets.kubernetes.shape import shaped
 from tests.parts.cluster import RealCluster
 from tests.parts.deployments import DEPLOYMENTS, TOKEN, a_model, deployment
 from tests.parts.registry import RealRegistry

@@ -12,10 +12,10 @@ from pipeline.clients.oci.repository import CONFIG
 from pipeline.core.digest import digest
 from pipeline.core.image import Registry
 from pipeline.manifest.lock import Lock, engine_key, write_lock
+from pipeline.resources.cluster.marks import fingerprint_of
+from pipeline.resources.cluster.sending import images_of
 from pipeline.resources.image.assembly import FINGERPRINT
 from pipeline.resources.image.recipe import engine_name
-from pipeline.targets.kubernetes.marks import fingerprint_of
-from pipeline.targets.kubernetes.objects import images_of
 from pipeline.templates import TEMPLATES
 from tests.parts.packages import LAYER_TAR, Layer, put, tar
 from tests.parts.project import Manifest, Project

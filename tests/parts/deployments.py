@@ -8,7 +8,8 @@ from pipeline.core.image import Engine, Registry
 from pipeline.core.model import Artifact, FileEntry, Hardware, Model, Secret
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource
-from pipeline.targets.kubernetes import KubernetesOptions, KubernetesSpec, KubernetesState, KubernetesTarget
+from pipeline.resources.cluster.state import ClusterState
+from pipeline.targets.kubernetes import KubernetesOptions, KubernetesSpec, KubernetesTarget
 from pipeline.templates import TEMPLATES
 
 MAIN = Registry("main", url="127.0.0.1:5000/acme")
@@ -42,7 +43,7 @@ def deployment(
     registry: Registry = MAIN,
     environment: str = "default",
     **options: object,
-) -> Resource[KubernetesState]:
+) -> Resource[ClusterState]:
     """One model at the target "prod". Raises UserError for what a cluster cannot do."""
     model = model or a_model()
     read = KubernetesSpec.model_validate({"kind": "kubernetes", "namespace": "models", **(spec or {})})

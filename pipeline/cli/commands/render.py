@@ -15,8 +15,8 @@ from pipeline.cli.views.diagnostics import diagnostics
 from pipeline.core.diagnostic import Diagnostic, Severity, error, warning
 from pipeline.core.errors import ExitCode, MpError, UserError
 from pipeline.core.resource import Address, Observed, Resource, Unreadable, owner_of, place_of
-from pipeline.targets.kubernetes import KubernetesState
-from pipeline.targets.kubernetes.objects import ordered, written
+from pipeline.resources.cluster.sending import ordered, written
+from pipeline.resources.cluster.state import ClusterState
 
 KIND = "kubernetes"
 
@@ -79,14 +79,14 @@ def _digests(desired: engine.Desired) -> tuple[Mapping[Address, str], list[Diagn
     return found, remarks
 
 
-def _objects(resource: Resource[KubernetesState], known: Mapping[Address, str]) -> list[dict[str, Any]]:
+def _objects(resource: Resource[ClusterState], known: Mapping[Address, str]) -> list[dict[str, Any]]:
     recipe = resource.desired.recipe
     assert recipe is not None, "a desired deployment knows how it is made"
     digests = {image: known[address] for image, address in recipe.images.items() if address in known}
     return [written(one, digests) for one in ordered(resource.desired.objects)]
 
 
-def _file(resource: Resource[KubernetesState]) -> str:
+def _file(resource: Resource[ClusterState]) -> str:
     return f"{place_of(resource.address)}/{resource.locator['name']}.yaml"
 
 

@@ -1,10 +1,9 @@
-"""A Kubernetes cluster as a target. The driver is in `driver`: importing a manifest loads none of it."""
+"""A Kubernetes cluster as a target. What it becomes is applied by resources/cluster."""
 
 from pipeline.targets.kubernetes.spec import (
     KubernetesOptions,
     KubernetesSpec,
-    KubernetesState,
     KubernetesTarget,
 )
 
-__all__ = ["KubernetesOptions", "KubernetesSpec", "KubernetesState", "KubernetesTarget"]
+__all__ = ["KubernetesOptions", "KubernetesSpec", "KubernetesTarget"]

@@ -4,7 +4,6 @@ Fields and defaults are those of Kubernetes 1.36. What the server would write di
 ("2Gi", never "2048Mi"), so that a live object compares equal without being asked about.
 """
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.core.digest import Json, canonical, fingerprint
@@ -12,14 +11,10 @@ from pipeline.core.image import Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Mark, address
-from pipeline.targets.kubernetes.marks import FINGERPRINT, annotations_of, key_of
+from pipeline.resources.cluster.marks import annotations_of
 from pipeline.targets.kubernetes.pod import HTTP, LAUNCH, Images, Object, pod, startup_s
 from pipeline.templates.launch import document
 
-__all__ = ["Images", "Object", "name_of", "objects", "ordered", "rollout_s", "written"]
-
-# What is needed comes before what needs it; deleting goes the other way.
-ORDER = ("ServiceAccount", "ConfigMap", "Service", "PodDisruptionBudget", "Deployment")
 PULL_BYTES_PER_S = 50_000_000  # of a slow registry: what a node has to pull is part of the deadline
 PULL_S = 600  # for the engine's part of it (about 10 GB), and for a node that is still being added
 APPLY_S = 60  # apply waits longer than the deadline: it is the Deployment that says that a roll-out failed
@@ -42,20 +37,6 @@ def name_of(place: Place[Any], model: Model) -> str:
     if place.options.name:
         return str(place.options.name)
     return model.name if place.environment == "default" else f"{place.environment}-{model.name}"
-
-
-def ordered(found: Mapping[str, Json]) -> tuple[Object, ...]:
-    """The objects of a state, in the order they are applied; also of a state that the inventory kept."""
-    each = [one for one in found.values() if isinstance(one, dict)]
-    return tuple(sorted(each, key=lambda one: (ORDER.index(str(one["kind"])), key_of(one))))
-
-
-def written(one: Object, digests: Mapping[str, str]) -> Object:
-    """An object as it is sent: with its fingerprint, and with the digests that are known of its images (by reference)."""
-    full: Object = _with_digests(one, digests)
-    metadata = full["metadata"]
-    annotations = {**metadata["annotations"], FINGERPRINT: fingerprint(one)}
-    return {**full, "metadata": {**metadata, "annotations": annotations}}
 
 
 def rollout_s(model: Model, launch: Launch, replicas: int) -> int:
@@ -149,28 +130,3 @@ def _labels(place: Place[Any], model: Model) -> dict[str, Json]:
 def _selector(name: str) -> dict[str, Json]:
     """A Deployment's selector never changes: only what is fixed by the object's name is in it."""
     return {"app.kubernetes.io/instance": name, "app.kubernetes.io/managed-by": "mp"}
-
-
-def _with_digests(value: Any, digests: Mapping[str, str]) -> Any:
-    """`image:` of a container and `reference:` of an image volume, "repo:tag" → "repo:tag@sha256:…"."""
-    if isinstance(value, list):
-        return [_with_digests(item, digests) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: _pinned(key, item, digests) for key, item in value.items()}
-
-
-def _pinned(key: str, value: Any, digests: Mapping[str, str]) -> Any:
-    if key in ("image", "reference") and isinstance(value, str):
-        return f"{value}@{digests[value]}" if value in digests else value
-    return _with_digests(value, digests)
-
-
-def images_of(one: Object) -> Iterable[str]:
-    """Every image that an object names."""
-    pending: list[Any] = [one]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            yield from (v for k, v in value.items() if k in ("image", "reference") and isinstance(v, str))
-        pending += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

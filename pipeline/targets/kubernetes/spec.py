@@ -1,22 +1,22 @@
 """A Kubernetes cluster as a target: what the user says, what is compared, and what one model becomes."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.core.diagnostic import Diagnostic, error
-from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Launch
-from pipeline.core.model import Model, Question, Secret
+from pipeline.core.model import Model, Secret
 from pipeline.core.protocols import Place
-from pipeline.core.resource import Address, Resource, State, address
+from pipeline.core.resource import Address, Resource, address
 from pipeline.core.size import PATTERN as SIZE
+from pipeline.resources.cluster.marks import key_of
+from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.image.recipe import engine_name, image_name, weights_name
-from pipeline.targets.kubernetes.marks import key_of
-from pipeline.targets.kubernetes.objects import Images, name_of, objects, rollout_s
+from pipeline.targets.kubernetes.objects import name_of, objects, rollout_s
+from pipeline.targets.kubernetes.pod import Images
 from pipeline.targets.kubernetes.products import products_of
 
 # Names of Services begin with a letter: RFC 1035, and the same name is that of every object.
@@ -81,50 +81,24 @@ class KubernetesOptions(BaseModel):
     )
 
 
-@dataclass(frozen=True)
-class KubernetesRecipe:
-    """What the driver needs and does not compare."""
-
-    images: Mapping[
-        str, Address
-    ]  # image reference without digest → the resource whose Observed has the digest
-    namespace: str
-    context: str | None
-    name: str  # of the Deployment and the Service
-    served_name: str
-    questions: tuple[Question, ...]
-    api_key: Secret | None
-    prove: str  # "request" or "skip"
-    on_failure: str  # "rollback" or "hold"
-    start_timeout_s: int  # how long apply waits for the roll-out: longer than the Deployment's own deadline
-
-
-@dataclass(frozen=True)
-class KubernetesState(State):
-    """The objects of one deployment: of a live one the fields that mp writes, as `shape.shaped` reads them."""
-
-    objects: Mapping[str, Json]  # "Deployment/qwen" → the object; its images have no digest
-    recipe: KubernetesRecipe | None = field(default=None, compare=False)
-    health: str = "Healthy"  # of a live one also why it is not: "Degraded: ImagePullBackOff: …"
-
-
 class KubernetesTarget:
     """Expands a model into one deployment. Raises UserError for what a cluster cannot do."""
 
     def expand(
         self, place: Place[KubernetesSpec], model: Model, build: Build, launch: Launch
-    ) -> Iterable[Resource[KubernetesState]]:
+    ) -> Iterable[Resource[ClusterState]]:
         if problems := tuple(_problems(place, model, launch)):
             raise UserError(problems)
         images, addresses = _images(place, model, build)
         made = objects(place, model, launch, images)
         name, spec = name_of(place, model), place.spec
-        recipe = KubernetesRecipe(
+        recipe = ClusterRecipe(
             images=addresses,
             namespace=spec.namespace,
             context=spec.context,
             name=name,
             served_name=launch.served_name,
+            port=launch.port if place.options.replicas else None,
             questions=model.questions,
             api_key=model.api_key,
             prove=place.options.prove,
@@ -135,7 +109,7 @@ class KubernetesTarget:
             address(model.name, "kubernetes", place.name),
             "kubernetes",
             {"context": spec.context or "", "namespace": spec.namespace, "name": name},
-            KubernetesState({key_of(one): one for one in made}, recipe),
+            ClusterState({key_of(one): one for one in made}, recipe),
             needs=tuple(addresses.values()),
             optional=spec.optional,
             lifecycle=model.lifecycle,

@@ -10,9 +10,9 @@ from pipeline.core.errors import UserError
 from pipeline.core.image import Registry
 from pipeline.core.model import Hardware, Model, Secret
 from pipeline.core.resource import Mark, Resource, address
-from pipeline.targets.kubernetes import KubernetesState
-from pipeline.targets.kubernetes.marks import fingerprint_of, key_of, mark_of
-from pipeline.targets.kubernetes.objects import images_of, ordered, written
+from pipeline.resources.cluster.marks import fingerprint_of, key_of, mark_of
+from pipeline.resources.cluster.sending import images_of, ordered, written
+from pipeline.resources.cluster.state import ClusterState
 from pipeline.targets.kubernetes.pod import cores, quantity
 from pipeline.targets.kubernetes.products import products_of
 from tests.parts.deployments import CPU, DEPLOYMENTS, KEY, L40S, MAIN, TOKEN, a_model, deployment
@@ -20,23 +20,23 @@ from tests.parts.deployments import CPU, DEPLOYMENTS, KEY, L40S, MAIN, TOKEN, a_
 Object = dict[str, Any]  # Any: an object of the API
 
 
-def objects(resource: Resource[KubernetesState]) -> dict[str, Object]:
+def objects(resource: Resource[ClusterState]) -> dict[str, Object]:
     """By kind."""
     return {str(one["kind"]): one for one in ordered(resource.desired.objects)}
 
 
-def pod(resource: Resource[KubernetesState]) -> Object:
+def pod(resource: Resource[ClusterState]) -> Object:
     found: Object = objects(resource)["Deployment"]["spec"]["template"]["spec"]
     return found
 
 
-def server(resource: Resource[KubernetesState]) -> Object:
+def server(resource: Resource[ClusterState]) -> Object:
     (container,) = pod(resource)["containers"]
     assert isinstance(container, dict)
     return container
 
 
-def launch(resource: Resource[KubernetesState]) -> Object:
+def launch(resource: Resource[ClusterState]) -> Object:
     found: Object = json.loads(objects(resource)["ConfigMap"]["data"]["launch.json"])
     return found
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from pipeline.clients.kube import MANAGER
 from pipeline.core.digest import Json
-from pipeline.targets.kubernetes.marks import FINGERPRINT
+from pipeline.resources.cluster.marks import FINGERPRINT
+from pipeline.resources.cluster.sending import IMAGE_FIELDS
 
 _IDENTITY = ("apiVersion", "kind", "metadata")
 _NAMES = ("name", "namespace")
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}\Z")
-_IMAGES = ("image", "reference")
 
 # Lists that server-side apply merges by a key of their items (x-kubernetes-list-map-keys of the OpenAPI schema, 1.36);
 # every other list is one value.
@@ -73,7 +73,7 @@ def _value(key: str, live: Any, wanted: Any, owned: Mapping[str, Any]) -> Any:
     if isinstance(live, list):
         keys = _keys(key, live)
         return _merged(live, wanted, owned, keys) if keys else _whole(live, wanted)
-    return _DIGEST.sub("", live) if key in _IMAGES and isinstance(live, str) else live
+    return _DIGEST.sub("", live) if key in IMAGE_FIELDS and isinstance(live, str) else live
 
 
 def _keys(name: str, items: list[Any]) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pipeline.targets.kubernetes.objects import ordered, written
-from pipeline.targets.kubernetes.shape import shaped
+from pipeline.resources.cluster.sending import ordered, written
+from pipeline.resources.cluster.shape import shaped
 from tests.parts.deployments import DEPLOYMENTS, deployment
 
 Object = dict[str, Any]  # Any: an object of the API

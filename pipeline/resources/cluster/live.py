@@ -20,13 +20,16 @@ from pipeline.clients.kube import (
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Unreachable
 from pipeline.core.resource import Absent, Locator, Mark, Observed, Resource
-from pipeline.targets.kubernetes.health import Trouble, health_of, is_ready, pods_of, troubles
-from pipeline.targets.kubernetes.marks import key_of, mark_of
-from pipeline.targets.kubernetes.objects import images_of, written
-from pipeline.targets.kubernetes.shape import shaped
-from pipeline.targets.kubernetes.spec import KubernetesState
+from pipeline.resources.cluster.health import Health, Word
+from pipeline.resources.cluster.marks import key_of, mark_of
+from pipeline.resources.cluster.pods import Trouble, is_ready, troubles
+from pipeline.resources.cluster.sending import images_of, written
+from pipeline.resources.cluster.shape import shaped
+from pipeline.resources.cluster.state import ClusterState
+from pipeline.resources.cluster.workloads import INSTANCE, workload_in, workload_of
 
-INSTANCE, OURS = "app.kubernetes.io/instance", "app.kubernetes.io/managed-by=mp"
+OURS = "app.kubernetes.io/managed-by=mp"
+NO_WORKLOAD = Health(Word.MISSING, "nothing that runs pods is there")
 HAND = "kubectl"  # what kubectl's field managers begin with: kubectl-edit, kubectl-patch, kubectl of kubectl scale
 
 Live: TypeAlias = Mapping[str, Object]  # "Deployment/qwen" → the object as it is
@@ -87,11 +90,12 @@ class Pods:
     pods: tuple[Object, ...]
     events: tuple[Object, ...]
 
-    def of(self, deployment: Object) -> list[Mapping[str, Any]]:
-        return pods_of(deployment, self.sets, self.pods)
+    def of(self, workload: Object) -> list[Mapping[str, Any]]:
+        """The pods of a workload's present version."""
+        return workload_of(key_of(workload)).pods(workload, self.sets, self.pods)
 
-    def troubles(self, deployment: Object) -> list[Trouble]:
-        return troubles(self.of(deployment), self.events, datetime.now(UTC))
+    def troubles(self, workload: Object) -> list[Trouble]:
+        return troubles(self.of(workload), self.events, datetime.now(UTC))
 
 
 def pods_in(cluster: Cluster, namespace: str, selector: str = OURS) -> Pods:
@@ -117,8 +121,8 @@ class Owned:
 
 
 def compared(
-    cluster: Cluster, resource: Resource[KubernetesState], live: Live, own: Live, mark: Mark
-) -> Observed[KubernetesState] | Absent:
+    cluster: Cluster, resource: Resource[ClusterState], live: Live, own: Live, mark: Mark
+) -> Observed[ClusterState] | Absent:
     """One deployment as it is, and what it would become; `own` is what has its mark. Raises Unreachable."""
     wanted = resource.desired.objects
     named = {key: live[key] for key in wanted if key in live}
@@ -138,14 +142,15 @@ def compared(
     )
 
 
-def observed(live: Live, wanted: Mapping[str, Json], locator: Locator) -> Observed[KubernetesState]:
+def observed(live: Live, wanted: Mapping[str, Json], locator: Locator) -> Observed[ClusterState]:
     """The state of objects that are there."""
     name, namespace = locator["name"], locator["namespace"]
-    deployment = live.get(f"Deployment/{name}")
+    key = workload_in(wanted) or workload_in(live)
+    workload = live.get(key) if key else None
     shapes = {key: shaped(one, _record(wanted.get(key))) for key, one in live.items()}
     return Observed(
-        KubernetesState(shapes, health=str(health_of(deployment))),
-        remote_id=None if deployment is None else str(deployment["metadata"]["uid"]),
+        ClusterState(shapes, health=str(workload_of(key).health_of(workload) if key else NO_WORKLOAD)),
+        remote_id=None if workload is None else str(workload["metadata"]["uid"]),
         endpoint=None if f"Service/{name}" not in live else f"http://{name}.{namespace}.svc",
     )
 
@@ -175,9 +180,9 @@ def by_hand(conflict: Conflict, live: Object) -> bool:
     return bool(managers) and all(m.startswith(HAND) and m not in declaring for m in managers)
 
 
-def digests_in(one: Object | None) -> dict[str, str]:
-    """The digest of each image that a live object names: "repo:tag" → "sha256:…"."""
-    found = (image.partition("@") for image in images_of(one or {}))
+def digests_in(*objects: Object) -> dict[str, str]:
+    """The digest of each image that live objects name: "repo:tag" → "sha256:…"."""
+    found = (image.partition("@") for one in objects for image in images_of(one))
     return {name: digest for name, _, digest in found if digest}
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.targets.kubernetes.health import Health, Word, health_of, pods_of, troubles
+from pipeline.resources.cluster.health import Health, Word
+from pipeline.resources.cluster.pods import troubles
+from pipeline.resources.cluster.workloads import WORKLOADS, deployment_health, deployment_pods
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 READY = [{"type": "Ready", "status": "True"}]
@@ -42,8 +44,8 @@ def event(reason: str, message: str = "") -> dict[str, Any]:
 
 
 def test_whatever_is_rolled_out_and_ready_is_healthy() -> None:
-    assert str(health_of(deployment())) == "Healthy"
-    assert health_of(deployment(0)).word is Word.HEALTHY
+    assert str(deployment_health(deployment())) == "Healthy"
+    assert deployment_health(deployment(0)).word is Word.HEALTHY
 
 
 @pytest.mark.parametrize(
@@ -56,19 +58,19 @@ def test_whatever_is_rolled_out_and_ready_is_healthy() -> None:
     ],
 )
 def test_what_is_not_there_yet_says_how_far_it_is(found: dict[str, Any] | None, expected: Health) -> None:
-    assert health_of(found) == expected
+    assert WORKLOADS["Deployment"].health_of(found) == expected
 
 
 def test_old_pods_that_are_still_there_are_waited_for() -> None:
     seen = deployment()
     seen["status"]["replicas"] = 3
-    assert health_of(seen).word is Word.PROGRESSING
+    assert deployment_health(seen).word is Word.PROGRESSING
 
 
 def test_paused_is_suspended() -> None:
     seen = deployment()
     seen["spec"]["paused"] = True
-    assert health_of(seen).word is Word.SUSPENDED
+    assert deployment_health(seen).word is Word.SUSPENDED
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_paused_is_suspended() -> None:
 )
 def test_conditions_that_say_no_are_degraded(kind: str, status: str, reason: str) -> None:
     one = {"type": kind, "status": status, "reason": reason, "message": "exceeded quota"}
-    seen = health_of(deployment(availableReplicas=0, conditions=[one]))
+    seen = deployment_health(deployment(availableReplicas=0, conditions=[one]))
     assert seen == Health(Word.DEGRADED, f"{reason}: exceeded quota")
 
 
@@ -179,4 +181,4 @@ def test_only_pods_of_the_version_that_is_wanted_and_that_stay_are_asked() -> No
         owned("c", "other"),
         owned("e", "new", deletionTimestamp="2026-11-21T12:00:00Z"),
     ]
-    assert [one["metadata"]["uid"] for one in pods_of(seen, sets, pods)] == ["b"]
+    assert [one["metadata"]["uid"] for one in deployment_pods(seen, sets, pods)] == ["b"]

@@ -3,18 +3,21 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pipeline.clients.enginelog import first_error
-from pipeline.clients.kube import DEPLOYMENT, KINDS, POD, Cluster, Object, forwarded
+from pipeline.clients.kube import KINDS, POD, Cluster, Object, forwarded
 from pipeline.clients.openai import Server, wait_until_answering
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.resource import Proof
-from pipeline.targets.kubernetes.health import Health, Trouble, Word, health_of, is_ready
-from pipeline.targets.kubernetes.live import INSTANCE, Live, Pods, pods_in, put
-from pipeline.targets.kubernetes.marks import key_of
-from pipeline.targets.kubernetes.objects import ordered, written
-from pipeline.targets.kubernetes.spec import KubernetesRecipe
+from pipeline.resources.cluster.health import Health, Word
+from pipeline.resources.cluster.live import Live, Pods, pods_in, put
+from pipeline.resources.cluster.marks import key_of
+from pipeline.resources.cluster.pods import Trouble, is_ready
+from pipeline.resources.cluster.sending import ordered, written
+from pipeline.resources.cluster.state import ClusterRecipe
+from pipeline.resources.cluster.workloads import workload_in, workload_of
 
 POLL_S, LAST_POLL_S = 0.5, 3.0
 SETTLE_S = 30.0  # conditions of what was before may still be there
@@ -29,25 +32,21 @@ class Rollout:
 
     cluster: Cluster
     system: str  # for messages: "qwen/kubernetes:prod"
-    recipe: KubernetesRecipe
+    recipe: ClusterRecipe
     say: Callable[[str], None]
 
     def bring(self, objects: Live, digests: dict[str, str], limit_s: float) -> Live:
         """Apply in order and wait. Raises StartFailed with the pod's own reason, Conflict, Denied, Unreachable."""
         made = {key_of(one): put(self.cluster, written(one, digests)) for one in ordered(objects)}
-        self._restart_ended()
-        self._wait(limit_s)
+        if key := workload_in(objects):
+            self._restart_ended(key)
+            self._wait(key, limit_s)
+            made |= self._found(key)  # after a roll-out its status is another one
         return made
 
-    def deployment(self) -> Live:
-        """As it is now: after a roll-out its status is another one."""
-        found = self._get(DEPLOYMENT.name, self.recipe.name)
-        return {} if found is None else {key_of(found): found}
-
-    def prove(self, port: int, api_key: str | None) -> Proof:
-        """One real request to a pod of the new version, through the API server. Raises StartFailed."""
-        deployment = self._get(DEPLOYMENT.name, self.recipe.name)
-        pods = self._pods().of(deployment) if deployment else ()
+    def prove(self, key: str, port: int, api_key: str | None) -> Proof:
+        """One real request to a pod of a workload's new version, through the API server. Raises StartFailed."""
+        pods = [pod for one in self._found(key).values() for pod in self._pods(key).of(one)]
         pod = next((pod for pod in pods if is_ready(pod)), None)
         if pod is None:
             raise StartFailed(self.system, "no pod is ready any more")
@@ -58,7 +57,7 @@ class Rollout:
                 endpoint=endpoint,
                 served_name=self.recipe.served_name,
                 api_key=api_key,
-                alive=self._ended,
+                alive=partial(self._ended, key),
                 log=lambda: self._log(Trouble(name, "", lasting=True, container=_container(pod))),
             )
             try:
@@ -86,15 +85,15 @@ class Rollout:
                     )
                 time.sleep(pause_s)
 
-    def _wait(self, limit_s: float) -> None:
+    def _wait(self, key: str, limit_s: float) -> None:
         began, told = time.monotonic(), ""
         for pause_s in _pauses():
-            deployment = self._get(DEPLOYMENT.name, self.recipe.name)
-            health = health_of(deployment)
+            one = self._found(key).get(key)
+            health = workload_of(key).health_of(one)
             if health.word is Word.HEALTHY:
                 return
             waited_s = time.monotonic() - began
-            found = self._pods().troubles(deployment) if deployment else []
+            found = self._pods(key).troubles(one) if one else []
             if why := _hopeless(health, found, waited_s):
                 raise self._failed(why, found)
             if waited_s > limit_s:
@@ -113,24 +112,34 @@ class Rollout:
             hint = f"kubectl -n {self.recipe.namespace} describe pod {worst.pod} tells more"
         return StartFailed(self.system, text, hint)
 
-    def _restart_ended(self) -> None:
+    def _restart_ended(self, key: str) -> None:
         """Pods of this very version that ended before are made anew: the kubelet may wait minutes before it tries again."""
-        deployment, found = self._get(DEPLOYMENT.name, self.recipe.name), self._pods()
+        found = self._pods(key)
         uids = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in found.pods}
-        for one in found.troubles(deployment) if deployment else ():
+        for one in self._troubles(key, found):
             if one.lasting and one.container:
                 try:
                     self.cluster.delete(POD, self.recipe.namespace, one.pod, uids[one.pod])
                 except Denied:  # then the kubelet's own next try decides
                     return
 
-    def _ended(self) -> str | None:
-        deployment = self._get(DEPLOYMENT.name, self.recipe.name)
-        found = self._pods().troubles(deployment) if deployment else ()
-        return next((one.reason for one in found), "the Deployment is gone" if deployment is None else None)
+    def _ended(self, key: str) -> str | None:
+        if not self._found(key):
+            return f"{key} is gone"
+        return next((one.reason for one in self._troubles(key, self._pods(key))), None)
 
-    def _pods(self) -> Pods:
-        return pods_in(self.cluster, self.recipe.namespace, f"{INSTANCE}={self.recipe.name}")
+    def _troubles(self, key: str, pods: Pods) -> list[Trouble]:
+        return [trouble for one in self._found(key).values() for trouble in pods.troubles(one)]
+
+    def _pods(self, key: str) -> Pods:
+        selector = workload_of(key).selector(key.partition("/")[2])
+        return pods_in(self.cluster, self.recipe.namespace, selector)
+
+    def _found(self, key: str) -> Live:
+        """One object as it is; {} where it is not."""
+        kind, _, name = key.partition("/")
+        found = self._get(kind, name)
+        return {} if found is None else {key: found}
 
     def _log(self, of: Trouble) -> str:
         return self.cluster.log(

@@ -22,8 +22,8 @@ from pipeline.core.resource import (
     Unreadable,
     current_of,
 )
-from pipeline.targets.kubernetes.health import Health, Word
-from pipeline.targets.kubernetes.live import (
+from pipeline.resources.cluster.health import Health, Word
+from pipeline.resources.cluster.live import (
     Live,
     Owned,
     Place,
@@ -34,16 +34,18 @@ from pipeline.targets.kubernetes.live import (
     observed,
     pods_in,
 )
-from pipeline.targets.kubernetes.marks import mark_of
-from pipeline.targets.kubernetes.rollout import Rollout
-from pipeline.targets.kubernetes.spec import KubernetesRecipe, KubernetesState
+from pipeline.resources.cluster.marks import mark_of
+from pipeline.resources.cluster.rollout import Rollout
+from pipeline.resources.cluster.sending import mounts_images
+from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
+from pipeline.resources.cluster.workloads import workload_in
 
 IMAGE_VOLUMES = (1, 33)  # beta; on by default since 1.35, stable in 1.36 (KEP-4639)
 
-Answer = Observed[KubernetesState] | Absent | Unreadable
+Answer = Observed[ClusterState] | Absent | Unreadable
 
 
-class KubernetesDriver:
+class ClusterDriver:
     """Objects of one project and environment, in any number of clusters and namespaces."""
 
     def __init__(
@@ -58,10 +60,10 @@ class KubernetesDriver:
         self._wanted: dict[str, tuple[str, ...]] = {}  # uid → the locator under which it is wanted now
 
     def observe(
-        self, wanted: Sequence[Resource[KubernetesState]], known: Sequence[Entry]
+        self, wanted: Sequence[Resource[ClusterState]], known: Sequence[Entry]
     ) -> Mapping[Address, Answer]:
         """One list per kind and namespace; a dry-run for objects that differ, pods for deployments that are not healthy."""
-        places: defaultdict[Place, tuple[list[Resource[KubernetesState]], list[Entry]]]
+        places: defaultdict[Place, tuple[list[Resource[ClusterState]], list[Entry]]]
         places = defaultdict(lambda: ([], []))
         for each in wanted:
             places[Place.of(each.locator)][0].append(each)
@@ -78,8 +80,8 @@ class KubernetesDriver:
         return answers
 
     def apply(
-        self, change: Change[KubernetesState], inputs: Mapping[Address, Observed[Any]], emit: Emit
-    ) -> Observed[KubernetesState] | None:
+        self, change: Change[ClusterState], inputs: Mapping[Address, Observed[Any]], emit: Emit
+    ) -> Observed[ClusterState] | None:
         """Apply, wait, prove, and clear away what the version before had more. Raises StartFailed, Conflict, Denied.
 
         After a failure the last good version is applied again, before the failure is reported.
@@ -103,7 +105,7 @@ class KubernetesDriver:
             raise
 
     def _look(
-        self, place: Place, resources: Sequence[Resource[KubernetesState]], entries: Sequence[Entry]
+        self, place: Place, resources: Sequence[Resource[ClusterState]], entries: Sequence[Entry]
     ) -> dict[Address, Answer]:
         cluster = self._connect(place.context)
         live = listed(cluster, place.namespace, (key for each in resources for key in each.desired.objects))
@@ -122,7 +124,7 @@ class KubernetesDriver:
             answers[entry.address] = replace(observed(own, {}, entry.locator), mark=mark) if own else Absent()
         return answers | _explained(cluster, place, answers, live)
 
-    def _before(self, rollout: Rollout, resource: Resource[KubernetesState]) -> Live:
+    def _before(self, rollout: Rollout, resource: Resource[ClusterState]) -> Live:
         """What is there now, of names that are wanted and of ours. Raises Denied when something is another one's."""
         mark, wanted = self._mark(resource.address), resource.desired.objects
         namespace, name = resource.locator["namespace"], resource.locator["name"]
@@ -137,38 +139,38 @@ class KubernetesDriver:
         return Owned(live).by(mark, name)
 
     def _bring(
-        self, rollout: Rollout, resource: Resource[KubernetesState], before: Live, digests: dict[str, str]
-    ) -> Observed[KubernetesState]:
+        self, rollout: Rollout, resource: Resource[ClusterState], before: Live, digests: dict[str, str]
+    ) -> Observed[ClusterState]:
         recipe, wanted = _recipe(resource), resource.desired.objects
         made = rollout.bring(_objects(wanted), digests, recipe.start_timeout_s)
         self._remember(resource, made)
         proof = self._proof(rollout, resource)
         rollout.remove({key: one for key, one in before.items() if key not in wanted})
-        seen = observed({**made, **rollout.deployment()}, wanted, resource.locator)
+        seen = observed(made, wanted, resource.locator)
         return replace(seen, mark=self._mark(resource.address), proof=proof, accepted=proof is None)
 
-    def _proof(self, rollout: Rollout, resource: Resource[KubernetesState]) -> Proof | None:
+    def _proof(self, rollout: Rollout, resource: Resource[ClusterState]) -> Proof | None:
         recipe = _recipe(resource)
-        deployment = _objects(resource.desired.objects)[f"Deployment/{recipe.name}"]
-        if recipe.prove == "skip" or deployment["spec"]["replicas"] == 0:
+        key = workload_in(resource.desired.objects)
+        if recipe.prove == "skip" or recipe.port is None or key is None:
             return None
-        port = deployment["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"]
-        return rollout.prove(port, None if recipe.api_key is None else self._secret(recipe.api_key))
+        api_key = None if recipe.api_key is None else self._secret(recipe.api_key)
+        return rollout.prove(key, recipe.port, api_key)
 
     def _go_back(
         self,
         rollout: Rollout,
-        resource: Resource[KubernetesState],
+        resource: Resource[ClusterState],
         before: Live,
         good: Live,
         digests: dict[str, str],
         problem: StartFailed,
     ) -> None:
         """The last good version again, with the digests that it ran with; a second failure must not hide the first."""
-        wanted, name = _objects(resource.desired.objects), resource.locator["name"]
+        wanted = _objects(resource.desired.objects)
         if good == wanted:
             return  # it is the last good version that does not start
-        known = {**digests, **digests_in(before.get(f"Deployment/{name}"))}
+        known = {**digests, **digests_in(*before.values())}
         try:
             if good:
                 rollout.bring(good, known, _recipe(resource).start_timeout_s)
@@ -180,7 +182,7 @@ class KubernetesDriver:
             "the last good version serves again" if good else "nothing of it is left in the cluster"
         )
 
-    def _left(self, rollout: Rollout, resource: Resource[KubernetesState], good: Live, before: Live) -> Live:
+    def _left(self, rollout: Rollout, resource: Resource[ClusterState], good: Live, before: Live) -> Live:
         """What the version that failed has more than the one that serves; what was there before it stays."""
         namespace, name = resource.locator["namespace"], resource.locator["name"]
         own = Owned(listed_of(rollout.cluster, namespace, name)).by(self._mark(resource.address), name)
@@ -197,14 +199,16 @@ class KubernetesDriver:
             for key, one in own.items()
             if self._wanted.get(str(one["metadata"]["uid"]), here) == here
         }
-        recipe = KubernetesRecipe({}, place.namespace, place.context, name, "", (), None, "skip", "hold", 0)
+        recipe = ClusterRecipe(
+            {}, place.namespace, place.context, name, "", None, (), None, "skip", "hold", 0
+        )
         self._rollout(entry.locator, recipe, entry.address, emit).remove(leaving)
 
-    def _remember(self, resource: Resource[KubernetesState], live: Live) -> None:
+    def _remember(self, resource: Resource[ClusterState], live: Live) -> None:
         self._wanted |= {str(one["metadata"]["uid"]): _key(resource.locator) for one in live.values()}
 
     def _rollout(
-        self, locator: Mapping[str, str], recipe: KubernetesRecipe, address: Address, emit: Emit
+        self, locator: Mapping[str, str], recipe: ClusterRecipe, address: Address, emit: Emit
     ) -> Rollout:
         cluster = self._connect(locator["context"] or None)
         return Rollout(cluster, address, recipe, partial(_say, emit, address))
@@ -213,7 +217,7 @@ class KubernetesDriver:
         return replace(self._owner, address=address)
 
 
-def _digests(resource: Resource[KubernetesState], inputs: Mapping[Address, Observed[Any]]) -> dict[str, str]:
+def _digests(resource: Resource[ClusterState], inputs: Mapping[Address, Observed[Any]]) -> dict[str, str]:
     found = {}
     for image, address in _recipe(resource).images.items():
         digest = inputs[address].digest if address in inputs else None
@@ -223,11 +227,10 @@ def _digests(resource: Resource[KubernetesState], inputs: Mapping[Address, Obser
     return found
 
 
-def _check_version(cluster: Cluster, resource: Resource[KubernetesState]) -> None:
+def _check_version(cluster: Cluster, resource: Resource[ClusterState]) -> None:
     """Raises Refused where image volumes are not known: the server would drop the field or the node fail."""
-    name = resource.locator["name"]
-    volumes = _objects(resource.desired.objects)[f"Deployment/{name}"]["spec"]["template"]["spec"]["volumes"]
-    if any("image" in volume for volume in volumes) and (version := cluster.version()) < IMAGE_VOLUMES:
+    mounts = any(mounts_images(one) for one in resource.desired.objects.values())
+    if mounts and (version := cluster.version()) < IMAGE_VOLUMES:
         text = f"{cluster.system}: Kubernetes {version[0]}.{version[1]} mounts no images"
         raise Refused(text, "use weights: baked, or Kubernetes 1.33 or newer")
 
@@ -245,9 +248,9 @@ def _explained(
         return {}
     pods = pods_in(cluster, place.namespace)
     found: dict[Address, Answer] = {}
-    deployments = {str(one["metadata"]["uid"]): one for one in live.values()}
+    workloads = {str(one["metadata"]["uid"]): one for one in live.values()}
     for address, seen in unwell.items():
-        worst = next(iter(pods.troubles(deployments[str(seen.remote_id)])), None)
+        worst = next(iter(pods.troubles(workloads[str(seen.remote_id)])), None)
         if worst is not None:
             word = Word.DEGRADED if worst.lasting else Word.PROGRESSING
             health = str(Health(word, worst.reason))
@@ -268,7 +271,7 @@ def _key(locator: Mapping[str, str]) -> tuple[str, ...]:
     return (locator["context"], locator["namespace"], locator["name"])
 
 
-def _recipe(resource: Resource[KubernetesState]) -> KubernetesRecipe:
+def _recipe(resource: Resource[ClusterState]) -> ClusterRecipe:
     assert resource.desired.recipe is not None, "a desired deployment knows how it is made"
     return resource.desired.recipe
 
