@@ -263,7 +263,7 @@ def test_cluster_under_another_context_is_the_same_and_nothing_moves(restored: A
 
 
 def test_failed_version_that_is_held_is_shown_with_its_reason(restored: Acme) -> None:
-    held = {"prod": {"on_failure": "hold"}}
+    held = {"prod": {"rollout": {"on_failure": "hold"}}}
     crash = {"TINY_ARGV": "--crash 'ValueError: no such head'"}
     restored.project.write(restored.with_tiny(env=crash, targets=held))
     restored.failed("ValueError: no such head")

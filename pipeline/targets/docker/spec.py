@@ -22,6 +22,7 @@ from pipeline.resources.cache.artifact import addresses
 from pipeline.resources.cache.entries import content_of
 from pipeline.resources.image.recipe import engine_name, image_name
 from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, recipe_of
+from pipeline.targets.rollouts import WavesSpec
 
 COMMAND = ("python3", "/opt/mp/serve.py")
 DEFAULT_SHM_BYTES = 64 * 2**20  # what Docker gives when nothing is said
@@ -42,6 +43,9 @@ class DockerSpec(BaseModel):
     optional: bool = Field(
         default=False,
         description="An engine that does not answer is named and skipped; the plan stays complete",
+    )
+    rollout: WavesSpec = Field(
+        default=WavesSpec(), description="How its deployments are changed when a plan changes several"
     )
 
 

@@ -18,6 +18,7 @@ from pipeline.resources.image.recipe import engine_name, image_name, weights_nam
 from pipeline.targets.kubernetes.objects import name_of, objects, rollout_s
 from pipeline.targets.kubernetes.pod import Images
 from pipeline.targets.kubernetes.products import products_of
+from pipeline.targets.rollouts import RolloutOptions, WavesSpec
 
 # Names of Services begin with a letter: RFC 1035, and the same name is that of every object.
 _SERVICE = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -49,6 +50,9 @@ class KubernetesSpec(BaseModel):
         default=False,
         description="A cluster that does not answer is named and skipped; the plan stays complete",
     )
+    rollout: WavesSpec = Field(
+        default=WavesSpec(), description="How its deployments are changed when a plan changes several"
+    )
 
 
 class KubernetesOptions(BaseModel):
@@ -75,9 +79,8 @@ class KubernetesOptions(BaseModel):
         default="request",
         description="`request`: a roll-out counts once a real request is answered; `skip`: once its pods are ready",
     )
-    on_failure: Literal["rollback", "hold"] = Field(
-        default="rollback",
-        description="After a failed roll-out: `rollback` brings the last good version back, `hold` leaves it to be looked at",
+    rollout: RolloutOptions = Field(
+        default=RolloutOptions(), description="How it is brought to a new version"
     )
 
 
@@ -102,7 +105,7 @@ class KubernetesTarget:
             questions=model.questions,
             api_key=model.api_key,
             prove=place.options.prove,
-            on_failure=place.options.on_failure,
+            on_failure=place.options.rollout.on_failure,
             start_timeout_s=rollout_s(model, launch, place.options.replicas),
         )
         yield Resource(
