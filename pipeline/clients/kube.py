@@ -45,6 +45,7 @@ SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SECRET = Kind("v1", "Secret", "secrets")
 POD = Kind("v1", "Pod", "pods")
+NODE = Kind("v1", "Node", "nodes")
 EVENT = Kind("v1", "Event", "events")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 KINDS: Mapping[str, Kind] = {
@@ -69,7 +70,7 @@ class Cluster:
         return int(found["major"]), int(str(found["minor"]).rstrip("+"))
 
     def list(self, kind: Kind, namespace: str, selector: str = "", fields: str = "") -> tuple[Object, ...]:
-        """Every object of a kind in a namespace, a page a request. Raises Denied, Unreachable.
+        """Every object of a kind in a namespace ("" for all), a page a request. Raises Denied, Unreachable.
 
         When pages expire before they are read, it begins anew: half of a list would be objects that are missing.
         """
@@ -159,7 +160,8 @@ def address_of(wanted: Mapping[str, Json]) -> tuple[Kind, str, str]:
 def _path(kind: Kind, namespace: str, name: str = "") -> str:
     root = f"/apis/{kind.api}" if "/" in kind.api else f"/api/{kind.api}"
     tail = f"/{quote(name)}" if name else ""
-    return f"{root}/namespaces/{quote(namespace)}/{kind.plural}{tail}"
+    inside = f"/namespaces/{quote(namespace)}" if namespace else ""
+    return f"{root}{inside}/{kind.plural}{tail}"
 
 
 @contextlib.contextmanager
