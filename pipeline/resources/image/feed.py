@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from pipeline.clients.oci.repository import BLOCK_BYTES
+from pipeline.clients.oci.repository import BLOCK_BYTES, Chunks
 from pipeline.core.errors import BackendError, Corrupt, Missing, Unreachable
 from pipeline.core.model import FileEntry, Model, Origin, Overlay
 from pipeline.core.protocols import Source
@@ -14,6 +15,20 @@ from pipeline.resources.cache.blobs import signature
 from pipeline.resources.cache.reading import received
 from pipeline.resources.cache.store import Cache
 from pipeline.resources.image.layers import Feed, Layer, Read
+
+
+def ahead(chunks: Chunks) -> Chunks:
+    """The same blocks; the next one is read, and hashed, in another thread while the last one is being sent."""
+
+    def blocks(start: int) -> Iterator[bytes]:
+        with ThreadPoolExecutor(1, "read") as pool:
+            found = chunks(start)
+            coming = pool.submit(next, found, b"")
+            while block := coming.result():
+                coming = pool.submit(next, found, b"")
+                yield block
+
+    return blocks
 
 
 class DamagedCopy(Corrupt):

@@ -24,7 +24,7 @@ from pipeline.core.resource import Address, Transfer
 from pipeline.resources.cache.store import Cache
 from pipeline.resources.image.assembly import FINGERPRINT, EngineParts, Placed, held_layers
 from pipeline.resources.image.compress import gzipped
-from pipeline.resources.image.feed import DamagedCopy, Feeds
+from pipeline.resources.image.feed import DamagedCopy, Feeds, ahead
 from pipeline.resources.image.index import images, index, is_whole
 from pipeline.resources.image.known import KnownLayers, sound
 from pipeline.resources.image.layers import Held, Layer, Stream
@@ -32,7 +32,7 @@ from pipeline.resources.image.outlook import Outlook, side_by_side
 from pipeline.resources.image.recipe import Recipe
 
 REPORTED_BYTES = 64 * 2**10  # smaller blocks are headers and padding
-UPLOADS = 2  # at once, over all images: four were slower than two on two cores
+UPLOADS = 4  # at once, over all images: a registry hashes each by itself
 
 OpenRepository: TypeAlias = Callable[[Registry, str], Repository]
 
@@ -169,7 +169,7 @@ class Publisher:
         side_by_side(take, sorted(set(contents(image)[1])))
 
     def _place_all(self, shop: Shop, known: Mapping[str, Held], emit: Emit) -> list[Placed]:
-        """Two missing layers at a time; one of them alone needs no thread."""
+        """Missing layers side by side; one of them alone needs no thread."""
         asked = [layer.key for layer in shop.recipe.layers if layer.key in known]
         kept = side_by_side(
             lambda key: shop.repository.keeps(known[key].digest, known[key].size_bytes), asked
@@ -231,7 +231,8 @@ class Publisher:
         read = self._feeds.of(model, layer)
         hashing = known is None or bool(layer.compression) or not self._feeds.is_here(model, layer)
         while True:
-            chunks = meter.counted(layer, Stream(layer, read, hashing=hashing))
+            stream = Stream(layer, read, hashing=hashing)
+            chunks = meter.counted(layer, ahead(stream) if hashing else stream)
             try:
                 return self._sent(shop.repository, layer, known, chunks)
             except DamagedCopy:
