@@ -12,6 +12,18 @@ from pipeline.core.resource import Address, Entry, Transfer, Unreadable
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """How the deployments of one target are changed: wave after wave, until too many fail for one cause."""
+
+    kind: str
+    target: str
+    waves: tuple[tuple[Address, ...], ...]
+    causes: Mapping[Address, str]  # why each changes: its new engine, or its own address
+    max_failures: int = 1  # for one cause
+    max_parallel: int | None = None  # None: the limit of the kind
+
+
+@dataclass(frozen=True)
 class Plan:
     """What apply would do. `changes` holds every resource, no-ops too, in manifest order."""
 
@@ -28,6 +40,7 @@ class Plan:
     read_seconds: float = 0.0
     # owned, not declared any more, and left where they are: images, and everything of a file without models
     kept: tuple[Entry, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
 
     @property
     def complete(self) -> bool:

@@ -109,6 +109,14 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What a deployment is made of, in words that people know: for causes of failures, for history."""
+
+    model: str = ""  # version and pin of the weights: "v2 (dda5a10)"
+    engine: str = ""  # key and fingerprint: "vllm-0.33.0-cuda (0a1b2c3d4e5f)"
+
+
+@dataclass(frozen=True)
 class Resource(Generic[S]):
     """One thing that shall be so."""
 
@@ -123,6 +131,7 @@ class Resource(Generic[S]):
     keep: bool = False  # never deleted by apply or destroy (images): prune's business
     optional: bool = False  # its target may be unreadable without failing the plan
     lifecycle: Lifecycle = Lifecycle()
+    contents: Contents = Contents()  # of a deployment
     where: Where | None = field(default=None, compare=False)
 
 
@@ -182,3 +191,4 @@ class Entry:
     on_remove: str = "delete"
     keep: bool = False
     made: tuple[Made, ...] = ()  # of what is kept: all that was applied and not pruned, the newest first
+    contents: Contents = Contents()  # of what was applied last

@@ -35,6 +35,7 @@ from pipeline.engine.resolve import (
     pin_engines,
     wanted_engines,
 )
+from pipeline.engine.rollout import rollouts_of
 from pipeline.engine.room import short_of_room
 from pipeline.engine.step import Crew
 from pipeline.engine.trusted import unsignable, untrusted
@@ -308,6 +309,7 @@ def _assemble(
         compared.unreadable,
         frozenset(optional),
         refusals=refusals,
+        rollouts=rollouts_of(compared.changes, world.manifest.targets),
     )
 
 

@@ -9,7 +9,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Registry
 from pipeline.core.model import WEIGHTS, Model
 from pipeline.core.protocols import Place, Target, Template
-from pipeline.core.resource import Address, Resource, owner_of
+from pipeline.core.resource import Address, Contents, Resource, owner_of
 from pipeline.resources.cache import artifact
 from pipeline.resources.engine import environment
 from pipeline.resources.engine import resource as engine
@@ -139,13 +139,23 @@ def _expand(one: Placed, targets: Mapping[str, Target], kitchen: _Kitchen) -> It
     template = kitchen.templates[model.template]
     launch = template.launch(model, template.variant(model.engine.version, model.hardware))
     found: dict[Address, Resource[Any]] = {}
+    contents = _contents(model, kitchen.build(model))
     for place, kind in zip(one.places, one.kinds, strict=True):
         for resource in targets[kind].expand(place, model, kitchen.build(model), launch):
-            found.setdefault(resource.address, resource)
+            found.setdefault(
+                resource.address, resource if resource.keep else replace(resource, contents=contents)
+            )
     ordered: dict[Address, Resource[Any]] = {}
     for resource in found.values():
         _close(resource, model, kitchen, found, ordered)
     return ordered.values()
+
+
+def _contents(model: Model, build: Build) -> Contents:
+    artifact = model.artifact
+    pin = artifact.pin.removeprefix("sha256-")[:7]
+    version = f"{artifact.version} ({pin})" if artifact.version else pin
+    return Contents(version, f"{model.engine.key} ({build.fingerprint[:12]})")
 
 
 def _close(

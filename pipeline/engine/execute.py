@@ -1,7 +1,7 @@
 """Carry out a plan: changes as soon as what they need is done, side by side; the only room that writes.
 
-One scheduler (the calling thread) owns all state; workers only run drivers. A failure stops what needs it and
-nothing else. Each step is in the journal before it is taken.
+One scheduler (the calling thread) owns all state; workers only run drivers. A failure stops what needs it and, when a
+roll-out has had enough of them, what changes for the same cause; nothing else. Each step is in the journal before it is taken.
 """
 
 import queue
@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from pipeline.core.change import Action, Change
@@ -18,6 +19,7 @@ from pipeline.core.errors import MpError
 from pipeline.core.plan import Plan
 from pipeline.core.report import Finished, Outcome, Report, Status
 from pipeline.core.resource import Address, Observed, current_of
+from pipeline.engine.rollout import Turns
 from pipeline.engine.step import Crew, Done, local_needs, saved, step, widen
 
 # How many of a kind run at once: downloads and pushes saturate a disk or a link with two, a build takes the machine.
@@ -38,17 +40,26 @@ POLL_S = 0.2
 class _Progress:
     """What the scheduler knows while it works."""
 
+    turns: Turns
     waiting: dict[Address, int] = field(default_factory=dict)  # changes → needs not done yet
     dependants: defaultdict[Address, list[Address]] = field(default_factory=lambda: defaultdict(list))
-    ready: defaultdict[str, deque[Change[Any]]] = field(default_factory=lambda: defaultdict(deque))
-    running: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    ready: defaultdict[str, deque[Change[Any]]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )  # by lane: a kind, or a target with a limit of its own
+    limits: dict[str, int] = field(default_factory=dict)
+    running: defaultdict[str, set[Address]] = field(default_factory=lambda: defaultdict(set))
     inputs: dict[Address, Observed[Any]] = field(default_factory=dict)
     outcomes: dict[Address, Outcome] = field(default_factory=dict)
     fatal: MpError | None = None
 
     @property
     def in_flight(self) -> int:
-        return sum(self.running.values())
+        return sum(map(len, self.running.values()))
+
+    def enqueue(self, change: Change[Any]) -> None:
+        lane, limit = self.turns.lane(change)
+        self.limits[lane] = limit or PARALLEL.get(change.kind, DEFAULT_PARALLEL)
+        self.ready[lane].append(change)
 
 
 def execute(plan: Plan, crew: Crew, stop: threading.Event) -> Report:
@@ -60,7 +71,8 @@ def execute(plan: Plan, crew: Crew, stop: threading.Event) -> Report:
     if not stop.is_set():
         widen(plan, crew)
     done: queue.SimpleQueue[Done] = queue.SimpleQueue()
-    with ThreadPoolExecutor(max_workers=sum(PARALLEL.values()), thread_name_prefix="apply") as pool:
+    workers = sum(PARALLEL.values()) + sum(rollout.max_parallel or 0 for rollout in plan.rollouts)
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="apply") as pool:
         while True:
             if not stop.is_set() and progress.fatal is None:
                 for change, inputs in _startable(progress, plan):
@@ -80,7 +92,7 @@ def execute(plan: Plan, crew: Crew, stop: threading.Event) -> Report:
 
 
 def _prepare(plan: Plan, active: Mapping[Address, Change[Any]]) -> _Progress:
-    progress = _Progress()
+    progress = _Progress(Turns(plan.rollouts))
     progress.inputs = {c.address: c.observed for c in plan.changes if c.action is Action.NOOP and c.observed}
     blocked = []
     for address, change in active.items():
@@ -94,7 +106,7 @@ def _prepare(plan: Plan, active: Mapping[Address, Change[Any]]) -> _Progress:
         for need in waits_for:
             progress.dependants[need].append(address)
         if not waits_for and address not in blocked:
-            progress.ready[change.kind].append(change)
+            progress.enqueue(change)
     for address in blocked:
         _skip(progress, active[address], "something it needs could not be read")
         _skip_dependants(progress, active, address)
@@ -102,13 +114,18 @@ def _prepare(plan: Plan, active: Mapping[Address, Change[Any]]) -> _Progress:
 
 
 def _startable(progress: _Progress, plan: Plan) -> Iterator[tuple[Change[Any], dict[Address, Observed[Any]]]]:
-    """Take from the ready queues what its kind's limit allows, with the inputs it needs."""
-    for kind, waiting in progress.ready.items():
-        while waiting and progress.running[kind] < PARALLEL.get(kind, DEFAULT_PARALLEL):
-            change = waiting.popleft()
-            progress.running[kind] += 1
+    """Take from the ready queues what its lane's limit and its roll-out allow, with the inputs it needs."""
+    for lane, waiting in progress.ready.items():
+        room = progress.limits[lane] - len(progress.running[lane])
+        for change in list(islice((c for c in waiting if _may_start(progress, c)), room)):
+            waiting.remove(change)
+            progress.running[lane].add(change.address)
             needs = plan.needs.get(change.address, ())
             yield change, {need: progress.inputs[need] for need in needs if need in progress.inputs}
+
+
+def _may_start(progress: _Progress, change: Change[Any]) -> bool:
+    return change.address not in progress.outcomes and progress.turns.has_come(change.address)
 
 
 def _work(
@@ -119,11 +136,13 @@ def _work(
 
 def _finish(progress: _Progress, active: Mapping[Address, Change[Any]], done: Done, crew: Crew) -> None:
     address = done.change.address
-    progress.running[done.change.kind] -= 1
+    progress.running[progress.turns.lane(done.change)[0]].discard(address)
     progress.fatal = progress.fatal or done.fatal
     progress.outcomes[address] = done.outcome
     crew.tell(Finished(done.outcome))
-    if done.outcome.status is not Status.APPLIED:
+    failed = done.outcome.status is not Status.APPLIED
+    _stop(progress, active, progress.turns.ended(address, failed=failed))
+    if failed:
         _skip_dependants(progress, active, address)
         return
     if done.observed is not None:
@@ -131,11 +150,20 @@ def _finish(progress: _Progress, active: Mapping[Address, Change[Any]], done: Do
     for dependant in progress.dependants[address]:
         progress.waiting[dependant] -= 1
         if progress.waiting[dependant] == 0 and dependant not in progress.outcomes:
-            change = active[dependant]
-            progress.ready[change.kind].append(change)
+            progress.enqueue(active[dependant])
+
+
+def _stop(progress: _Progress, active: Mapping[Address, Change[Any]], reasons: Mapping[Address, str]) -> None:
+    """Leave as they are those that have not begun; what has begun ends by itself."""
+    begun = set().union(*progress.running.values())
+    for address, why in reasons.items():
+        if address not in progress.outcomes and address not in begun:
+            _skip(progress, active[address], why)
+            _skip_dependants(progress, active, address)
 
 
 def _skip(progress: _Progress, change: Change[Any], why: str) -> None:
+    progress.turns.ended(change.address)
     progress.outcomes[change.address] = Outcome(change.address, change.action, Status.SKIPPED, error=why)
 
 

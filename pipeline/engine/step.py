@@ -214,6 +214,7 @@ def _entry(change: Change[Any], seen: Observed[Any] | None, crew: Crew, commit: 
         on_remove=resource.lifecycle.on_remove,
         keep=resource.keep,
         made=_made(change, resource, crew),
+        contents=resource.contents,
     )
 
 

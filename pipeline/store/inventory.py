@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.core.change import Action
 from pipeline.core.digest import Digest
-from pipeline.core.resource import Address, Entry, Made
+from pipeline.core.resource import Address, Contents, Entry, Made
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
         "on_remove": entry.on_remove if entry.on_remove != "delete" else None,
         "keep": entry.keep or None,
         "made": [list(one) for one in entry.made] or None,
+        "contents": vars(entry.contents) if entry.contents != Contents() else None,
     }
     return record | {key: value for key, value in optional.items() if value is not None}
 
@@ -104,4 +105,5 @@ def entry_from_json(address: str, record: Mapping[str, Any]) -> Entry:
         str(record.get("on_remove", "delete")),
         bool(record.get("keep", False)),
         tuple(Made(str(tag), float(at)) for tag, at in record.get("made", ())),
+        Contents(**record.get("contents", {})),
     )

@@ -33,6 +33,16 @@ def plan(plan: Plan) -> dict[str, Json]:
         "summary": {str(action): counts[action] for action in Action},
         "transfer": _transfer(plan.transfer),
         "changes": [_change(change) for change in plan.changes],
+        "rollouts": [
+            {
+                "kind": one.kind,
+                "target": one.target,
+                "waves": [list(wave) for wave in one.waves],
+                "max_failures": one.max_failures,
+                "max_parallel": one.max_parallel,
+            }
+            for one in plan.rollouts
+        ],
         "unreadable": _unreadable(plan),
         "diagnostics": [_diagnostic(d) for d in plan.diagnostics],
         "refusals": [_diagnostic(d) for d in plan.refusals],

@@ -1,6 +1,7 @@
 """A plan as text: models in manifest order, only what changes, every number with its unit. Read in ten seconds."""
 
 from collections.abc import Mapping
+from itertools import groupby
 
 from pipeline.cli.views import changes, units
 from pipeline.cli.views.blocks import Block, blocks, body
@@ -9,7 +10,7 @@ from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, packed, plain
 from pipeline.core.change import Action
 from pipeline.core.diagnostic import Diagnostic
-from pipeline.core.plan import Plan
+from pipeline.core.plan import Plan, Rollout
 from pipeline.core.resource import place_of
 
 _MOST_UNLOCKED = 4  # named; the others are counted
@@ -107,6 +108,15 @@ def _remarks(plan: Plan, shown: list[Block]) -> list[Diagnostic]:
     return [*(d for d in plan.diagnostics if d not in told), *plan.refusals]
 
 
+def waves(rollout: Rollout) -> str:
+    """ "prod: 20 deployments in waves of 1, 2, 17; stops after 1 failure"."""
+    total = units.counted(sum(map(len, rollout.waves)), "deployment")
+    groups = [(size, len(list(same))) for size, same in groupby(map(len, rollout.waves))]
+    sizes = ", ".join(f"{size}" if times == 1 else f"{size} ({times} times)" for size, times in groups)
+    failures = units.counted(rollout.max_failures, "failure")
+    return f"{clean(rollout.target)}: {total} in waves of {sizes}; stops after {failures} for one cause"
+
+
 def _end(plan: Plan, ink: Ink) -> list[str]:
     lines = []
     if not plan.complete:
@@ -118,6 +128,7 @@ def _end(plan: Plan, ink: Ink) -> list[str]:
     lines = [ink("bold red", line) for line in lines]
     if not plan.active and not lines:
         lines.append("No changes.")
+    lines += [line for r in plan.rollouts if len(r.waves) > 1 for line in hanging("", waves(r))]
     if plan.kept:
         names = ", ".join(clean(entry.address) for entry in plan.kept[:KEPT_SHOWN]) + _more(plan)
         images = "; mp prune frees images" if any(entry.keep for entry in plan.kept) else ""

@@ -51,6 +51,13 @@ def plan() -> dict[str, Json]:
         transfer=TRANSFER,
         where=TEXT_OR_NULL,
     )
+    rollout = record(
+        kind=TEXT,
+        target=TEXT,
+        waves=list_of(list_of(TEXT)),
+        max_failures=COUNT,
+        max_parallel={"type": ["integer", "null"]},
+    )
     return document(
         "mp plan",
         "Output of `mp plan --json`: what apply would do.",
@@ -64,6 +71,7 @@ def plan() -> dict[str, Json]:
             summary=record(**{str(action): COUNT for action in Action}),
             transfer=TRANSFER,
             changes=list_of(change),
+            rollouts=list_of(rollout),
             unreadable=_UNREADABLE,
             diagnostics=_DIAGNOSTICS,
             refusals=_DIAGNOSTICS,
