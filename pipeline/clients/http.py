@@ -265,22 +265,9 @@ def _problem(status: int, headers: Mapping[str, str], url: str, start: int) -> B
 
 
 def _unreachable(system: str, problem: Exception) -> Unreachable:
-    import urllib3
+    from pipeline.clients.broken import words
 
-    match problem:
-        case urllib3.exceptions.NameResolutionError():
-            why = "the name does not resolve"
-        case urllib3.exceptions.NewConnectionError():  # a kind of ConnectTimeoutError
-            why = "connection refused"
-        case urllib3.exceptions.ConnectTimeoutError():
-            why = "no connection in time"
-        case urllib3.exceptions.ReadTimeoutError():
-            why = "stalled: no byte came in time"
-        case urllib3.exceptions.SSLError():
-            why = f"TLS failed: {problem}"
-        case _:
-            why = "the connection broke"
-    return Unreachable(system, why, "check the network and the address, then run it again")
+    return Unreachable(system, words(problem), "check the network and the address, then run it again")
 
 
 def _give_back(response: "urllib3.BaseHTTPResponse") -> None:

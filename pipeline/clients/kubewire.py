@@ -116,8 +116,10 @@ class Line:
                 method, url, body=content, headers=headers, timeout=timeout, retries=False
             )
         except urllib3.exceptions.HTTPError as problem:
+            from pipeline.clients.broken import words
+
             hint = "is the API server reachable from here? kubectl cluster-info asks it too"
-            raise Unreachable(self.system, _words(problem), hint) from problem
+            raise Unreachable(self.system, words(problem), hint) from problem
         return answer
 
     def _problem(self, response: "urllib3.BaseHTTPResponse", method: str, path: str) -> Exception:
@@ -190,21 +192,3 @@ def _held(body: bytes) -> list[tuple[str, str]]:
 
 def _quoted(text: str) -> str:
     return text.split('"')[1] if text.count('"') > 1 else text
-
-
-def _words(problem: Exception) -> str:
-    import urllib3
-
-    match problem:
-        case urllib3.exceptions.NameResolutionError():
-            return "its name does not resolve"
-        case urllib3.exceptions.NewConnectionError():
-            return "connection refused"  # it is a kind of ConnectTimeoutError
-        case urllib3.exceptions.ConnectTimeoutError():
-            return f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
-        case urllib3.exceptions.ReadTimeoutError():
-            return f"no answer within {READ_TIMEOUT_S:.0f} s"
-        case urllib3.exceptions.SSLError():
-            return f"TLS failed: {problem}"
-        case _:
-            return "the connection broke"

@@ -11,17 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ProtocolError,
-    ProxyError,
-    ReadTimeoutError,
-    SSLError,
-)
+from urllib3.exceptions import HTTPError
 
+from pipeline.clients.broken import words
 from pipeline.clients.http import Busy, wait_after, wait_of
 from pipeline.clients.loopback import is_loopback
 from pipeline.clients.oci.pools import Pools
@@ -177,7 +169,7 @@ class Connection:
             yield
         except HTTPError as problem:
             hint = "is it running and reachable from here?"
-            raise Unreachable(self.host, _words(problem), hint) from problem
+            raise Unreachable(self.host, words(problem), hint) from problem
 
 
 class _Stream(io.RawIOBase):
@@ -235,24 +227,3 @@ def reason(body: bytes) -> str:
         return str(json.loads(body)["errors"][0].get("message") or "no reason given")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return "no reason given"
-
-
-def _words(problem: HTTPError) -> str:
-    """What went wrong, without addresses of objects."""
-    match problem:
-        case ProxyError():  # its cause is one of the others, about the proxy
-            return "the proxy that the environment names does not answer, or refuses"
-        case NameResolutionError():
-            return "its name cannot be resolved"
-        case NewConnectionError():  # before its parent
-            return "connection refused" if "refused" in str(problem) else "cannot be connected to"
-        case ConnectTimeoutError():
-            return "no connection in time"
-        case ReadTimeoutError():
-            return "no answer in time"
-        case SSLError():
-            return f"its certificate is not accepted: {problem}"
-        case ProtocolError():
-            return "the connection broke"
-        case _:
-            return str(problem)
