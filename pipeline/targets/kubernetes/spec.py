@@ -13,11 +13,12 @@ from pipeline.core.protocols import Place
 from pipeline.core.resource import Address, Resource, address
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.resources.cluster.marks import key_of
+from pipeline.resources.cluster.pod import Images
+from pipeline.resources.cluster.products import products_of
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.image.recipe import engine_name, image_name, weights_name
-from pipeline.targets.kubernetes.objects import name_of, objects, rollout_s
-from pipeline.targets.kubernetes.pod import Images
-from pipeline.targets.kubernetes.products import products_of
+from pipeline.targets.kubernetes.objects import objects, rollout_s
+from pipeline.targets.objects import name_of
 from pipeline.targets.rollouts import RolloutOptions, WavesSpec
 
 # Names of Services begin with a letter: RFC 1035, and the same name is that of every object.

@@ -11,10 +11,10 @@ from pipeline.core.image import Registry
 from pipeline.core.model import Hardware, Model, Secret
 from pipeline.core.resource import Mark, Resource, address
 from pipeline.resources.cluster.marks import fingerprint_of, key_of, mark_of
+from pipeline.resources.cluster.pod import cores, quantity
+from pipeline.resources.cluster.products import products_of
 from pipeline.resources.cluster.sending import images_of, ordered, written
 from pipeline.resources.cluster.state import ClusterState
-from pipeline.targets.kubernetes.pod import cores, quantity
-from pipeline.targets.kubernetes.products import products_of
 from tests.parts.deployments import CPU, DEPLOYMENTS, KEY, L40S, MAIN, TOKEN, a_model, deployment
 
 Object = dict[str, Any]  # Any: an object of the API

@@ -7,7 +7,7 @@ from pipeline.core.image import Launch
 from pipeline.core.model import Hardware, Model, Secret
 from pipeline.core.protocols import Place
 from pipeline.core.size import size_bytes
-from pipeline.targets.kubernetes.products import LABEL, RESOURCE, products_of
+from pipeline.resources.cluster.products import LABEL, RESOURCE, products_of
 
 Object: TypeAlias = dict[str, Any]  # Any: an object of the API, as its schema has it
 

@@ -18,7 +18,7 @@ def products_of(gpu: str) -> tuple[str, ...]:
 
 @cache
 def _table() -> Mapping[str, tuple[str, ...]]:
-    text = resources.files("pipeline.targets.kubernetes").joinpath("data/products.json").read_text("utf-8")
+    text = resources.files("pipeline.resources.cluster").joinpath("data/products.json").read_text("utf-8")
     return {_folded(name): tuple(labels) for name, labels in json.loads(text)["products"].items()}
 
 

@@ -1,0 +1,69 @@
+"""Objects that every target in a cluster writes the same way: names, labels, the ServiceAccount, the launch. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from pipeline.core.digest import Json, canonical, fingerprint
+from pipeline.core.image import Launch
+from pipeline.core.model import Model
+from pipeline.core.protocols import Place
+from pipeline.core.resource import Mark, address
+from pipeline.resources.cluster.marks import annotations_of
+from pipeline.resources.cluster.pod import HTTP, LAUNCH, Images
+from pipeline.templates.launch import document
+
+Object: TypeAlias = dict[str, Any]  # Any: an object of the API, as its schema has it
+
+
+def name_of(place: Place[Any], model: Model) -> str:
+    """Of what requests are sent to: "qwen", "staging-qwen"."""
+    if place.options.name:
+        return str(place.options.name)
+    return model.name if place.environment == "default" else f"{place.environment}-{model.name}"
+
+
+def named(place: Place[Any], model: Model, api: str, kind: str, name: str, **body: Any) -> Object:
+    """An object with our labels and marks; `body` is what else it has: spec, data."""
+    mark = Mark(place.project, place.environment, address(model.name, place.spec.kind, place.name))
+    metadata = {
+        "name": name,
+        "namespace": place.spec.namespace,
+        "labels": labels_of(place, model),
+        "annotations": annotations_of(mark, f"{kind}/{name}"),
+    }
+    return {"apiVersion": api, "kind": kind, "metadata": metadata, **body}
+
+
+def labels_of(place: Place[Any], model: Model) -> dict[str, Json]:
+    return {"app.kubernetes.io/name": model.name, **selector_of(name_of(place, model))}
+
+
+def selector_of(name: str) -> dict[str, Json]:
+    """A Deployment's selector never changes: only what is fixed by the object's name is in it."""
+    return {"app.kubernetes.io/instance": name, "app.kubernetes.io/managed-by": "mp"}
+
+
+def service_account(place: Place[Any], model: Model) -> Object:
+    """Of its own, without a token: a server of models asks the cluster nothing."""
+    name = name_of(place, model)
+    return named(place, model, "v1", "ServiceAccount", name, automountServiceAccountToken=False)
+
+
+def config_map(place: Place[Any], model: Model, contents: Mapping[str, Json]) -> Object:
+    """Its name carries its hash: pods of the version before keep theirs until the new ones serve."""
+    name = f"{name_of(place, model)}-{fingerprint(dict(contents))[:8]}"
+    return named(place, model, "v1", "ConfigMap", name, immutable=True, data=dict(contents))
+
+
+def launch_map(place: Place[Any], model: Model, launch: Launch, images: Images) -> Object:
+    """The ConfigMap with the launch document."""
+    from_files = {variable: f"{LAUNCH.secrets}/{variable}" for variable in launch.secrets}
+    written = document(launch, model=images.folder, host="0.0.0.0", port=launch.port, secrets=from_files)
+    return config_map(place, model, {LAUNCH.file: canonical(written).decode()})
+
+
+def service(place: Place[Any], model: Model, selector: Mapping[str, Json], port: int | str = HTTP) -> Object:
+    """Port 80 of the name that stays, in front of the pods' `port`."""
+    ports = [{"name": HTTP, "port": 80, "protocol": "TCP", "targetPort": port}]
+    spec = {"type": "ClusterIP", "selector": dict(selector), "ports": ports}
+    return named(place, model, "v1", "Service", name_of(place, model), spec=spec)
