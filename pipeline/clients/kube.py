@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pipeline.clients.kuberules import Rules, rules_of
 from pipeline.clients.kubewire import Conflict, Expired, Line, Object
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Missing
@@ -115,23 +116,34 @@ class Cluster:
         with contextlib.suppress(Missing):
             self._line.document("DELETE", _path(kind, namespace, name), body=options)
 
-    def may(self, verb: str, kind: Kind, namespace: str) -> bool:
+    def may(self, verb: str, kind: Kind, namespace: str, subresource: str = "") -> bool:
         """Whether we may do that: the server's own answer (SelfSubjectAccessReview)."""
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {
-                "resourceAttributes": {
-                    "verb": verb,
-                    "group": kind.group,
-                    "resource": kind.plural,
-                    "namespace": namespace,
-                }
-            },
-        }
-        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-        found = self._line.document("POST", path, body=review)
-        return bool(found.get("status", {}).get("allowed"))
+        what = {"verb": verb, "group": kind.group, "resource": kind.plural, "namespace": namespace}
+        found = self._reviewed(
+            "SelfSubjectAccessReview", {"resourceAttributes": {**what, "subresource": subresource}}
+        )
+        return bool(found.get("allowed"))
+
+    def rules(self, namespace: str) -> Rules:
+        """Everything that we may do in a namespace, in one answer (SelfSubjectRulesReview)."""
+        return rules_of(self._reviewed("SelfSubjectRulesReview", {"namespace": namespace}))
+
+    def served(self, api: str) -> frozenset[str]:
+        """Kinds of an API that the server has, of "leaderworkerset.x-k8s.io/v1"; none where it does not know the API."""
+        try:
+            found = self._line.document("GET", f"/apis/{api}" if "/" in api else f"/api/{api}")
+        except Missing:
+            return frozenset()
+        return frozenset(str(one["kind"]) for one in found.get("resources") or ())
+
+    def groups(self) -> frozenset[str]:
+        """Names of the API groups that the server has: "karpenter.sh"."""
+        return frozenset(str(one["name"]) for one in self._line.document("GET", "/apis").get("groups") or ())
+
+    def rehearse(self, kind: Kind, namespace: str, wanted: Mapping[str, Json]) -> None:
+        """Create an object without keeping it: admission says what it says. Raises Denied with its words."""
+        query = {"dryRun": "All", "fieldManager": MANAGER}
+        self._line.document("POST", _path(kind, namespace), query, wanted)
 
     def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool = False) -> str:
         """The last lines that a container wrote; "" where there are none."""
@@ -144,6 +156,12 @@ class Cluster:
             return self._line.call("GET", f"{_path(POD, namespace, pod)}/log", query).decode(errors="replace")
         except BackendError:
             return ""
+
+    def _reviewed(self, review: str, spec: Mapping[str, Json]) -> Object:
+        api = "authorization.k8s.io/v1"
+        body = {"apiVersion": api, "kind": review, "spec": spec}
+        found = self._line.document("POST", f"/apis/{api}/{review.lower()}s", body=body)
+        return dict(found.get("status") or {})
 
     def client(self) -> "ApiClient":
         """The official client, for what needs more than requests: port-forwards."""
