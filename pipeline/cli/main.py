@@ -172,6 +172,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _sentence(text: str) -> str:
+    text = text.replace(": Value error, ", ": ")  # typer repeats pydantic's prefix
     return text[:1].lower() + text[1:].rstrip(".")
 
 

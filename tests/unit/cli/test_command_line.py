@@ -238,6 +238,13 @@ def test_group_alone_says_what_there_is_and_unknown_words_get_a_suggestion(
     assert "hint: see mp cache list --help" in err
 
 
+def test_value_that_is_none_of_the_known_ones_is_named_with_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pull", "hf://acme/tiny", "--format", "ggfu"]) == 1
+
+    said = " ".join(capsys.readouterr().err.split())
+    assert "error: invalid value for '--format': 'ggfu' is not one of 'auto', 'safetensors', 'gguf'" in said
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([name, "--help"]) == 0
