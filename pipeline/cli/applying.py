@@ -18,7 +18,7 @@ def carry_out(
     options, plan = session.project.options, planned.plan
     show, ink = (output.message, options.message_ink) if as_json else (output.result, options.ink)
     show(plan_view(plan, session.origin(planned), session.project.texts, ink))
-    if plan.refusals:
+    if plan.refusals or plan.barred:
         raise Refused("the plan is refused; nothing was changed")
     if plan.errors:
         raise MpError("the plan has errors; nothing was changed")

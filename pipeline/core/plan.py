@@ -35,6 +35,9 @@ class Plan:
     optional: frozenset[Address] = frozenset()  # unreadable ones that do not make the plan incomplete
     diagnostics: tuple[Diagnostic, ...] = ()
     refusals: tuple[Diagnostic, ...] = ()  # guards and protections that say no: nothing is applied, exit 4
+    barred: tuple[
+        Diagnostic, ...
+    ] = ()  # what this account may not do: it may plan and not apply; also remarks
     lock: str = "ok"  # or "stale": pins were resolved in memory; apply writes models.lock first
     models: int = 0
     read_seconds: float = 0.0

@@ -1,12 +1,15 @@
-"""The five protocols. Each has a contract suite in tests/contract that every backend and every fake runs through."""
+"""The five protocols. Each has a contract suite in tests/contract that every backend and every fake runs through.
+
+Checks is a sixth, for drivers of places that can be asked whether they would take what is planned.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from pipeline.core.change import Change
-from pipeline.core.diagnostic import Where
+from pipeline.core.diagnostic import Diagnostic, Where
 from pipeline.core.image import Build, Engine, Launch, Registry, Variant
 from pipeline.core.model import Artifact, FileEntry, Filter, Hardware, Model
 from pipeline.core.report import Emit
@@ -126,4 +129,30 @@ class Driver(Protocol[S]):
         self, change: Change[S], inputs: Mapping[Address, Observed[Any]], emit: Emit
     ) -> Observed[S] | None:
         """Carry out one change; None after a delete. Idempotent; returns when proven; raises BackendError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a place says of changes before they are made."""
+
+    refusals: tuple[Diagnostic, ...] = ()  # it would not take them
+    barred: tuple[Diagnostic, ...] = ()  # not from this account; another one may apply them
+    remarks: tuple[Diagnostic, ...] = ()  # what may go wrong, and what could not be asked
+
+    def __add__(self, other: "Findings") -> "Findings":
+        return Findings(
+            self.refusals + other.refusals, self.barred + other.barred, self.remarks + other.remarks
+        )
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """What the driver of a place that can say no beforehand has besides."""
+
+    def check(self, changes: Sequence[Change[Any]]) -> Findings:
+        """Whether the place would take these changes, all problems at once. Reads only; raises BackendError.
+
+        The number of requests does not grow with the number of changes.
+        """
         ...

@@ -20,11 +20,14 @@ from pipeline.core.protocols import Answer
 from pipeline.core.report import Emit, Report
 from pipeline.core.resource import Address, Entry, Mark, Resource, current_of, owner_of
 from pipeline.engine.compose import Composition, compose, images_of
+from pipeline.engine.crew import Crew
 from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
 from pipeline.engine.execute import execute
+from pipeline.engine.held import go_back, with_held
 from pipeline.engine.observe import observe
 from pipeline.engine.place import Pinned, engines_of, place_models, registries_of
 from pipeline.engine.policy import breaches
+from pipeline.engine.preflight import preflight
 from pipeline.engine.remarks import misplaced, open_bases, unfetchable
 from pipeline.engine.resolve import (
     Pins,
@@ -37,7 +40,6 @@ from pipeline.engine.resolve import (
 )
 from pipeline.engine.rollout import rollouts_of
 from pipeline.engine.room import short_of_room
-from pipeline.engine.step import Crew
 from pipeline.engine.trusted import unsignable, untrusted
 from pipeline.engine.world import World
 from pipeline.manifest.lock import Lock, write_lock
@@ -67,6 +69,7 @@ class Selection:
     build_only: bool = (
         False  # engines and images, and what they are made of: deployments are left as they are
     )
+    release: bool = False  # what rollbacks hold is brought to what is declared
 
 
 ALL = Selection()
@@ -85,6 +88,8 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
         raise Stale("models.lock is stale: " + "; ".join(pins.stale), "run mp lock and commit models.lock")
     if selection.build_only:
         composition = images_of(composition)
+    if not selection.release:
+        composition = with_held(composition, inventory, world.drivers)
     gone, notes = _gone(world, names, selection, composition, inventory)
     answers = observe(composition.resources, (*gone, *_kept(composition, inventory)), world.drivers)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
@@ -95,7 +100,10 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     chosen = set(names) if selection.models else None
     left = () if selection.build_only else sorted(inventory.entries.items())
     kept = tuple(e for _, e in left if _is_kept(e, handled, chosen))
+    found = preflight(made.active, world.drivers)
+    made = replace(made, refusals=(*made.refusals, *found.refusals), barred=found.barred)
     diagnostics = (*pins.diagnostics, *composition.diagnostics, *notes, *compared.diagnostics)
+    diagnostics += (*found.remarks, *found.barred)
     if not selection.destroy:
         diagnostics += open_bases(pins, _built(composition))
         diagnostics += misplaced(composition.resources.values(), world.platform)
@@ -128,13 +136,38 @@ def apply(world: World, planned: Planned, emit: Emit, stop: threading.Event) -> 
     made = planned.plan
     if made.errors:
         raise UserError(made.errors)
-    if made.refusals:
-        raise Refused("; ".join(refusal.summary for refusal in made.refusals), made.refusals[0].hint)
+    if stops := (*made.refusals, *made.barred):
+        raise Refused("; ".join(refusal.summary for refusal in stops), stops[0].hint)
     if planned.lock_changed:
         write_lock(world.settings.root / "models.lock", planned.lock)
     inventory = planned.inventory
     crew = Crew(world.drivers, world.store.run(inventory), emit, world.settings.commit, inventory.entries)
     return execute(made, crew, stop)
+
+
+def rollback(world: World, models: Sequence[str], target: str | None = None) -> Planned:
+    """How deployments go back to their last other good version, and stay there: from the inventory alone, no source is asked.
+
+    Raises UserError when there is none to go back to.
+    """
+    began = time.monotonic()
+    inventory = world.store.load()
+    back = go_back(inventory, models, target, world.drivers, time.time())
+    answers = observe(back.resources, (), world.drivers)
+    mark = Mark(world.manifest.project, world.settings.environment, Address(""))
+    compared = diff(back.resources, (), answers, inventory, mark)
+    made = Plan(
+        mark.project,
+        mark.environment,
+        compared.changes,
+        {},
+        compared.unreadable,
+        diagnostics=(*back.diagnostics, *compared.diagnostics),
+        refusals=compared.refusals,
+        models=len({owner_of(address) for address in back.resources}),
+        read_seconds=time.monotonic() - began,
+    )
+    return Planned(made, world.lock, (), inventory)
 
 
 @dataclass(frozen=True)
