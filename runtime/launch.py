@@ -23,6 +23,9 @@ class Launch:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     secrets: Mapping[str, str]  # environment variable → file that holds its value
+    group: (
+        Mapping[str, str] | None
+    )  # of several nodes: how many, and the variables that tell this one's place
 
 
 def read(arguments: Sequence[str], environ: Mapping[str, str], template: str) -> Launch:
@@ -67,6 +70,7 @@ def _parse(text: str, where: str) -> Launch:
             argv=tuple(map(str, document["argv"])),
             env={str(name): str(value) for name, value in document["env"].items()},
             secrets={str(name): str(file) for name, file in document["secrets"].items()},
+            group=None if document["group"] is None else {k: str(v) for k, v in document["group"].items()},
         )
     except (ValueError, TypeError, AttributeError, KeyError) as problem:
         raise SystemExit(f"mp: {where} is no launch document: {problem!r}") from problem

@@ -137,3 +137,4 @@ class Launch:
     port: int = 8000
     shm_bytes: int = 0
     start_timeout_s: int = 600
+    nodes: int = 1  # that serve it together; a target tells each which of them it is

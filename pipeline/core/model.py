@@ -104,11 +104,12 @@ class Hardware:
     """A hardware class, resolved."""
 
     name: str
-    gpus: int  # per replica; 0 is CPU
+    gpus: int  # of each node of a replica; 0 is CPU
     gpu: str | None = None  # product: "L40S"
     gpu_memory_gib: float | None = None  # per GPU
     cpus: float | None = None  # cores
-    memory_bytes: int | None = None
+    memory_bytes: int | None = None  # of each node
+    nodes: int = 1  # that one replica spans
 
 
 @dataclass(frozen=True)

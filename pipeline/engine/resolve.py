@@ -173,6 +173,7 @@ def hardware_of(world: World, name: str) -> Hardware:
         gpu_memory_gib=spec.gpu_memory_gib,
         cpus=spec.cpu,
         memory_bytes=spec.memory_bytes,
+        nodes=spec.nodes,
     )
 
 

@@ -21,7 +21,6 @@ LATER = (
     Later(("max_deletes",), (), "a limit on deletes"),
     Later(("inventory", "backend"), ("git", "kubernetes", "s3"), "an inventory outside this folder"),
     Later(("hardware", "*", "usd_per_hour"), (), "prices"),
-    Later(("hardware", "*", "nodes"), (), "replicas on several nodes"),
     Later(("engines", "*", "mirror"), (), "mirrors of package indexes"),
     Later(("engines", "*", "mirrors"), (), "mirrors of package indexes"),
     Later(("engines", "*", "index"), (), "mirrors of package indexes"),

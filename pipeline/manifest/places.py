@@ -79,7 +79,13 @@ class HardwareSpec(Spec):
     """A hardware class: what one replica gets."""
 
     gpu: Text | None = Field(default=None, description="GPU product, such as `L40S`; left out on CPU")
-    gpus: int = Field(ge=0, le=16, description="GPUs of one replica; 0 is CPU")
+    gpus: int = Field(ge=0, le=16, description="GPUs of one replica, of each of its nodes; 0 is CPU")
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Nodes that one replica spans, each with that many GPUs: tensor parallel inside a node, pipeline parallel across",
+    )
     gpu_memory_bytes: Size | None = Field(
         default=None, alias="gpu_memory", description="Memory of one GPU, with its unit: `44GiB`"
     )
@@ -101,6 +107,8 @@ class HardwareSpec(Spec):
         if self.gpus and not self.gpu:
             raise mistake('"gpu" is missing', "name the product, such as gpu: L40S")
         return self
+        if self.nodes > 1 and self.gpus == 0:
+            raise mistake(f"nodes is {self.nodes}, but gpus is 0", "only GPU replicas span several nodes")
 
 
 class ImageRegistrySpec(Spec):

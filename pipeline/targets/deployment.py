@@ -1,6 +1,6 @@
 """What every kind of deployment says in its state: which files, which launch, which secrets. Shared by the targets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from pipeline.core.model import FileEntry, Model, Overlay, Question, Secret
 from pipeline.core.protocols import Place
 
 # Parts of a launch document that say where, not what: they differ between machines and are no drift.
-_WHERE = ("format_version", "model", "host", "port", "secrets")
+_WHERE = ("format_version", "model", "host", "port", "secrets", "group")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,17 @@ def keeps_nothing(place: Place[Any], model: Model, instead: str) -> Diagnostic:
         f"{instead}, or keep them: remove cache: none, run it without --no-cache",
         model.name,
     )
+
+
+def one_machine(place: Place[Any], model: Model, launch: Launch) -> Iterator[Diagnostic]:
+    """What is wrong with a model that spans several nodes at a target that is one machine."""
+    if launch.nodes > 1:
+        yield error(
+            f'{model.name}: "{place.name}" is one machine, and {model.hardware.name} has {launch.nodes} nodes',
+            place.where,
+            "use a kubernetes target, or another hardware class",
+            model.name,
+        )
 
 
 def launch_of(launch: Launch) -> dict[str, Json]:

@@ -11,6 +11,17 @@ from pipeline.core.image import Launch
 FORMAT_VERSION: Literal[1] = 1
 
 
+class Group(BaseModel):
+    """Several nodes serve one model; environment variables tell each process its place among them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    nodes: int = Field(ge=2, description="How many there are")
+    rank: str = Field(description="Variable with this node's number; 0 is the leader, which takes requests")
+    leader: str = Field(description="Variable with the leader's address")
+    own: str = Field(description="Variable with this node's address")
+
+
 class LaunchDocument(BaseModel):
     """What starts a model inside its environment. Holds no secret, only the files that do."""
 
@@ -26,10 +37,17 @@ class LaunchDocument(BaseModel):
     argv: tuple[str, ...] = Field(description="The engine's own flags")
     env: dict[str, str] = Field(description="Environment variables")
     secrets: dict[str, str] = Field(description="Environment variable → file that holds its value")
+    group: Group | None = Field(description="The nodes that serve it together; null when it is one")
 
 
 def document(
-    launch: Launch, *, model: str, host: str, port: int, secrets: Mapping[str, str]
+    launch: Launch,
+    *,
+    model: str,
+    host: str,
+    port: int,
+    secrets: Mapping[str, str],
+    group: Group | None = None,
 ) -> dict[str, Json]:
     """The launch document of one deployment; `secrets` maps environment variables to the files that hold them."""
     if set(secrets) != set(launch.secrets):
@@ -45,6 +63,7 @@ def document(
         argv=launch.argv,
         env=dict(sorted(launch.env.items())),
         secrets=dict(sorted(secrets.items())),
+        group=group,
     )
     return cast(dict[str, Json], written.model_dump(mode="json"))
 

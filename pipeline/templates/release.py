@@ -9,10 +9,13 @@ from typing import Any
 import yaml
 
 from pipeline.core.image import Variant
-from pipeline.core.model import Hardware
+from pipeline.core.model import Hardware, Model
 from pipeline.templates.flags import arguments
 
 DATA = Path(__file__).parent / "data"
+LOAD_BYTES_PER_S = (
+    200_000_000  # of a slow disk: what a large model needs besides the time that the data file allows
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ def variant(template: str, version: str | None, hardware: Hardware) -> Variant:
         f'{template} {version or ""} has no variant "{name}", which hardware "{hardware.name}" needs; '
         f"versions that have it: {known}".replace("  ", " ")
     )
+
+
+def start_timeout_s(model: Model, variant: Variant) -> int:
+    """How long a start may take, from the process to the first answer."""
+    return variant.start_timeout_s + sum(file.size_bytes for file in model.files) // LOAD_BYTES_PER_S
 
 
 def _numbers(version: str) -> tuple[int, ...]:

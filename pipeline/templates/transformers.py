@@ -10,7 +10,7 @@ from pipeline.core.image import Build, Engine, Launch, Variant
 from pipeline.core.model import Hardware, Model
 from pipeline.templates.files import runtime_files, runtime_root
 from pipeline.templates.flags import arguments, merged, problems
-from pipeline.templates.release import release, variant, versions
+from pipeline.templates.release import release, start_timeout_s, variant, versions
 from pipeline.templates.secrets import secrets
 
 NAME = "transformers"
@@ -35,6 +35,7 @@ class Transformers:
         wrong = (
             *problems(model, known.own, known.flags, "the transformers server"),
             *_adapter_problems(model),
+            *_node_problems(model),
         )
         if wrong:
             raise UserError(wrong)
@@ -46,7 +47,7 @@ class Transformers:
             env={**variant.env, **model.env},
             secrets=secrets(model, API_KEY),
             shm_bytes=known.shm_bytes.get(variant.name, 0),
-            start_timeout_s=variant.start_timeout_s,
+            start_timeout_s=start_timeout_s(model, variant),
         )
 
 
@@ -54,6 +55,12 @@ def _adapter_problems(model: Model) -> Iterator[Diagnostic]:
     if any(part.adapter for part in model.parts):
         summary = f"{model.name}: adapters: the transformers server serves none"
         yield error(summary, model.where, "use template: vllm", model.name)
+
+
+def _node_problems(model: Model) -> Iterator[Diagnostic]:
+    if model.hardware.nodes > 1:
+        summary = f"{model.name}: the transformers server runs on one node, and {model.hardware.name} has {model.hardware.nodes}"
+        yield error(summary, model.where, "use template: vllm, or another hardware class", model.name)
 
 
 def _own_args(model: Model, variant: Variant) -> Mapping[str, Json]:

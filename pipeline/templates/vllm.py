@@ -1,5 +1,6 @@
 """Template vllm: vLLM's OpenAI-compatible server, on GPUs or on CPU."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,13 @@ from pipeline.core.image import Build, Engine, Launch, Variant
 from pipeline.core.model import Hardware, Model
 from pipeline.templates.files import runtime_files, runtime_root
 from pipeline.templates.flags import arguments, flag_name, merged, problems
-from pipeline.templates.release import release, variant, versions
+from pipeline.templates.release import release, start_timeout_s, variant, versions
 from pipeline.templates.secrets import secrets
 
 NAME = "vllm"
 API_KEY = "VLLM_API_KEY"
+# Default 600: a start that takes longer would end with the engine still loading (vLLM 0.32.0, envs.py).
+READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
 LORA_RANKS = (
     1,
     8,
@@ -50,15 +53,17 @@ class Vllm:
         if wrong:
             raise UserError(wrong)
         args = {**_own_args(model, variant), **{flag_name(name): value for name, value in model.args.items()}}
+        timeout_s = start_timeout_s(model, variant)
         return Launch(
             template=NAME,
             served_name=model.name,
             argv=merged(variant.args, arguments(args, known.switches)),
-            env={**variant.env, **model.env},
+            env={**variant.env, READY_TIMEOUT: str(timeout_s), **model.env},
             secrets=secrets(model, API_KEY),
             adapters={part.adapter: part.folder for part in model.parts if part.adapter},
             shm_bytes=known.shm_bytes.get(variant.name, 0) * max(model.hardware.gpus, 1),
-            start_timeout_s=variant.start_timeout_s,
+            start_timeout_s=timeout_s,
+            nodes=model.hardware.nodes,
         )
 
 
@@ -67,7 +72,9 @@ def _own_args(model: Model, variant: Variant) -> Mapping[str, Json]:
     if adapters := [part for part in model.parts if part.adapter]:
         args |= _lora_args([part.artifact.facts.lora_rank for part in adapters])
     if variant.name == "cuda":
-        args["tensor-parallel-size"] = model.hardware.gpus // _other_ranks(model)
+        if model.hardware.nodes > 1:
+            args["pipeline-parallel-size"] = model.hardware.nodes
+        args["tensor-parallel-size"] = _gpus(model) // _other_ranks(model)
     return args
 
 
@@ -78,17 +85,24 @@ def _lora_args(ranks: Sequence[int | None]) -> Mapping[str, Json]:
     return {"max-loras": len(ranks), "max-lora-rank": room}
 
 
+def _gpus(model: Model) -> int:
+    """Of a replica, on all its nodes."""
+    return model.hardware.gpus * model.hardware.nodes
+
+
 def _other_ranks(model: Model) -> int:
-    """Into how many parts the user splits a replica's GPUs before tensor parallelism does: pipelines × data ranks."""
-    ranks = 1
-    for name, value in model.args.items():
-        if flag_name(name) in ("pipeline-parallel-size", "data-parallel-size") and isinstance(value, int):
-            ranks *= max(value, 1)
-    return ranks
+    """Into how many parts a replica's GPUs are split before tensor parallelism does: pipelines × data ranks.
+
+    A pipeline goes over the nodes, since tensor parallelism wants what joins the GPUs of one node.
+    """
+    ranks = {"pipeline-parallel-size": model.hardware.nodes, "data-parallel-size": 1}
+    given = {flag_name(name): value for name, value in model.args.items()}
+    ranks |= {name: max(value, 1) for name in ranks if isinstance(value := given.get(name), int)}
+    return math.prod(ranks.values())
 
 
 def _parallel_problems(model: Model, variant: Variant) -> Iterator[Diagnostic]:
-    gpus, ranks = model.hardware.gpus, _other_ranks(model)
+    gpus, ranks = _gpus(model), _other_ranks(model)
     if variant.name == "cuda" and gpus % ranks:
         yield error(
             f"{model.name}: serve.args: {ranks} pipeline and data ranks do not divide {gpus} GPUs",

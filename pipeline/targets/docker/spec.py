@@ -21,7 +21,7 @@ from pipeline.core.size import size_bytes
 from pipeline.resources.cache.artifact import addresses
 from pipeline.resources.cache.entries import content_of
 from pipeline.resources.image.recipe import engine_name, image_name
-from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, recipe_of
+from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, one_machine, recipe_of
 from pipeline.targets.rollouts import WavesSpec
 
 COMMAND = ("python3", "/opt/mp/serve.py")
@@ -121,7 +121,7 @@ class DockerTarget:
     ) -> Iterable[Resource[DockerState]]:
         options: DockerOptions = place.options
         host = place.spec.host or self._default_host
-        if problems := tuple(_problems(place, host, options, model)):
+        if problems := tuple(_problems(place, host, options, model, launch)):
             raise UserError(problems)
         mounted = options.weights == "mount"
         if mounted:
@@ -166,9 +166,10 @@ def state_of(options: DockerOptions, model: Model, launch: Launch, recipe: Docke
 
 
 def _problems(
-    place: Place[DockerSpec], host: str, options: DockerOptions, model: Model
+    place: Place[DockerSpec], host: str, options: DockerOptions, model: Model, launch: Launch
 ) -> Iterable[Diagnostic]:
     """What the words allow and a Docker engine does not."""
+    yield from one_machine(place, model, launch)
     if options.weights == "baked" and place.registry.layout is not None:
         yield error(
             f'{model.name}: a Docker engine cannot pull "{place.registry.name}", which is a layout folder',

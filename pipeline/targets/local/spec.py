@@ -1,12 +1,13 @@
 """This machine as a target: what the user says, what is compared, and what one model becomes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.digest import Json, fingerprint
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Engine, Launch
@@ -16,7 +17,7 @@ from pipeline.core.resource import Resource, State, address
 from pipeline.resources.cache.artifact import addresses
 from pipeline.resources.cache.entries import content_of
 from pipeline.resources.engine.environment import environment_fingerprint
-from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, recipe_of
+from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, one_machine, recipe_of
 
 
 class LocalSpec(BaseModel):
@@ -76,8 +77,8 @@ class LocalTarget:
     def expand(
         self, place: Place[LocalSpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[LocalState]]:
-        if not model.cached:
-            raise UserError([keeps_nothing(place, model, "publish it with a registry target instead")])
+        if problems := tuple(_problems(place, model, launch)):
+            raise UserError(problems)
         options: LocalOptions = place.options
         environment = address("@environment", model.engine.key)
         yield Resource(
@@ -89,6 +90,13 @@ class LocalTarget:
             lifecycle=model.lifecycle,
             where=place.where,
         )
+
+
+def _problems(place: Place[LocalSpec], model: Model, launch: Launch) -> Iterator[Diagnostic]:
+    """What the words allow and a process on this machine does not."""
+    yield from one_machine(place, model, launch)
+    if not model.cached:
+        yield keeps_nothing(place, model, "publish it with a registry target instead")
 
 
 def state_of(model: Model, launch: Launch, port: int | None, build: Build) -> LocalState:

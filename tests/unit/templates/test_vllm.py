@@ -7,7 +7,7 @@ import pytest
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
 from pipeline.core.image import Engine, Launch
-from pipeline.core.model import Artifact, Facts, Hardware, Model, Part
+from pipeline.core.model import Artifact, Facts, FileEntry, Hardware, Model, Part
 from pipeline.templates.release import release, variant
 from pipeline.templates.transformers import Transformers
 from pipeline.templates.vllm import Vllm
@@ -100,3 +100,45 @@ def test_transformers_server_refuses_adapters() -> None:
     with pytest.raises(UserError) as caught:
         template.launch(model, template.variant(None, CPU))
     assert [problem.hint for problem in caught.value.diagnostics] == ["use template: vllm"]
+
+
+TWO_NODES = Hardware("h100x16", 8, "H100", nodes=2)
+
+
+def test_a_replica_on_several_nodes_is_tensor_parallel_inside_and_pipeline_parallel_across_them() -> None:
+    made = launch(TWO_NODES)
+    assert {"--tensor-parallel-size=8", "--pipeline-parallel-size=2"} <= set(made.argv)
+    assert made.nodes == 2
+    assert launch(H100X8).nodes == 1
+
+
+def test_pipelines_of_the_users_own_take_their_share_of_all_nodes() -> None:
+    argv = launch(TWO_NODES, {"pipeline_parallel_size": 1}).argv
+    assert {"--tensor-parallel-size=16", "--pipeline-parallel-size=1"} <= set(argv)
+
+
+def test_what_tells_a_node_its_place_is_not_the_users() -> None:
+    with pytest.raises(UserError) as caught:
+        launch(TWO_NODES, {"nnodes": 2, "node-rank": 0, "master-addr": "10.0.0.1"})
+    assert len(caught.value.diagnostics) == 3
+
+
+def test_transformers_server_refuses_several_nodes() -> None:
+    template = Transformers()
+    model = replace(MODEL, template="transformers", hardware=TWO_NODES)
+    with pytest.raises(UserError) as caught:
+        template.launch(model, template.variant(None, TWO_NODES))
+    assert "runs on one node" in caught.value.diagnostics[0].summary
+
+
+def test_a_large_model_has_longer_to_start_and_vllm_knows_it() -> None:
+    large = FileEntry("model.safetensors", 700 * 10**9, "a" * 64)
+    model = replace(MODEL, artifact=replace(MODEL.artifact, files=(large,)), hardware=H100X8)
+    template = Vllm()
+    little, much = (
+        template.launch(one, template.variant(None, H100X8))
+        for one in (replace(model, artifact=MODEL.artifact), model)
+    )
+    assert much.start_timeout_s - little.start_timeout_s == 3500  # at 200 MB/s
+    for made in (little, much):
+        assert made.env["VLLM_ENGINE_READY_TIMEOUT_S"] == str(made.start_timeout_s)
