@@ -8,6 +8,7 @@
 What runs: etcd 3.6.8, kube-apiserver, kube-controller-manager and kube-scheduler 1.36.1.
 --node adds a real node: containerd 2.4.2 + runc + kubelet, so pods really run (image volumes included); needs root.
 --fake-nodes N --gpus G adds N nodes kept alive by kwok, each with G `nvidia.com/gpu`; their pods become Ready at once.
+--audit writes each request that is answered, watches aside, as one JSON line to DIR/logs/audit.log.
 Both may be asked for. Needs: Go >= 1.26, apt packages runc, iproute2, iptables, gcc, openssl. Python 3.11, stdlib only.
 """
 
@@ -129,8 +130,8 @@ def free_port() -> int:
 class Cluster:
     """One cluster whose whole state lives in `root`; `root` must be short: unix socket paths end at 107 characters."""
 
-    def __init__(self, root: Path, bin_dir: Path) -> None:
-        self.root, self.bin = root.resolve(), bin_dir
+    def __init__(self, root: Path, bin_dir: Path, audit: bool = False) -> None:
+        self.root, self.bin, self.audit = root.resolve(), bin_dir, audit
         self.kubeconfig = self.root / "kubeconfig"
         self.socket = self.root / "ctd" / "c.sock"
 
@@ -172,7 +173,7 @@ class Cluster:
                    f"--secure-port={api_port}", "--bind-address=127.0.0.1", "--service-cluster-ip-range=10.96.0.0/16",
                    "--service-account-issuer=https://kubernetes.default.svc", f"--service-account-key-file={self.root}/sa.key",
                    f"--service-account-signing-key-file={self.root}/sa.key", f"--token-auth-file={self.root}/tokens.csv",
-                   "--authorization-mode=RBAC", "--kubelet-preferred-address-types=InternalIP", "--allow-privileged=true")  # fmt: skip
+                   "--authorization-mode=RBAC", "--kubelet-preferred-address-types=InternalIP", "--allow-privileged=true", *self.auditing())  # fmt: skip
         server = f"https://127.0.0.1:{api_port}"
         certificate = self.root / "certs" / "apiserver.crt"
         self.wait("the API server's certificate", ["test", "-s", certificate])
@@ -215,6 +216,20 @@ class Cluster:
             "token": token,
             "version": KUBERNETES,
         }
+
+    def auditing(self) -> list[str]:
+        """The API server's arguments for a log of requests; blocking: what was answered is in it."""
+        if not self.audit:
+            return []
+        policy = {
+            "apiVersion": "audit.k8s.io/v1",
+            "kind": "Policy",
+            "omitStages": ["RequestReceived"],
+            "rules": [{"level": "None", "verbs": ["watch"]}, {"level": "Metadata"}],
+        }
+        (self.root / "audit.json").write_text(json.dumps(policy))
+        log = f"--audit-log-path={self.root}/logs/audit.log"
+        return [f"--audit-policy-file={self.root}/audit.json", log, "--audit-log-mode=blocking"]
 
     def start_node(self, gpus: int, product: str) -> None:
         """A real node. No cluster DNS and no kube-proxy: pods are reached by pod address or port-forward."""
@@ -440,16 +455,17 @@ def main() -> None:
         "--gpus", type=int, default=0, help="nvidia.com/gpu on every node (advertised, not present)"
     )
     up.add_argument("--gpu-product", default="NVIDIA-L4")
+    up.add_argument("--audit", action="store_true", help="a log of requests")
     commands.add_parser("down").add_argument("dir", type=Path)
     options = parser.parse_args()
     bin_dir = build()
     if options.command == "build":
         print(bin_dir)
         return
-    cluster = Cluster(options.dir, bin_dir)
     if options.command == "down":
-        cluster.stop()
+        Cluster(options.dir, bin_dir).stop()
         return
+    cluster = Cluster(options.dir, bin_dir, options.audit)
     if len(str(cluster.socket)) > 60:
         raise SystemExit(
             f"{cluster.root} is too long a path: containerd's sockets would pass 107 characters; use something like /tmp/k1"

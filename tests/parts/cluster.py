@@ -38,6 +38,17 @@ class RealCluster:
     context: str
     kubectl_path: str
 
+    @property
+    def folder(self) -> Path:
+        """Where a cluster that was started here has its keys, logs and process ids."""
+        return self.kubeconfig.parent
+
+    def requests(self, agent: str) -> list[str]:
+        """Each request of one program so far, "list /apis/apps/v1/…"; `agent`: what its User-Agent begins with."""
+        lines = (self.folder / "logs" / "audit.log").read_text().splitlines()
+        events = [json.loads(line) for line in lines]
+        return [f"{e['verb']} {e['requestURI']}" for e in events if e.get("userAgent", "").startswith(agent)]
+
     def kubectl(self, *words: str, stdin: str | None = None) -> str:
         done = subprocess.run(
             [self.kubectl_path, f"--kubeconfig={self.kubeconfig}", *words],
@@ -91,10 +102,23 @@ def running_cluster() -> Iterator[RealCluster]:
         )
         yield RealCluster(Path(given), context.strip(), kubectl)
         return
+    with _started("--node") as started:
+        yield started
+
+
+@contextlib.contextmanager
+def simulated_cluster(nodes: int, gpus: int) -> Iterator[RealCluster]:
+    """A control plane with a log of requests, and nodes whose pods are ready at once and do nothing; GPUs are NVIDIA L4."""
+    with _started("--fake-nodes", str(nodes), "--gpus", str(gpus), "--audit") as started:
+        yield started
+
+
+@contextlib.contextmanager
+def _started(*words: str) -> Iterator[RealCluster]:
     with tempfile.TemporaryDirectory(prefix="mpk", dir="/tmp") as folder:  # sockets need a short path
         root = Path(folder, "k")
         try:
-            facts = json.loads(_run("up", str(root), "--node"))
+            facts = json.loads(_run("up", str(root), *words))
             yield RealCluster(Path(facts["kubeconfig"]), facts["context"], facts["kubectl"])
         finally:
             _run("down", str(root))

@@ -92,10 +92,11 @@ def faulty(answering: Answering, certificate: Path | None = None) -> Iterator[Fa
         server.stop()
 
 
-def forwarding(target: str) -> Answering:
-    """Answers with what a real server at `target` ("http://127.0.0.1:5000") says."""
+def forwarding(target: str, context: ssl.SSLContext | None = None) -> Answering:
+    """Answers with what a real server at `target` ("http://127.0.0.1:5000") says; `context` trusts its certificate."""
 
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    tls = urllib.request.HTTPSHandler(context=context)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), tls)
 
     def answer(request: Request, body: bytes) -> Answer:
         headers = {name: value for name, value in request.headers.items() if name != "connection"}
@@ -132,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
 
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+    do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
         """The log is `FaultyServer.log`."""
