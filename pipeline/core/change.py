@@ -44,3 +44,10 @@ class Change(Generic[S]):
     missing: bool = False  # it is in the inventory and not in the world
     reason: str = ""  # "image fingerprint changed", "drifted", "not there"
     transfer: Transfer = Transfer()
+
+    @property
+    def interrupts(self) -> bool:
+        """It touches more of what runs than its marks and numbers."""
+        return self.resource is not None and any(
+            map(self.resource.desired.restarts, (d.path for d in self.diffs))
+        )

@@ -1,7 +1,8 @@
 """Compare what is wanted with what was seen and with what was applied last: the plan. Pure."""
 
+import enum
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.core.change import Action, Change, FieldDiff
@@ -25,6 +26,15 @@ from pipeline.core.resource import (
     previous_of,
 )
 from pipeline.store.inventory import Inventory
+
+
+class Adoption(enum.Enum):
+    """What may be done with a thing that has the wanted name and nobody's mark."""
+
+    NONE = enum.auto()  # nothing: the plan is refused
+    GENTLE = enum.auto()  # it is taken over if it runs on as it is
+    RESTART = enum.auto()  # it is taken over and changed
+
 
 NEEDLESS = "not here, and nothing has to be made of it"
 
@@ -94,6 +104,7 @@ def diff(
     inventory: Inventory,
     mark: Mark,
     why_gone: str = "no longer declared",
+    adoption: Adoption = Adoption.NONE,
 ) -> Comparison:
     """Every wanted resource and every orphan, compared. `mark` is ours; its address is filled in for each."""
     findings = _Findings()
@@ -103,10 +114,12 @@ def diff(
         match answers.get(address, Unreadable("the driver gave no answer")):
             case Unreadable() as unreadable:
                 findings.unreadable[address] = unreadable
+            case Absent() | Observed() as watched if resource.watched:
+                findings.changes.append(_watched(resource, entry, watched))
             case Absent() as absent:
                 findings.changes.append(_creation(resource, entry, absent))
             case Observed() as observed:
-                _compare(findings, resource, entry, observed, replace(mark, address=address))
+                _compare(findings, resource, entry, observed, replace(mark, address=address), adoption)
     for entry in gone:
         answer = answers.get(entry.address, Unreadable("the driver gave no answer"))
         _remove(findings, entry, answer, mark, why_gone)
@@ -159,45 +172,70 @@ def _creation(resource: Resource[Any], entry: Entry | None, absent: Absent) -> C
     )
 
 
+def _watched(resource: Resource[Any], entry: Entry | None, answer: Absent | Observed[Any]) -> Change[Any]:
+    """What is as its entry says, or how it differs, for information. What was ours before is forgotten, and runs on."""
+    seen = answer if isinstance(answer, Observed) else None
+    address, kind = resource.address, resource.kind
+    if entry is not None:
+        reason = "only observed from now on: it is left as it is"
+        return Change(address, kind, Action.FORGET, None, seen, entry, reason=reason)
+    if seen is None:
+        return Change(address, kind, Action.NOOP, resource, None, None, missing=True, reason="not there")
+    drift = tuple(differences(fields_of(resource.desired), fields_of(seen.state)))
+    return Change(address, kind, Action.NOOP, resource, seen, None, drift=drift)
+
+
 def _compare(
-    findings: _Findings, resource: Resource[Any], entry: Entry | None, seen: Observed[Any], mark: Mark
+    findings: _Findings,
+    resource: Resource[Any],
+    entry: Entry | None,
+    seen: Observed[Any],
+    mark: Mark,
+    adoption: Adoption,
 ) -> None:
     live = fields_of(seen.state)
     diffs = tuple(differences(live, fields_of(seen.would_be or resource.desired)))
     drift: tuple[FieldDiff, ...] = ()
     if entry is not None and entry.applied:
+        known = {key: value for key, value in live.items() if key in entry.applied}  # an older mp knew fewer
         if diffs:  # what is as desired has not drifted, whoever brought it there
-            drift = tuple(differences(dict(entry.applied), live))
-        if entry.digest and seen.digest and entry.digest != seen.digest and dict(entry.applied) == live:
+            drift = tuple(differences(dict(entry.applied), known))
+        if entry.digest and seen.digest and entry.digest != seen.digest and dict(entry.applied) == known:
             drift = (FieldDiff("digest", entry.digest, seen.digest),)
             diffs = diffs or (FieldDiff("digest", seen.digest, entry.digest),)
+    action, reason = _action(resource.desired, diffs), _reason(diffs, drift)
     if resource.tracked and seen.mark != mark:
-        drift += (FieldDiff("mark", mark.address, seen.mark.address if seen.mark else None),) if entry else ()
-        findings.refusals.append(_not_ours(resource, seen.mark))
+        adoptable = seen.mark is None and resource.desired.adoptable
+        if adoptable and adoption is not Adoption.NONE:
+            action, reason = Action.ADOPT, "taken over: it has no mark"
+        else:
+            drift += (
+                (FieldDiff("mark", mark.address, seen.mark.address if seen.mark else None),) if entry else ()
+            )
+            findings.refusals.append(_not_ours(resource, seen.mark, adoptable=adoptable))
     if seen.refused is not None:
         findings.refusals.append(_managed(resource, seen.refused))
-    action = _action(resource.desired, diffs)
-    findings.changes.append(
-        Change(
-            resource.address,
-            resource.kind,
-            action,
-            resource,
-            seen,
-            entry,
-            diffs,
-            drift,
-            reason=_reason(diffs, drift),
-            transfer=seen.transfer,
-        )
+    change = Change(
+        resource.address,
+        resource.kind,
+        action,
+        resource,
+        seen,
+        entry,
+        diffs,
+        drift,
+        reason=reason,
+        transfer=seen.transfer,
     )
+    if action is Action.ADOPT and change.interrupts and adoption is not Adoption.RESTART:
+        findings.refusals.append(_interrupting(change))
+    findings.changes.append(change)
 
 
 def _action(desired: State, diffs: tuple[FieldDiff, ...]) -> Action:
     if not diffs:
         return Action.NOOP
-    replacing = {f.name for f in fields(desired) if f.metadata.get("replace")}
-    return Action.REPLACE if any(d.path.split("/")[0] in replacing for d in diffs) else Action.UPDATE
+    return Action.REPLACE if any(desired.replaces(d.path) for d in diffs) else Action.UPDATE
 
 
 def _reason(diffs: tuple[FieldDiff, ...], drift: tuple[FieldDiff, ...]) -> str:
@@ -210,7 +248,7 @@ def _reason(diffs: tuple[FieldDiff, ...], drift: tuple[FieldDiff, ...]) -> str:
     return "changed" if not drifted else "changed and drifted"
 
 
-def _not_ours(resource: Resource[Any], mark: Mark | None) -> Diagnostic:
+def _not_ours(resource: Resource[Any], mark: Mark | None, *, adoptable: bool) -> Diagnostic:
     whose = (
         f'it belongs to "{mark.project}", {mark.environment}, {mark.address}'
         if mark
@@ -220,8 +258,21 @@ def _not_ours(resource: Resource[Any], mark: Mark | None) -> Diagnostic:
     return error(
         f"{resource.address}: exists and is not ours: {whose} ({where})",
         resource.where,
-        "remove it by hand, or give this entry another name",
+        "remove it by hand, or give this entry another name"
+        + ("; mp plan --adopt shows what taking it over would change" if adoptable else ""),
         model=owner_of(resource.address),
+    )
+
+
+def _interrupting(change: Change[Any]) -> Diagnostic:
+    assert change.resource is not None, "what is taken over is wanted"
+    fields = [d.path.partition("/")[2] for d in change.diffs if change.resource.desired.restarts(d.path)]
+    more = f" and {len(fields) - 1} more" if fields[1:] else ""
+    return error(
+        f"{change.address}: taking it over would change what runs: {fields[0]}{more}",
+        change.resource.where,
+        "write in its entry what runs (mp import shows it), or say --adopt-restart",
+        model=owner_of(change.address),
     )
 
 
@@ -229,7 +280,7 @@ def _managed(resource: Resource[Any], why: str) -> Diagnostic:
     return error(
         f"{resource.address}: {why}",
         resource.where,
-        "leave that field to whoever manages it, or end their managing it",
+        "leave that field to whoever manages it, or take it: --take-from MANAGER",
         model=owner_of(resource.address),
     )
 

@@ -23,12 +23,15 @@ from pipeline.core.resource import (
     current_of,
 )
 from pipeline.resources.cluster.health import Health, Word
+from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.live import (
+    OURS,
     Live,
     Owned,
     Place,
     compared,
     digests_in,
+    labelled,
     listed,
     listed_of,
     observed,
@@ -37,6 +40,7 @@ from pipeline.resources.cluster.live import (
 from pipeline.resources.cluster.marks import mark_of
 from pipeline.resources.cluster.rollout import Rollout
 from pipeline.resources.cluster.sending import mounts_images
+from pipeline.resources.cluster.standing import as_found, in_the_way, restored, take, unlabelled
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.cluster.workloads import workload_in
 
@@ -53,10 +57,12 @@ class ClusterDriver:
         connect: Callable[[str | None], Cluster],
         owner: Mark,  # whose objects these are; the address is filled in for each
         secret: Callable[[Secret], str],
+        take_from: frozenset[str] = frozenset(),  # field managers whose fields may be taken
     ) -> None:
         self._connect = connect
         self._owner = owner
         self._secret = secret
+        self._take_from = take_from
         self._wanted: dict[str, tuple[str, ...]] = {}  # uid → the locator under which it is wanted now
 
     def observe(
@@ -92,61 +98,87 @@ class ClusterDriver:
             return None
         resource, good = change.resource, change.entry.good if change.entry else {}
         rollout = self._rollout(resource.locator, _recipe(resource), resource.address, emit)
-        before = self._before(rollout, resource)
+        before = self._before(rollout, resource, adopting=change.action is Action.ADOPT)
         digests = _digests(resource, inputs)
         _check_version(rollout.cluster, resource)
+        if change.action is Action.ADOPT and not change.interrupts:
+            return self._take(rollout, resource, before, digests)
         emit(Progress(resource.address, "start"))
+        partial = _recipe(resource).standing
+        first = in_the_way(resource.desired.objects, before, partial=partial)
         try:
+            rollout.remove(first)
             return self._bring(rollout, resource, before, digests)
         except StartFailed as problem:
             if _recipe(resource).on_failure == "rollback":
                 old = _objects(good.get("objects"))
-                self._go_back(rollout, resource, before, old, digests, problem)
+                if change.action is Action.ADOPT and partial:
+                    old = as_found(resource.desired.objects, before)
+                self._go_back(rollout, resource, before, old, digests, problem, first)
             raise
 
     def _look(
         self, place: Place, resources: Sequence[Resource[ClusterState]], entries: Sequence[Entry]
     ) -> dict[Address, Answer]:
         cluster = self._connect(place.context)
-        live = listed(cluster, place.namespace, (key for each in resources for key in each.desired.objects))
+        wanted = [key for each in resources for key in each.desired.objects]
+        others = [key for entry in entries for key in unlabelled(_objects(entry.applied.get("objects")))]
+        live = listed(cluster, place.namespace, (*wanted, *others))
         owned = Owned(live)
         answers: dict[Address, Answer] = {}
         for each in resources:
             mark = self._mark(each.address)
             own = owned.by(mark, each.locator["name"])
-            seen = compared(cluster, each, live, own, mark)
+            seen = compared(cluster, each, live, own, mark, self._take_from)
             if isinstance(seen, Observed) and seen.mark == mark:
                 self._remember(each, own)
-            answers[each.address] = seen
+            lacking = isinstance(seen, Absent) and _recipe(each).standing and not each.watched
+            answers[each.address] = _nothing_stands(each) if lacking else seen
         for entry in entries:
             mark = self._mark(current_of(entry.address))
             own = owned.by(mark, entry.locator["name"])
             answers[entry.address] = replace(observed(own, {}, entry.locator), mark=mark) if own else Absent()
         return answers | _explained(cluster, place, answers, live)
 
-    def _before(self, rollout: Rollout, resource: Resource[ClusterState]) -> Live:
+    def _before(self, rollout: Rollout, resource: Resource[ClusterState], *, adopting: bool) -> Live:
         """What is there now, of names that are wanted and of ours. Raises Denied when something is another one's."""
         mark, wanted = self._mark(resource.address), resource.desired.objects
         namespace, name = resource.locator["namespace"], resource.locator["name"]
         live = listed_of(rollout.cluster, namespace, name, wanted)
+        taken = {}
         for key in wanted:
-            if key in live and mark_of(live[key]) != mark:
+            if key not in live or mark_of(live[key]) == mark:
+                continue
+            if adopting and mark_of(live[key]) is None:
+                taken[key] = live[key]
+            else:
                 raise Denied(
                     rollout.cluster.system,
                     f"{key} in {namespace} is not ours",
                     "remove it by hand, or give this entry another name",
                 )
-        return Owned(live).by(mark, name)
+        return {**Owned(live).by(mark, name), **taken}
+
+    def _take(
+        self, rollout: Rollout, resource: Resource[ClusterState], before: Live, digests: dict[str, str]
+    ) -> Observed[ClusterState]:
+        """Our mark on what runs, which goes on running. Nothing is waited for, and nothing is asked."""
+        wanted, ignored = resource.desired.objects, _recipe(resource).ignored
+        made = take(rollout, settled(wanted, wanted, before, ignored), before, digests)
+        self._remember(resource, made)
+        seen = observed(made, wanted, resource.locator, ignored)
+        return replace(seen, mark=self._mark(resource.address), accepted=True)
 
     def _bring(
         self, rollout: Rollout, resource: Resource[ClusterState], before: Live, digests: dict[str, str]
     ) -> Observed[ClusterState]:
         recipe, wanted = _recipe(resource), resource.desired.objects
-        made = rollout.bring(_objects(wanted), digests, recipe.start_timeout_s)
+        sent = settled(wanted, wanted, before, recipe.ignored)
+        made = rollout.bring(_objects(sent), digests, recipe.start_timeout_s)
         self._remember(resource, made)
         proof = self._proof(rollout, resource)
         rollout.remove({key: one for key, one in before.items() if key not in wanted})
-        seen = observed(made, wanted, resource.locator)
+        seen = observed(made, wanted, resource.locator, recipe.ignored)
         return replace(seen, mark=self._mark(resource.address), proof=proof, accepted=proof is None)
 
     def _proof(self, rollout: Rollout, resource: Resource[ClusterState]) -> Proof | None:
@@ -165,16 +197,26 @@ class ClusterDriver:
         good: Live,
         digests: dict[str, str],
         problem: StartFailed,
+        removed: Live,
     ) -> None:
-        """The last good version again, with the digests that it ran with; a second failure must not hide the first."""
-        wanted = _objects(resource.desired.objects)
-        if good == wanted:
+        """The last good version again, with the digests that it ran with; a second failure must not hide the first.
+
+        `removed`: what was deleted to make room is made again as it was, whatever the last good version was.
+        """
+        wanted, ignored = _objects(resource.desired.objects), _recipe(resource).ignored
+        if good == without(wanted, ignored) and not removed:
             return  # it is the last good version that does not start
+        stays = {key: one for key, one in before.items() if key not in removed}
         known = {**digests, **digests_in(*before.values())}
         try:
+            if removed:
+                rollout.remove(self._left(rollout, resource, {}, stays))
+                good = {key: restored(one) for key, one in removed.items()}
             if good:
-                rollout.bring(good, known, _recipe(resource).start_timeout_s)
-            rollout.remove(self._left(rollout, resource, good, before))
+                again = _objects(settled(good, wanted, before, ignored))
+                rollout.bring(again, known, _recipe(resource).start_timeout_s)
+            if not removed:
+                rollout.remove(self._left(rollout, resource, good, before))
         except (BackendError, Refused) as second:
             problem.hint = f"going back failed too: {second.message}"
             return
@@ -191,7 +233,8 @@ class ClusterDriver:
     def _delete(self, entry: Entry, emit: Emit) -> None:
         """What carries our fitting mark, and is not wanted under another locator: two contexts may name one cluster."""
         place, name = Place.of(entry.locator), entry.locator["name"]
-        live = listed_of(self._connect(place.context), place.namespace, name)
+        others = unlabelled(_objects(entry.applied.get("objects")))
+        live = listed_of(self._connect(place.context), place.namespace, name, others)
         own = Owned(live).by(self._mark(current_of(entry.address)), name)
         here = _key(entry.locator)
         leaving = {
@@ -211,7 +254,7 @@ class ClusterDriver:
         self, locator: Mapping[str, str], recipe: ClusterRecipe, address: Address, emit: Emit
     ) -> Rollout:
         cluster = self._connect(locator["context"] or None)
-        return Rollout(cluster, address, recipe, partial(_say, emit, address))
+        return Rollout(cluster, address, recipe, partial(_say, emit, address), self._take_from)
 
     def _mark(self, address: Address) -> Mark:
         return replace(self._owner, address=address)
@@ -246,9 +289,10 @@ def _explained(
     }
     if not unwell:
         return {}
-    pods = pods_in(cluster, place.namespace)
-    found: dict[Address, Answer] = {}
     workloads = {str(one["metadata"]["uid"]): one for one in live.values()}
+    ours = all(labelled(workloads[str(seen.remote_id)]) for seen in unwell.values())
+    pods = pods_in(cluster, place.namespace, OURS if ours else "")
+    found: dict[Address, Answer] = {}
     for address, seen in unwell.items():
         worst = next(iter(pods.troubles(workloads[str(seen.remote_id)])), None)
         if worst is not None:
@@ -256,6 +300,13 @@ def _explained(
             health = str(Health(word, worst.reason))
             found[address] = replace(seen, state=replace(seen.state, health=health))
     return found
+
+
+def _nothing_stands(resource: Resource[ClusterState]) -> Unreadable:
+    """What mp writes a part of has to be there: that part alone makes no object."""
+    what = ", ".join(resource.desired.objects)
+    hint = "make it the way it was made before, or remove image: from this entry, so that mp makes its own"
+    return Unreadable(f"there is no {what} in {resource.locator['namespace']} to take over", hint)
 
 
 def _objects(found: object) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """What a cluster has of ours: listed by namespace, compared in the fields that mp writes, never one request an object."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Unreachable
 from pipeline.core.resource import Absent, Locator, Mark, Observed, Resource
 from pipeline.resources.cluster.health import Health, Word
+from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.marks import key_of, mark_of
 from pipeline.resources.cluster.pods import Trouble, is_ready, troubles
 from pipeline.resources.cluster.sending import images_of, written
@@ -28,7 +29,8 @@ from pipeline.resources.cluster.shape import shaped
 from pipeline.resources.cluster.state import ClusterState
 from pipeline.resources.cluster.workloads import INSTANCE, workload_in, workload_of
 
-OURS = "app.kubernetes.io/managed-by=mp"
+MANAGED = "app.kubernetes.io/managed-by"
+OURS = f"{MANAGED}=mp"
 NO_WORKLOAD = Health(Word.MISSING, "nothing that runs pods is there")
 HAND = "kubectl"  # what kubectl's field managers begin with: kubectl-edit, kubectl-patch, kubectl of kubectl scale
 
@@ -113,50 +115,82 @@ class Owned:
         self._found: defaultdict[tuple[Mark, str], dict[str, Object]] = defaultdict(dict)
         for key, one in live.items():
             if (mark := mark_of(one)) is not None:
-                name = str((one["metadata"].get("labels") or {}).get(INSTANCE))
-                self._found[mark, name][key] = one
+                labels = one["metadata"].get("labels") or {}
+                name = labels.get(INSTANCE) if labelled(one) else one["metadata"]["name"]
+                self._found[mark, str(name)][key] = one
 
     def by(self, mark: Mark, name: str) -> Live:
         return dict(self._found.get((mark, name), {}))
 
 
+def labelled(one: Mapping[str, Any]) -> bool:
+    """Whether lists by our label give it: what we made, not what we took over."""
+    labels = (one.get("metadata") or {}).get("labels") or {}
+    return "=".join((MANAGED, str(labels.get(MANAGED)))) == OURS
+
+
 def compared(
-    cluster: Cluster, resource: Resource[ClusterState], live: Live, own: Live, mark: Mark
+    cluster: Cluster,
+    resource: Resource[ClusterState],
+    live: Live,
+    own: Live,
+    mark: Mark,
+    take_from: frozenset[str] = frozenset(),
 ) -> Observed[ClusterState] | Absent:
     """One deployment as it is, and what it would become; `own` is what has its mark. Raises Unreachable."""
-    wanted = resource.desired.objects
+    wanted, recipe = resource.desired.objects, resource.desired.recipe
+    ignored = recipe.ignored if recipe else ()
     named = {key: live[key] for key in wanted if key in live}
     extra = {key: one for key, one in own.items() if key not in wanted}
+    if resource.watched:
+        named, extra = {key: _unowned(one) for key, one in named.items()}, {}
     if not named and not extra:
         return Absent()
-    seen = observed(named | extra, wanted, resource.locator)
-    whose = next((mark_of(one) for one in named.values() if mark_of(one) != mark), mark)
-    if whose != mark:
-        return replace(seen, mark=whose)
-    would_be, refused = _would_be(cluster, wanted, named)
+    seen = observed(named | extra, wanted, resource.locator, ignored)
+    strange = [whose for one in named.values() if (whose := mark_of(one)) != mark]
+    if resource.watched or any(strange):
+        return replace(seen, mark=next(filter(None, strange), None))
+    would_be, refused = _would_be(cluster, settled(wanted, wanted, named, ignored), named, take_from)
     return replace(
         seen,
-        mark=mark,
-        would_be=replace(resource.desired, objects=would_be) if would_be else None,
+        mark=None if strange else mark,
+        would_be=replace(resource.desired, objects=without(would_be, ignored)),
         refused=refused,
     )
 
 
-def observed(live: Live, wanted: Mapping[str, Json], locator: Locator) -> Observed[ClusterState]:
-    """The state of objects that are there."""
+def _unowned(one: Object) -> Object:
+    """Without what mp wrote when it was ours: of a thing that is only watched, what its entry says is compared."""
+    kept = {key: value for key, value in one["metadata"].items() if key != "managedFields"}
+    return {**one, "metadata": kept}
+
+
+def observed(
+    live: Live, wanted: Mapping[str, Json], locator: Locator, ignored: Sequence[str] = ()
+) -> Observed[ClusterState]:
+    """The state of objects that are there, but for fields that are left to others."""
     name, namespace = locator["name"], locator["namespace"]
     key = workload_in(wanted) or workload_in(live)
     workload = live.get(key) if key else None
     shapes = {key: shaped(one, _record(wanted.get(key))) for key, one in live.items()}
     return Observed(
-        ClusterState(shapes, health=str(workload_of(key).health_of(workload) if key else NO_WORKLOAD)),
+        ClusterState(
+            without(shapes, ignored), health=str(workload_of(key).health_of(workload) if key else NO_WORKLOAD)
+        ),
         remote_id=None if workload is None else str(workload["metadata"]["uid"]),
         endpoint=None if f"Service/{name}" not in live else f"http://{name}.{namespace}.svc",
     )
 
 
-def put(cluster: Cluster, wanted: Mapping[str, Json], *, dry_run: bool = False) -> Object:
-    """Server-side apply. What somebody set by hand with kubectl is taken back; what another tool manages is not.
+def put(
+    cluster: Cluster,
+    wanted: Mapping[str, Json],
+    *,
+    dry_run: bool = False,
+    take_from: frozenset[str] = frozenset(),
+) -> Object:
+    """Server-side apply. What somebody set by hand with kubectl is taken back, and what the named managers have; what
+    another tool manages is not.
 
     Raises Conflict, which names who manages what.
     """
@@ -164,20 +198,22 @@ def put(cluster: Cluster, wanted: Mapping[str, Json], *, dry_run: bool = False) 
         return cluster.apply(wanted, dry_run=dry_run)
     except Conflict as problem:
         live = cluster.get(*address_of(wanted))
-        if live is None or not by_hand(problem, live):
+        if live is None or not _takeable(problem, live, take_from):
             raise
         return cluster.apply(wanted, dry_run=dry_run, force=True)
 
 
-def by_hand(conflict: Conflict, live: Object) -> bool:
-    """All of it was set by kubectl's imperative commands: an Apply says that somebody else declares the field too."""
+def _takeable(conflict: Conflict, live: Object, take_from: frozenset[str]) -> bool:
+    """All of it was set by kubectl's imperative commands, or is to be taken: an Apply says that somebody else declares it."""
     declaring = {
         one.get("manager")
         for one in live["metadata"].get("managedFields") or ()
         if one.get("operation") == "Apply" and one.get("manager") != MANAGER
     }
     managers = {manager for manager, _ in conflict.held}
-    return bool(managers) and all(m.startswith(HAND) and m not in declaring for m in managers)
+    return bool(managers) and all(
+        m in take_from or (m.startswith(HAND) and m not in declaring) for m in managers
+    )
 
 
 def digests_in(*objects: Object) -> dict[str, str]:
@@ -187,24 +223,33 @@ def digests_in(*objects: Object) -> dict[str, str]:
 
 
 def _would_be(
-    cluster: Cluster, wanted: Mapping[str, Json], named: Live
-) -> tuple[dict[str, Json] | None, str | None]:
-    """What the server would make of every wanted object, and why it may not be asked to. One dry-run for what differs."""
+    cluster: Cluster, wanted: Mapping[str, Json], named: Live, take_from: frozenset[str]
+) -> tuple[dict[str, Json], str | None]:
+    """What the server would make of every wanted object, and why it may not be asked to. One dry-run for what differs.
+
+    An object that lacks nothing but our mark needs none.
+    """
     found: dict[str, Json] = dict(wanted)
     for key, live in named.items():
-        if shaped(live, _record(wanted[key])) == wanted[key]:
+        if _unmarked(shaped(live, _record(wanted[key]))) == _unmarked(wanted[key]):
             continue
         one = dict(_record(wanted[key]))
         try:
-            answer = put(cluster, written(one, digests_in(live)), dry_run=True)
+            answer = put(cluster, written(one, digests_in(live)), dry_run=True, take_from=take_from)
         except Conflict as problem:
-            return None, _conflict(key, problem)
+            return dict(wanted), _conflict(key, problem)
         except Unreachable:
             raise
         except BackendError:  # not allowed to, or refused: apply says why
-            return None, None
+            return dict(wanted), None
         found[key] = shaped(answer, one)
     return found, None
+
+
+def _unmarked(one: Json) -> Json:
+    whole = _record(one)
+    metadata = {key: value for key, value in _record(whole.get("metadata")).items() if key != "annotations"}
+    return {**whole, "metadata": metadata}
 
 
 def _conflict(key: str, problem: Conflict) -> str:
@@ -212,5 +257,5 @@ def _conflict(key: str, problem: Conflict) -> str:
     return f"{key}: {held or problem.message}"
 
 
-def _record(one: Json) -> Mapping[str, Any]:
+def _record(one: Any) -> Mapping[str, Any]:
     return one if isinstance(one, dict) else {}

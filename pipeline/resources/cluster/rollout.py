@@ -34,10 +34,14 @@ class Rollout:
     system: str  # for messages: "qwen/kubernetes:prod"
     recipe: ClusterRecipe
     say: Callable[[str], None]
+    take_from: frozenset[str] = frozenset()  # field managers whose fields are taken
 
     def bring(self, objects: Live, digests: dict[str, str], limit_s: float) -> Live:
         """Apply in order and wait. Raises StartFailed with the pod's own reason, Conflict, Denied, Unreachable."""
-        made = {key_of(one): put(self.cluster, written(one, digests)) for one in ordered(objects)}
+        made = {
+            key_of(one): put(self.cluster, written(one, digests), take_from=self.take_from)
+            for one in ordered(objects)
+        }
         if key := workload_in(objects):
             self._restart_ended(key)
             self._wait(key, limit_s)
@@ -133,6 +137,9 @@ class Rollout:
 
     def _pods(self, key: str) -> Pods:
         selector = workload_of(key).selector(key.partition("/")[2])
+        if self.recipe.standing:  # its labels are another one's
+            labels = self._found(key).get(key, {}).get("spec", {}).get("selector", {}).get("matchLabels", {})
+            selector = ",".join(f"{name}={value}" for name, value in labels.items())
         return pods_in(self.cluster, self.recipe.namespace, selector)
 
     def _found(self, key: str) -> Live:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pipeline.core.digest import Json
 from pipeline.core.model import Question, Secret
 from pipeline.core.resource import Address, State
+from pipeline.resources.cluster.workloads import WORKLOADS
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,33 @@ class ClusterRecipe:
     prove: str  # "request" or "skip"
     on_failure: str  # "rollback" or "hold"
     start_timeout_s: int  # how long apply waits for the roll-out: longer than the Deployment's own deadline
+    digests: Mapping[str, str] = field(default_factory=dict)  # of images, where no Observed has them
+    ignored: tuple[str, ...] = ()  # JSON pointers into the workload: left as they are
+    standing: bool = False  # somebody else made its object: mp writes a part of it, and cannot make it anew
 
 
 @dataclass(frozen=True)
 class ClusterState(State):
     """The objects of one deployment: of a live one the fields that mp writes, as `shape.shaped` reads them."""
 
+    adoptable: ClassVar[bool] = True
     objects: Mapping[str, Json]  # "Deployment/qwen" → the object; its images have no digest
     recipe: ClusterRecipe | None = field(default=None, compare=False)
     health: str = "Healthy"  # of a live one also why it is not: "Degraded: ImagePullBackOff: …"
+
+    def replaces(self, path: str) -> bool:
+        """A selector never changes: the object is made anew. Of a Service it does."""
+        kind, below = _below(path)
+        return kind in WORKLOADS and below[:2] == ["spec", "selector"]
+
+    def restarts(self, path: str) -> bool:
+        """All of an object that is there but its own labels and marks, and how many pods there are."""
+        _, below = _below(path)
+        return bool(below) and below[0] != "metadata" and below != ["spec", "replicas"]
+
+
+def _below(path: str) -> tuple[str, list[str]]:
+    """The kind of the object, and where in it: "objects/Deployment~1qwen/spec/replicas"."""
+    room, _, rest = path.partition("/")
+    key, *below = rest.split("/")
+    return key.partition("~1")[0], below if room == "objects" else []
