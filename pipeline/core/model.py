@@ -38,6 +38,7 @@ class Facts:
     license: str | None = None
     license_sha256: str | None = None
     gated: bool | None = None
+    created: str | None = None  # when this revision was made, as its source says: "2024-02-19T10:57:45Z"
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Question:
 class Lifecycle:
     protect: bool = False
     on_remove: str = "delete"  # or "forget"
+    ignore_drift: tuple[str, ...] = ()  # JSON pointers into the object that runs it: "/spec/replicas"
 
 
 @dataclass(frozen=True)

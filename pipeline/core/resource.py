@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, NewType, TypeVar, cast
+from typing import ClassVar, Generic, NamedTuple, NewType, TypeVar, cast
 
 from pipeline.core.diagnostic import Where
 from pipeline.core.digest import Digest, Json, fingerprint
@@ -46,6 +46,17 @@ class State:
     A field with compare=False is recipe (the Build of an image), not state. Values are JSON-shaped: str, numbers,
     bool, None, tuples and mappings of these, nested State-like dataclasses.
     """
+
+    adoptable: ClassVar[bool] = False  # its driver can take over what others made
+
+    def replaces(self, path: str) -> bool:
+        """Whether a change of this field takes another thing; `path` as in FieldDiff."""
+        replacing = {f.name for f in dataclasses.fields(self) if f.metadata.get("replace")}
+        return path.split("/")[0] in replacing
+
+    def restarts(self, path: str) -> bool:
+        """Whether a change of this field interrupts what runs; asked of what is taken over from others."""
+        return True
 
 
 S = TypeVar("S", bound=State)
@@ -117,6 +128,27 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class Version:
+    """A state that was applied and found good, with what its driver needs to bring it again."""
+
+    state: Mapping[str, Json]
+    at: float  # when it was first found good: seconds since 1970
+    contents: Contents = Contents()
+    commit: str | None = None
+    recipe: Mapping[str, Json] | None = None  # None: of a kind that cannot be brought back
+    proof: Proof | None = None  # the last one
+
+
+@dataclass(frozen=True)
+class Held:
+    """A rollback: this version stays until something else is wanted than what was left."""
+
+    wanted: str  # fingerprint of the desired state that was left; "" when it is not known
+    version_at: float  # of the version that stays
+    since: float
+
+
+@dataclass(frozen=True)
 class Resource(Generic[S]):
     """One thing that shall be so."""
 
@@ -130,8 +162,10 @@ class Resource(Generic[S]):
     )
     keep: bool = False  # never deleted by apply or destroy (images): prune's business
     optional: bool = False  # its target may be unreadable without failing the plan
+    watched: bool = False  # only looked at: nothing is done to it, and nothing is remembered
     lifecycle: Lifecycle = Lifecycle()
     contents: Contents = Contents()  # of a deployment
+    held: Held | None = None  # it is an earlier version, which a rollback brought back
     where: Where | None = field(default=None, compare=False)
 
 
@@ -192,3 +226,8 @@ class Entry:
     keep: bool = False
     made: tuple[Made, ...] = ()  # of what is kept: all that was applied and not pruned, the newest first
     contents: Contents = Contents()  # of what was applied last
+    wanted: str = ""  # fingerprint of the state that was desired last, of a deployment
+    versions: tuple[
+        Version, ...
+    ] = ()  # that were good, of a deployment: the newest first, each another state
+    held: Held | None = None

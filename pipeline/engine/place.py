@@ -70,6 +70,7 @@ def declared_registries(manifest: Manifest, root: Path) -> dict[str, Registry]:
             spec.max_layer_bytes,
             spec.max_request_bytes,
             "" if spec.compression == "none" else spec.compression,
+            signed=manifest.sign is not None and spec.url is not None,
         )
         for name, spec in manifest.registries.items()
     }
@@ -133,7 +134,7 @@ def _model(world: World, name: str, spec: ModelSpec, pinned: Pinned) -> Model:
         },
         api_key=secret_of(world.manifest, spec.serve.api_key.secret) if spec.serve.api_key else None,
         questions=_questions(spec, pinned.artifacts.values()),
-        lifecycle=Lifecycle(spec.lifecycle.protect, spec.lifecycle.on_remove),
+        lifecycle=lifecycle_of(spec),
         where=world.document.where("models", name),
     )
 
@@ -144,6 +145,11 @@ def _questions(spec: ModelSpec, artifacts: Iterable[Artifact]) -> tuple[Question
     if not spec.test:
         return (replace(DEFAULT_QUESTION, chat=chat),)
     return tuple(Question(t.prompt, t.expect.contains if t.expect else None, chat) for t in spec.test)
+
+
+def lifecycle_of(spec: ModelSpec) -> Lifecycle:
+    said = spec.lifecycle
+    return Lifecycle(said.protect, said.on_remove, said.ignore_drift)
 
 
 def secret_of(manifest: Manifest, name: str) -> Secret:

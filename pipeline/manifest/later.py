@@ -31,7 +31,6 @@ LATER = (
     Later(("models", "*", "hardware_override"), (), "overriding the memory check"),
     Later(("models", "*", "serve", "quantization"), (), "quantized weights"),
     Later(("models", "*", "chat", "check"), (), "checks of a chat template"),
-    Later(("models", "*", "lifecycle", "ignore_drift"), (), "ignoring drift"),
     Later(("models", "*", "targets", "*", "strategy"), (), "rollout strategies"),
     Later(("models", "*", "targets", "*", "manage"), (), "partial management"),
     Later(("models", "*", "targets", "*", "hardware"), (), "hardware for one target"),

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Discriminator, Field, JsonValue, Tag
+from pydantic import BeforeValidator, Discriminator, Field, JsonValue, StringConstraints, Tag
 
 from pipeline.manifest.options import OptionsByKind
 from pipeline.manifest.places import (
@@ -18,6 +18,9 @@ from pipeline.manifest.places import (
 from pipeline.manifest.scalars import EnvName, FlagName, Name, Sha256, Spec, Template, Text, mistake
 from pipeline.manifest.trust import SignSpec, VerifySpec
 from pipeline.targets import TargetSpec
+
+# RFC 6901, below the parts of workloads that say what runs (resource, inference: of a KAITO Workspace)
+POINTER = r"^/(spec|resource|inference)(/([^/~]|~[01])+)+$"
 
 
 def _text_or_secret(value: object) -> str:
@@ -122,6 +125,11 @@ class LifecycleSpec(Spec):
     on_remove: Literal["delete", "forget"] = Field(
         default="delete",
         description="When the entry is removed: `delete` its deployments, or `forget` them and let them run",
+    )
+    ignore_drift: tuple[Annotated[str, StringConstraints(pattern=POINTER)], ...] = Field(
+        default=(),
+        description="Fields of the object that runs it in a cluster which others may set, as JSON pointers: `[/spec/replicas]`; "
+        "mp sets them when it makes the object, and never again",
     )
 
 
