@@ -49,8 +49,13 @@ POD = Kind("v1", "Pod", "pods")
 NODE = Kind("v1", "Node", "nodes")
 EVENT = Kind("v1", "Event", "events")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+LEADER_WORKER_SET = Kind("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "leaderworkersets")
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
+# Kinds that any deployment may have: always listed. The others are where one of ours has them.
+USUAL = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, DISRUPTION_BUDGET)
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, DISRUPTION_BUDGET)
+    kind.name: kind for kind in (*USUAL, LEADER_WORKER_SET, AUTOSCALER, SCALED_OBJECT)
 }
 
 

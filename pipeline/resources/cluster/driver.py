@@ -1,7 +1,7 @@
 """Brings deployments of one or more clusters to their desired state. What fails gives way to the last good version."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -98,7 +98,7 @@ class ClusterDriver:
             return None
         resource, good = change.resource, change.entry.good if change.entry else {}
         rollout = self._rollout(resource.locator, _recipe(resource), resource.address, emit)
-        before = self._before(rollout, resource, adopting=change.action is Action.ADOPT)
+        before = self._before(rollout, resource, _known(change.entry), adopting=change.action is Action.ADOPT)
         digests = _digests(resource, inputs)
         _check_version(rollout.cluster, resource)
         if change.action is Action.ADOPT and not change.interrupts:
@@ -123,7 +123,8 @@ class ClusterDriver:
         cluster = self._connect(place.context)
         wanted = [key for each in resources for key in each.desired.objects]
         others = [key for entry in entries for key in unlabelled(_objects(entry.applied.get("objects")))]
-        live = listed(cluster, place.namespace, (*wanted, *others))
+        known = [key for entry in entries for key in _known(entry)]
+        live = listed(cluster, place.namespace, (*wanted, *others), known)
         owned = Owned(live)
         answers: dict[Address, Answer] = {}
         for each in resources:
@@ -140,11 +141,13 @@ class ClusterDriver:
             answers[entry.address] = replace(observed(own, {}, entry.locator), mark=mark) if own else Absent()
         return answers | _explained(cluster, place, answers, live)
 
-    def _before(self, rollout: Rollout, resource: Resource[ClusterState], *, adopting: bool) -> Live:
+    def _before(
+        self, rollout: Rollout, resource: Resource[ClusterState], known: Iterable[str], *, adopting: bool
+    ) -> Live:
         """What is there now, of names that are wanted and of ours. Raises Denied when something is another one's."""
         mark, wanted = self._mark(resource.address), resource.desired.objects
         namespace, name = resource.locator["namespace"], resource.locator["name"]
-        live = listed_of(rollout.cluster, namespace, name, wanted)
+        live = listed_of(rollout.cluster, namespace, name, wanted, known)
         taken = {}
         for key in wanted:
             if key not in live or mark_of(live[key]) == mark:
@@ -227,14 +230,17 @@ class ClusterDriver:
     def _left(self, rollout: Rollout, resource: Resource[ClusterState], good: Live, before: Live) -> Live:
         """What the version that failed has more than the one that serves; what was there before it stays."""
         namespace, name = resource.locator["namespace"], resource.locator["name"]
-        own = Owned(listed_of(rollout.cluster, namespace, name)).by(self._mark(resource.address), name)
+        known = (*resource.desired.objects, *before)
+        own = Owned(listed_of(rollout.cluster, namespace, name, (), known)).by(
+            self._mark(resource.address), name
+        )
         return {key: one for key, one in own.items() if key not in (good or before)}
 
     def _delete(self, entry: Entry, emit: Emit) -> None:
         """What carries our fitting mark, and is not wanted under another locator: two contexts may name one cluster."""
         place, name = Place.of(entry.locator), entry.locator["name"]
         others = unlabelled(_objects(entry.applied.get("objects")))
-        live = listed_of(self._connect(place.context), place.namespace, name, others)
+        live = listed_of(self._connect(place.context), place.namespace, name, others, _known(entry))
         own = Owned(live).by(self._mark(current_of(entry.address)), name)
         here = _key(entry.locator)
         leaving = {
@@ -329,3 +335,8 @@ def _recipe(resource: Resource[ClusterState]) -> ClusterRecipe:
 
 def _say(emit: Emit, address: Address, text: str) -> None:
     emit(Line(address, text))
+def _known(entry: Entry | None) -> tuple[str, ...]:
+    """Keys of the objects that were applied last."""
+    return tuple(_objects(entry.applied.get("objects"))) if entry else ()
+
+

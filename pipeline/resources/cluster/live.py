@@ -1,7 +1,7 @@
 """What a cluster has of ours: listed by namespace, compared in the fields that mp writes, never one request an object."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -12,8 +12,10 @@ from pipeline.clients.kube import (
     MANAGER,
     POD,
     REPLICA_SET,
+    USUAL,
     Cluster,
     Conflict,
+    Kind,
     Object,
     address_of,
 )
@@ -49,11 +51,20 @@ class Place:
         return Place(locator["context"] or None, locator["namespace"])
 
 
-def listed(cluster: Cluster, namespace: str, wanted: Iterable[str]) -> Live:
-    """Everything with our label, and what bears a wanted name without it. What is being deleted is not there any more."""
+def kinds_of(keys: Iterable[str]) -> tuple[Kind, ...]:
+    """The kinds to look at: the usual ones, and those that the keys name ("LeaderWorkerSet/qwen")."""
+    named = {key.partition("/")[0] for key in keys}
+    return tuple(kind for name, kind in KINDS.items() if kind in USUAL or name in named)
+
+
+def listed(cluster: Cluster, namespace: str, wanted: Iterable[str], known: Iterable[str] = ()) -> Live:
+    """Everything with our label, and what bears a wanted name without it. What is being deleted is not there any more.
+
+    `known`: keys of what was there before, so that kinds which are not wanted any more are looked at.
+    """
     missing = set(wanted)
     found: dict[str, Object] = {}
-    for kind in KINDS.values():
+    for kind in kinds_of((*missing, *known)):
         objects = cluster.list(kind, namespace, OURS)
         found |= {key_of(one): one for one in objects}
         lacking = {key for key in missing - found.keys() if key.startswith(f"{kind.name}/")}
@@ -63,10 +74,12 @@ def listed(cluster: Cluster, namespace: str, wanted: Iterable[str]) -> Live:
     return _staying(found)
 
 
-def listed_of(cluster: Cluster, namespace: str, name: str, wanted: Iterable[str] = ()) -> Live:
+def listed_of(
+    cluster: Cluster, namespace: str, name: str, wanted: Collection[str] = (), known: Iterable[str] = ()
+) -> Live:
     """The same of one deployment alone."""
     found: dict[str, Object] = {}
-    for kind in KINDS.values():
+    for kind in kinds_of((*wanted, *known)):
         objects = cluster.list(kind, namespace, f"{OURS},{INSTANCE}={name}")
         found |= {key_of(one): one for one in objects}
     for key in wanted:
