@@ -47,15 +47,23 @@ CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SECRET = Kind("v1", "Secret", "secrets")
 POD = Kind("v1", "Pod", "pods")
 NODE = Kind("v1", "Node", "nodes")
+NAMESPACE = Kind("v1", "Namespace", "namespaces")
+RESOURCE_QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
+LIMIT_RANGE = Kind("v1", "LimitRange", "limitranges")
 EVENT = Kind("v1", "Event", "events")
+CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+JOB = Kind("batch/v1", "Job", "jobs")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 LEADER_WORKER_SET = Kind("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", "leaderworkersets")
 AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
+WORKSPACE = Kind("kaito.sh/v1beta1", "Workspace", "workspaces")
+INFERENCE_SET = Kind("kaito.sh/v1beta1", "InferenceSet", "inferencesets")
 # Kinds that any deployment may have: always listed. The others are where one of ours has them.
 USUAL = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, DISRUPTION_BUDGET)
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (*USUAL, LEADER_WORKER_SET, AUTOSCALER, SCALED_OBJECT)
+    kind.name: kind
+    for kind in (*USUAL, CLAIM, JOB, LEADER_WORKER_SET, AUTOSCALER, SCALED_OBJECT, WORKSPACE, INFERENCE_SET)
 }
 
 

@@ -28,6 +28,7 @@ class ClusterRecipe:
     on_failure: str  # "rollback" or "hold"
     start_timeout_s: int  # how long apply waits for the roll-out: longer than the Deployment's own deadline
     digests: Mapping[str, str] = field(default_factory=dict)  # of images, where no Observed has them
+    gpu_driver: str | None = None  # the oldest with which its image runs: "580.65"
     ignored: tuple[str, ...] = ()  # JSON pointers into the workload: left as they are
     standing: bool = False  # somebody else made its object: mp writes a part of it, and cannot make it anew
 
