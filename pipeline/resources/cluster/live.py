@@ -8,11 +8,13 @@ from typing import Any, TypeAlias
 
 from pipeline.clients.kube import (
     EVENT,
+    INFERENCE_SET,
     KINDS,
     MANAGER,
     POD,
     REPLICA_SET,
     USUAL,
+    WORKSPACE,
     Cluster,
     Conflict,
     Kind,
@@ -36,6 +38,8 @@ OURS = f"{MANAGED}=mp"
 NO_WORKLOAD = Health(Word.MISSING, "nothing that runs pods is there")
 HAND = "kubectl"  # what kubectl's field managers begin with: kubectl-edit, kubectl-patch, kubectl of kubectl scale
 
+KAITO = frozenset((WORKSPACE.name, INFERENCE_SET.name))
+
 Live: TypeAlias = Mapping[str, Object]  # "Deployment/qwen" → the object as it is
 
 
@@ -52,8 +56,13 @@ class Place:
 
 
 def kinds_of(keys: Iterable[str]) -> tuple[Kind, ...]:
-    """The kinds to look at: the usual ones, and those that the keys name ("LeaderWorkerSet/qwen")."""
+    """The kinds to look at: the usual ones, and those that the keys name ("LeaderWorkerSet/qwen").
+
+    Of Workspaces and InferenceSets one may give way to the other.
+    """
     named = {key.partition("/")[0] for key in keys}
+    if named & KAITO:
+        named |= KAITO
     return tuple(kind for name, kind in KINDS.items() if kind in USUAL or name in named)
 
 
@@ -183,7 +192,8 @@ def observed(
 ) -> Observed[ClusterState]:
     """The state of objects that are there, but for fields that are left to others."""
     name, namespace = locator["name"], locator["namespace"]
-    key = workload_in(wanted) or workload_in(live)
+    present = {key: one for key, one in live.items() if key in wanted}
+    key = workload_in(present) or workload_in(live) or workload_in(wanted)
     workload = live.get(key) if key else None
     shapes = {key: shaped(one, _record(wanted.get(key))) for key, one in live.items()}
     return Observed(

@@ -17,12 +17,11 @@ from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.pods import Trouble, is_ready
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterRecipe
-from pipeline.resources.cluster.workloads import workload_in, workload_of
+from pipeline.resources.cluster.workloads import gone_s_of, workload_in, workload_of
 
 POLL_S, LAST_POLL_S = 0.5, 3.0
 SETTLE_S = 30.0  # conditions of what was before may still be there
 PROVE_S = 60.0  # the pod is ready: its server answers /health at once
-GONE_S = 180.0  # grace periods, and the time that a node needs for them
 LOG_LINES = 400
 
 
@@ -37,16 +36,25 @@ class Rollout:
     take_from: frozenset[str] = frozenset()  # field managers whose fields are taken
 
     def bring(self, objects: Live, digests: dict[str, str], limit_s: float) -> Live:
-        """Apply in order and wait. Raises StartFailed with the pod's own reason, Conflict, Denied, Unreachable."""
-        made = {
-            key_of(one): put(self.cluster, written(one, digests), take_from=self.take_from)
-            for one in ordered(objects)
-        }
+        """Apply in order and wait, but for what comes last. Raises StartFailed with the pod's own reason, Conflict, Denied,
+        Unreachable.
+        """
+        made = self._put({key: one for key, one in objects.items() if key not in self.recipe.last}, digests)
         if key := workload_in(objects):
             self._restart_ended(key)
             self._wait(key, limit_s)
             made |= self._found(key)  # after a roll-out its status is another one
         return made
+
+    def finish(self, objects: Live, digests: dict[str, str]) -> Live:
+        """Apply what comes last: what serves now is proven."""
+        return self._put({key: one for key, one in objects.items() if key in self.recipe.last}, digests)
+
+    def _put(self, objects: Live, digests: dict[str, str]) -> dict[str, Object]:
+        return {
+            key_of(one): put(self.cluster, written(one, digests), take_from=self.take_from)
+            for one in ordered(objects)
+        }
 
     def prove(self, key: str, port: int, api_key: str | None) -> Proof:
         """One real request to a pod of a workload's new version, through the API server. Raises StartFailed."""
@@ -76,14 +84,15 @@ class Rollout:
         for one in leaving:
             kind, name = KINDS[one["kind"]], one["metadata"]["name"]
             self.cluster.delete(kind, self.recipe.namespace, name, one["metadata"]["uid"])
-        deadline = time.monotonic() + GONE_S
+        patience_s = max((gone_s_of(one["kind"]) for one in leaving), default=0.0)
+        deadline = time.monotonic() + patience_s
         for one in leaving:
             for pause_s in _pauses():
                 found = self._get(one["kind"], one["metadata"]["name"])
                 if found is None or found["metadata"]["uid"] != one["metadata"]["uid"]:
                     break
                 if time.monotonic() > deadline:
-                    text = f"{key_of(one)} is still being deleted after {GONE_S:.0f} s"
+                    text = f"{key_of(one)} is still being deleted after {patience_s:.0f} s"
                     raise BackendError(
                         self.cluster.system, text, "a finalizer or a node that is gone holds it"
                     )

@@ -11,7 +11,17 @@ VOLUME_FIELD = "reference"  # of an image volume
 IMAGE_FIELDS = ("image", VOLUME_FIELD)
 
 # What is needed comes before what needs it; deleting goes the other way.
-ORDER = ("ServiceAccount", "ConfigMap", "Service", "PodDisruptionBudget", "Deployment")
+ORDER = (
+    "ServiceAccount",
+    "ConfigMap",
+    "PersistentVolumeClaim",
+    "Job",
+    "Service",
+    "PodDisruptionBudget",
+    "Deployment",
+    "Workspace",
+    "InferenceSet",
+)
 
 
 def ordered(found: Mapping[str, Json]) -> tuple[Object, ...]:

@@ -73,7 +73,9 @@ def _value(key: str, live: Any, wanted: Any, owned: Mapping[str, Any]) -> Any:
     if isinstance(live, list):
         keys = _keys(key, live)
         return _merged(live, wanted, owned, keys) if keys else _whole(live, wanted)
-    return _DIGEST.sub("", live) if key in IMAGE_FIELDS and isinstance(live, str) else live
+    if live == wanted or key not in IMAGE_FIELDS or not isinstance(live, str):
+        return live
+    return _DIGEST.sub("", live)
 
 
 def _keys(name: str, items: list[Any]) -> tuple[str, ...]:

@@ -30,6 +30,11 @@ class ClusterRecipe:
     digests: Mapping[str, str] = field(default_factory=dict)  # of images, where no Observed has them
     gpu_driver: str | None = None  # the oldest with which its image runs: "580.65"
     ignored: tuple[str, ...] = ()  # JSON pointers into the workload: left as they are
+    last: tuple[str, ...] = ()  # keys of objects that are applied once the others serve: "Service/qwen"
+    recreate: bool = False  # of what is made anew the old one goes first
+    tasks: Mapping[str, tuple[Json, ...]] = field(
+        default_factory=dict
+    )  # key of a claim → the objects that fill it, its Job last
     standing: bool = False  # somebody else made its object: mp writes a part of it, and cannot make it anew
 
 
@@ -43,14 +48,23 @@ class ClusterState(State):
     health: str = "Healthy"  # of a live one also why it is not: "Degraded: ImagePullBackOff: …"
 
     def replaces(self, path: str) -> bool:
-        """A selector never changes: the object is made anew. Of a Service it does."""
+        """A selector never changes: the object is made anew (of a Service it does). Others are made anew for any change."""
         kind, below = _below(path)
-        return kind in WORKLOADS and below[:2] == ["spec", "selector"]
+        if kind not in WORKLOADS:
+            return False
+        if WORKLOADS[kind].renamed:
+            return not below and _unescaped(path) not in self.objects
+        return below[:2] == ["spec", "selector"]
 
     def restarts(self, path: str) -> bool:
         """All of an object that is there but its own labels and marks, and how many pods there are."""
         _, below = _below(path)
         return bool(below) and below[0] != "metadata" and below != ["spec", "replicas"]
+
+
+def _unescaped(path: str) -> str:
+    """The key of the object: "Deployment/qwen"."""
+    return path.split("/")[1].replace("~1", "/").replace("~0", "~")
 
 
 def _below(path: str) -> tuple[str, list[str]]:

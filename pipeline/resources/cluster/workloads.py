@@ -6,9 +6,18 @@ A kind that is new here is one entry of WORKLOADS. Conditions are those of Kuber
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.clients.kube import DEPLOYMENT, Kind
+from pipeline.clients.kube import DEPLOYMENT, INFERENCE_SET, WORKSPACE, Kind
 from pipeline.core.digest import Json
 from pipeline.resources.cluster.health import Health, Object, Word, said
+from pipeline.resources.cluster.kaito import (
+    GONE_S,
+    by_set,
+    by_workspace,
+    set_health,
+    set_pods,
+    workspace_health,
+    workspace_pods,
+)
 
 HASH = "pod-template-hash"
 INSTANCE = "app.kubernetes.io/instance"
@@ -22,6 +31,9 @@ class Workload:
     health: Callable[[Object], Health]  # what its own status says
     pods: Callable[[Object, Iterable[Object], Iterable[Object]], list[Object]]
     selector: Callable[[str], str]  # the workload's name → a label selector of its pods
+    labelled: bool = True  # its pods bear our labels
+    renamed: bool = False  # an object never changes: another version is another object, with another name
+    gone_s: float = 180.0  # how long it may take to be gone: grace periods, and what a node needs for them
 
     def health_of(self, one: Object | None) -> Health:
         return Health(Word.MISSING, f"there is no {self.kind.name}") if one is None else self.health(one)
@@ -89,12 +101,30 @@ def _by_instance(name: str) -> str:
 
 WORKLOADS: Mapping[str, Workload] = {
     "Deployment": Workload(DEPLOYMENT, deployment_health, deployment_pods, _by_instance),
+    "Workspace": Workload(
+        WORKSPACE, workspace_health, workspace_pods, by_workspace, labelled=False, renamed=True, gone_s=GONE_S
+    ),
+    "InferenceSet": Workload(
+        INFERENCE_SET, set_health, set_pods, by_set, labelled=False, renamed=True, gone_s=GONE_S
+    ),
 }
 
 
 def workload_in(objects: Mapping[str, Json] | Mapping[str, Object]) -> str | None:
     """The key of the one that runs pods, "Deployment/qwen"; None where there is none."""
     return next((key for key in objects if key.partition("/")[0] in WORKLOADS), None)
+
+
+def gone_s_of(kind: str) -> float:
+    """How long an object of any kind may take to be gone."""
+    return WORKLOADS[kind].gone_s if kind in WORKLOADS else WORKLOADS["Deployment"].gone_s
+
+
+def renamed_in(keys: Iterable[str]) -> tuple[str, ...]:
+    """Those of objects that never change: another version has another name."""
+    return tuple(
+        key for key in keys if (kind := key.partition("/")[0]) in WORKLOADS and WORKLOADS[kind].renamed
+    )
 
 
 def workload_of(key: str) -> Workload:
