@@ -140,6 +140,16 @@ class Lifecycle:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """An entry at a target where mp makes nothing: what runs there was made by others, and is watched or taken over."""
+
+    name: str
+    env: tuple[tuple[str, "str | Secret"], ...] = ()  # in the entry's order
+    hardware: Hardware | None = None  # None: the entry says nothing of it
+    lifecycle: Lifecycle = Lifecycle()
+
+
+@dataclass(frozen=True)
 class Model:
     """One entry of `models:`, resolved: what targets and templates work with."""
 

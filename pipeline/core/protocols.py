@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar, runtime
 from pipeline.core.change import Change
 from pipeline.core.diagnostic import Diagnostic, Where
 from pipeline.core.image import Build, Engine, Launch, Registry, Variant
-from pipeline.core.model import Artifact, FileEntry, Filter, Hardware, Model
+from pipeline.core.model import Artifact, FileEntry, Filter, Hardware, Model, Standing
 from pipeline.core.report import Emit
 from pipeline.core.resource import Absent, Address, Entry, Observed, Resource, S, Unreadable
 
@@ -107,6 +107,15 @@ class Target(Protocol):
         self, place: Place[Any], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[Any]]:
         """The resources of one model at this target, deployment first. What they need is named by address."""
+        ...
+
+
+@runtime_checkable
+class Stands(Protocol):
+    """What a target has besides that knows things which others made."""
+
+    def stand(self, place: Place[Any], entry: Standing) -> Resource[Any]:
+        """The one resource of an entry for which mp makes nothing: as far as the entry describes it. Raises UserError."""
         ...
 
 

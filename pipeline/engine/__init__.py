@@ -21,7 +21,7 @@ from pipeline.core.report import Emit, Report
 from pipeline.core.resource import Address, Entry, Mark, Resource, current_of, owner_of
 from pipeline.engine.compose import Composition, compose, images_of
 from pipeline.engine.crew import Crew
-from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
+from pipeline.engine.diff import Adoption, Comparison, diff, guard_deletes, orphans
 from pipeline.engine.execute import execute
 from pipeline.engine.held import go_back, with_held
 from pipeline.engine.observe import observe
@@ -40,6 +40,7 @@ from pipeline.engine.resolve import (
 )
 from pipeline.engine.rollout import rollouts_of
 from pipeline.engine.room import short_of_room
+from pipeline.engine.standing import made_here, with_standing
 from pipeline.engine.trusted import unsignable, untrusted
 from pipeline.engine.world import World
 from pipeline.manifest.lock import Lock, write_lock
@@ -66,6 +67,7 @@ class Selection:
     destroy: bool = False  # nothing is desired any more
     max_deletes: int | None = None
     cached: bool = True  # False: no weights are kept on this disk, whatever the entries say
+    adoption: Adoption = Adoption.NONE  # of what has a wanted name and nobody's mark
     build_only: bool = (
         False  # engines and images, and what they are made of: deployments are left as they are
     )
@@ -94,7 +96,7 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     answers = observe(composition.resources, (*gone, *_kept(composition, inventory)), world.drivers)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
     why_gone = "to be destroyed" if selection.destroy else "no longer declared"
-    compared = diff(composition.resources, gone, answers, inventory, mark, why_gone)
+    compared = diff(composition.resources, gone, answers, inventory, mark, why_gone, selection.adoption)
     made = _assemble(world, selection, composition, compared, inventory)
     handled = {entry.address for entry in gone} | composition.resources.keys()
     chosen = set(names) if selection.models else None
@@ -248,7 +250,8 @@ def _desired(
     world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset(), *, cached: bool = True
 ) -> tuple[Pins, Composition]:
     """Pins and resources. Engines are pinned only when a resource builds on them: publishing weights needs none."""
-    names = tuple(names)
+    chosen = tuple(names)
+    names = made_here(world.manifest, chosen)
     pins = pin_artifacts(world, names, upgrade, cached=cached)
     pinned = [name for name in names if name in pins.models]  # in manifest order
     variants, problems = choose_variants(world, pinned, anew=bool(upgrade))
@@ -260,7 +263,7 @@ def _desired(
     pins = merge(pins, engines)
     if engines.stale:  # composed with engines that were not pinned yet
         composition = _compose(world, pins, variants, pins.engines, cached=cached)
-    return pins, composition
+    return pins, with_standing(world, chosen, composition)
 
 
 def _compose(

@@ -57,7 +57,7 @@ def compose(
         expanded.add(one.model.name)
         for resource in resources:
             (shared if resource.address.startswith("@") else own).setdefault(resource.address, resource)
-    problems.extend(_collisions(own.values()))
+    problems.extend(collisions(own.values()))
     problems.extend(too_large(own.values()))
     everything = {**{a: shared[a] for a in sorted(shared)}, **own}
     return Composition(everything, frozenset(expanded), tuple(problems))
@@ -79,7 +79,7 @@ def images_of(composition: Composition) -> Composition:
     return replace(composition, resources=found)
 
 
-def _collisions(resources: Iterable[Resource[Any]]) -> Iterator[Diagnostic]:
+def collisions(resources: Iterable[Resource[Any]]) -> Iterator[Diagnostic]:
     """Two models that would be one thing in the world: the same name at the same place."""
     first: dict[tuple[str, tuple[tuple[str, str], ...]], Address] = {}
     for resource in resources:

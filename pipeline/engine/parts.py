@@ -30,7 +30,7 @@ class Declared:
 
 
 def declared(spec: ModelSpec) -> dict[str, Declared]:
-    """Every source of a model by role, the weights first."""
+    """Every source of a model by role, the weights first; none of one that others made and whose source is not known."""
     return dict(_declared(spec))
 
 
@@ -41,7 +41,8 @@ def label(key: Key) -> str:
 
 
 def _declared(spec: ModelSpec) -> Iterator[tuple[str, Declared]]:
-    yield WEIGHTS, Declared(spec.source, spec.version, filter_of(spec.files), "", ())
+    if spec.source is not None:
+        yield WEIGHTS, Declared(spec.source, spec.version, filter_of(spec.files), "", ())
     for role, part, globs in (("tokenizer", spec.tokenizer, TOKENIZER), ("config", spec.config, CONFIG)):
         if part is not None:
             yield role, Declared(part.source, part.version, _text(part, globs), "", (role,))

@@ -86,20 +86,31 @@ def registry_name(manifest: Manifest, target: Any) -> str:
 
 def _place(world: World, name: str, pinned: Pinned, registries: Mapping[str, Registry]) -> Placed:
     spec = world.manifest.models[name]
-    declared = {target: world.manifest.targets[target] for target in spec.targets}
-    places = tuple(
-        Place(
+    places = tuple(p for p in places_of(world, name, registries) if not stands(p.options))
+    return Placed(_model(world, name, spec, pinned), places, tuple(p.spec.kind for p in places))
+
+
+def places_of(
+    world: World, name: str, registries: Mapping[str, Registry] | None = None
+) -> Iterable[Place[Any]]:
+    """One model at each of its targets."""
+    known = registries_of(world) if registries is None else registries
+    for target, options in world.manifest.models[name].targets.items():
+        spec = world.manifest.targets[target]
+        yield Place(
             name=target,
-            spec=declared[target],
+            spec=spec,
             options=options,
-            registry=_registry(world, declared[target], registries),
+            registry=_registry(world, spec, known),
             project=world.manifest.project,
             environment=world.settings.environment,
             where=world.document.where("models", name, "targets", target),
         )
-        for target, options in spec.targets.items()
-    )
-    return Placed(_model(world, name, spec, pinned), places, tuple(t.kind for t in declared.values()))
+
+
+def stands(options: Any) -> bool:
+    """Whether others made what runs there; Any: each kind of target has options of its own."""
+    return bool(getattr(options, "stands", False))
 
 
 def _registry(world: World, target: Any, registries: Mapping[str, Registry]) -> Registry:

@@ -1,6 +1,6 @@
 """What prune may not touch, and what this project remembers of its images: from inventories, models.yaml and models.lock. Used by prune.
 
-Every applied and last good State of every environment is a root, and so is what models.yaml and models.lock name now.
+Every applied, last good and earlier good State of every environment is a root, and so is what models.yaml and models.lock name now.
 Images that this environment keeps of what models.yaml no longer declares are none: they are what prune is for.
 """
 
@@ -83,7 +83,7 @@ def _wanted(world: World) -> Composition:
     names = [
         name
         for name, spec in world.manifest.models.items()
-        if declared(spec).keys() <= world.lock.models.get(name, {}).keys()
+        if name in world.lock.models and declared(spec).keys() <= world.lock.models[name].keys()
     ]
     variants, _ = choose_variants(world, names)
     engines = locked_engines(world, wanted_engines(world, variants.values()))
@@ -128,7 +128,8 @@ def _add(environment: str, entry: Entry, roots: Roots, *, declared: bool) -> Non
         roots.known.append(Known(environment, place, entry, declared))
     if not declared:
         return
-    for word, state in (("applied", entry.applied), ("last good", entry.good)):
+    earlier = (("good before", version.state) for version in entry.versions)
+    for word, state in (("applied", entry.applied), ("last good", entry.good), *earlier):
         for tag in tags_of(dict(state)):
             roots.tags.setdefault(tag, f"{word} in {environment}: {entry.address}")
     if entry.digest:

@@ -78,6 +78,10 @@ def _model(
     name: str, model: Mapping[str, Json], sections: Mapping[str, Json], tree: Tree
 ) -> Iterator[Diagnostic]:
     where = tree.where("models", name)
+    if _stands_everywhere(model):
+        return
+    if lacks(model, "source"):
+        yield error(f'{name}: "source" is missing', where, 'add "source:"', name)
     if lacks(model, "template") and "template" not in _mapping(sections.get("defaults")):
         hint = f"add template: {' or '.join(sorted(TEMPLATES))}, here or under `defaults:`"
         yield error(f"{name}: no template", where, hint, name)
@@ -85,6 +89,12 @@ def _model(
         yield warning(
             f"{name}: no target, nothing is done for it", where, "add one under its `targets:`", name
         )
+
+
+def _stands_everywhere(model: Mapping[str, Json]) -> bool:
+    """Others made what runs at all of its targets: nothing is made of its source."""
+    options = [_mapping(one) for one in _mapping(model.get("targets")).values()]
+    return bool(options) and all(one.get("manage") == "observe" or one.get("runs") for one in options)
 
 
 def _chat(name: str, model: Mapping[str, Json], tree: Tree, folder: Folder) -> Iterator[Diagnostic]:

@@ -32,7 +32,6 @@ LATER = (
     Later(("models", "*", "serve", "quantization"), (), "quantized weights"),
     Later(("models", "*", "chat", "check"), (), "checks of a chat template"),
     Later(("models", "*", "targets", "*", "strategy"), (), "rollout strategies"),
-    Later(("models", "*", "targets", "*", "manage"), (), "partial management"),
     Later(("models", "*", "targets", "*", "hardware"), (), "hardware for one target"),
     Later(("models", "*", "targets", "*", "weights"), ("pvc",), "weights from a volume"),
     Later(("models", "*", "targets", "*", "visibility"), (), "Replicate targets"),

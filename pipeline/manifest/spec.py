@@ -136,8 +136,10 @@ class LifecycleSpec(Spec):
 class ModelSpec(Spec):
     """One model: where it comes from, how it is served and where it runs."""
 
-    source: Text = Field(
-        description="Where the weights are: `hf://Qwen/Qwen3-8B`, an alias, or a folder: `./checkpoint`"
+    source: Text | None = Field(
+        default=None,
+        description="Where the weights are: `hf://Qwen/Qwen3-8B`, an alias, or a folder: `./checkpoint`; needed unless others "
+        "made what runs at all of its targets",
     )
     version: Text | None = Field(
         default=None,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Launch
-from pipeline.core.model import Model, Secret
+from pipeline.core.model import Model, Secret, Standing
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Address, Resource, address
 from pipeline.core.size import PATTERN as SIZE
@@ -18,6 +18,7 @@ from pipeline.resources.cluster.products import products_of
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.image.recipe import engine_name, image_name, weights_name
 from pipeline.targets.kubernetes.objects import objects, rollout_s
+from pipeline.targets.kubernetes.standing import RunsOptions, refuse_unknown, standing
 from pipeline.targets.objects import name_of
 from pipeline.targets.rollouts import RolloutOptions, WavesSpec
 
@@ -83,6 +84,19 @@ class KubernetesOptions(BaseModel):
     rollout: RolloutOptions = Field(
         default=RolloutOptions(), description="How it is brought to a new version"
     )
+    manage: Literal["full", "observe"] = Field(
+        default="full",
+        description="`observe`: what runs under this name is only watched, whoever made it; mp never touches it",
+    )
+    runs: RunsOptions | None = Field(
+        default=None,
+        description="Of a Deployment that mp did not make: what runs in it; mp builds nothing for it, and writes nothing else",
+    )
+
+    @property
+    def stands(self) -> bool:
+        """Others made it."""
+        return self.manage == "observe" or self.runs is not None
 
 
 class KubernetesTarget:
@@ -95,6 +109,7 @@ class KubernetesTarget:
             raise UserError(problems)
         images, addresses = _images(place, model, build)
         made = objects(place, model, launch, images)
+        refuse_unknown(place, model.name, {key_of(one): one for one in made}, model.lifecycle.ignore_drift)
         name, spec = name_of(place, model), place.spec
         recipe = ClusterRecipe(
             images=addresses,
@@ -108,6 +123,7 @@ class KubernetesTarget:
             prove=place.options.prove,
             on_failure=place.options.rollout.on_failure,
             start_timeout_s=rollout_s(model, launch, place.options.replicas),
+            ignored=model.lifecycle.ignore_drift,
         )
         yield Resource(
             address(model.name, "kubernetes", place.name),
@@ -119,6 +135,10 @@ class KubernetesTarget:
             lifecycle=model.lifecycle,
             where=place.where,
         )
+
+    def stand(self, place: Place[KubernetesSpec], entry: Standing) -> Resource[ClusterState]:
+        """What others made, as far as the entry describes it."""
+        return standing(place, entry)
 
 
 def _images(place: Place[KubernetesSpec], model: Model, build: Build) -> tuple[Images, Mapping[str, Address]]:
