@@ -98,6 +98,13 @@ class Blobs:
         seen = signature(self.path(entry.sha256))
         return seen is not None and seen[0] == entry.size_bytes and self._is_good(entry.sha256, seen, trusted)
 
+    def age_s(self, sha256: str, now: float) -> float | None:
+        """Seconds since a blob was written, which is when it was hashed; None where it does not look as it did then."""
+        seen = signature(self.path(sha256))
+        if seen is None or seen not in (self._verified.get(sha256), self._remembered.get(sha256)):
+            return None
+        return now - seen[1] / 1e9
+
     def arrived_bytes(self, sha256: str) -> int:
         """How much of a blob that is not there has come already, from this run or another."""
         return size_bytes(self._partial(sha256))

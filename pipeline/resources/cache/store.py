@@ -37,6 +37,7 @@ from pipeline.resources.cache.reading import Opening, hashed, opening_of
 from pipeline.resources.cache.sharing import Sharing
 from pipeline.resources.cache.supply import OnBytes, Reach, Supply
 
+FRESH_S = 24 * 3600.0  # disks lose bits over months
 WORKERS = 4  # files of one artifact at a time: eight were slower on two cores
 
 
@@ -171,6 +172,11 @@ class Cache:
             return self.blob(entry.sha256).open("rb")
         except FileNotFoundError as problem:
             raise Missing("cache", f'"{entry.path}" is not in {self._root}', "run mp apply") from problem
+
+    def is_fresh(self, entry: FileEntry) -> bool:
+        """Whether a blob was written and hashed within FRESH_S, and looks as it did then: as good as hashed now."""
+        age_s = self._blobs.age_s(entry.sha256, time.time())
+        return age_s is not None and 0 <= age_s < FRESH_S
 
     def discard(self, sha256: str) -> None:
         """Remove a bad blob: every entry that has it becomes incomplete."""

@@ -59,6 +59,10 @@ class Feeds:
         """Whether a layer is made of nothing but files in the cache."""
         return layer.overlay is None and self.straight_bytes(model, layer) == 0
 
+    def is_verified(self, model: Model, layer: Layer) -> bool:
+        """Whether nothing of a layer has to be hashed again: all of it is in the cache, since a short time."""
+        return self.is_here(model, layer) and all(self._cache.is_fresh(entry) for entry in layer.files)
+
     def _open(self, model: Model, entry: FileEntry, start: int) -> Feed:
         if model.cached or self._is_here(entry):
             return Feed(self._kept(entry, start), partial(self._damaged, entry))

@@ -225,11 +225,12 @@ class Publisher:
         No byte is hashed that somebody else answers for. A digest that is known was made here of verified files (or is
         the file's own): a repository refuses any other bytes under it. Then all is read again, and the wrong file named.
         A digest that is not known is that of whatever is sent: then each file is hashed as well, or a byte that changed
-        in the cache since would be published.
+        in the cache since would be published; but for files that came into the cache just now.
         """
         model = shop.recipe.model
         read = self._feeds.of(model, layer)
-        hashing = known is None or bool(layer.compression) or not self._feeds.is_here(model, layer)
+        is_sure = self._feeds.is_here(model, layer) if known else self._feeds.is_verified(model, layer)
+        hashing = bool(layer.compression) or not is_sure
         while True:
             stream = Stream(layer, read, hashing=hashing)
             chunks = meter.counted(layer, ahead(stream) if hashing else stream)

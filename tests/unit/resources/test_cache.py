@@ -365,6 +365,23 @@ def test_open_gives_the_blob_and_missing_when_it_is_not_there(cache: Cache) -> N
         assert file.read() == b"{}"
 
 
+def test_file_is_fresh_for_a_day_and_only_as_it_was_written(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = artifact(FILES)
+    cache.add(wanted, Memory(FILES), silent, WHERE)
+    entry, other = wanted.files[:2]
+    assert refreshed(cache).is_fresh(entry)
+
+    flip_byte(cache.blob(other.sha256), hide=False)
+    assert not refreshed(cache).is_fresh(other)
+    cache.discard(other.sha256)
+    assert not refreshed(cache).is_fresh(other)
+    written_at = cache.blob(entry.sha256).stat().st_mtime
+    monkeypatch.setattr("pipeline.resources.cache.store.time.time", lambda: written_at + 24 * 3600)
+    assert not refreshed(cache).is_fresh(entry)
+
+
 def test_memory_of_hashes_is_read_only_when_the_entry_does_not_answer(cache: Cache) -> None:
     wanted = artifact(FILES)
     cache.add(wanted, Memory(FILES), silent, WHERE)

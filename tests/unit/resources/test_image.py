@@ -1,6 +1,7 @@
 """Names, fingerprints and manifests of images, and the image driver over OCI layouts on disk."""
 
 import json
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -392,6 +393,24 @@ def test_a_damaged_file_never_reaches_a_tag_and_leaves_the_cache(desk: Desk) -> 
     assert desk.repository("tiny.weights").tags() == ()
     assert not blob.exists()
     assert not desk.cache.complete(desk.model.artifact)
+
+
+def test_a_byte_that_rotted_in_the_cache_since_the_file_came_never_reaches_a_tag(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = desk.model.artifact.files[0]
+    blob = desk.cache.blob(bad.sha256)
+    before = blob.stat()
+    blob.chmod(0o600)
+    blob.write_bytes(b"the sky is blu3")
+    os.utime(blob, ns=(before.st_atime_ns, before.st_mtime_ns))
+    monkeypatch.setattr("pipeline.resources.cache.store.FRESH_S", 0.0)
+
+    with pytest.raises(Corrupt, match=bad.path):
+        desk.bring(desk.weights())
+
+    assert desk.repository("tiny.weights").tags() == ()
+    assert not blob.exists()
 
 
 def test_an_overlay_that_changed_since_the_plan_is_refused(desk: Desk) -> None:
