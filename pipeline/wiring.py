@@ -1,7 +1,7 @@
 """The composition root: settings and a read manifest in, a World with every source and driver out. Called by cli."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from importlib import import_module
 from typing import Any
@@ -42,8 +42,10 @@ from pipeline.templates import TEMPLATES
 MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
-def open_world(settings: Settings, document: Document, *, locked: bool = False) -> World:
-    """Put everything together. Raises UserError with all diagnostics when the manifest or the lock cannot be used."""
+def open_world(
+    settings: Settings, document: Document, *, locked: bool = False, take_from: Iterable[str] = ()
+) -> World:
+    """Put everything together; `take_from` are field managers whose fields in clusters may be taken. Raises UserError with all diagnostics when the manifest or the lock cannot be used."""
     manifest = document.manifest
     if manifest is None:
         raise UserError(document.diagnostics)
@@ -65,7 +67,15 @@ def open_world(settings: Settings, document: Document, *, locked: bool = False) 
         sources,
         TEMPLATES,
         {**TARGETS, "docker": DockerTarget(default_docker_host(settings.environ))},
-        drivers(settings, manifest.project, weights, sources, repositories, _signing(settings, manifest)),
+        drivers(
+            settings,
+            manifest.project,
+            weights,
+            sources,
+            repositories,
+            _signing(settings, manifest),
+            frozenset(take_from),
+        ),
         store,
         pin_nothing if settings.offline else partial(pin_engine, repositories=repositories),
         repositories,
@@ -80,6 +90,7 @@ def drivers(
     sources: Mapping[str, Source],
     repositories: oci.Repositories,
     signing: Signing | None = None,
+    take_from: frozenset[str] = frozenset(),
 ) -> Mapping[str, Driver[Any]]:
     """One driver a kind of resource. None of them reaches out before it is asked to."""
     owner = Mark(project, settings.environment, Address(""))
@@ -103,7 +114,7 @@ def drivers(
             connect, repositories, weights, owner, settings.secret, settings.state / "docker"
         ),
         "kubernetes": ClusterDriver(
-            cache(partial(Cluster, environ=settings.environ)), owner, settings.secret
+            cache(partial(Cluster, environ=settings.environ)), owner, settings.secret, take_from
         ),
     }
 
