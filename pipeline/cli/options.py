@@ -36,6 +36,23 @@ NoCache: TypeAlias = Annotated[
 BuildOnly: TypeAlias = Annotated[
     bool, typer.Option("--build-only", help="Engines and images only: deployments stay as they are")
 ]
+Adopt: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--adopt", help="Take over what has a wanted name and no mark of mp, if it runs on as it is"
+    ),
+]
+AdoptRestart: TypeAlias = Annotated[
+    bool, typer.Option("--adopt-restart", help="The same, also where it has to be changed and restarts")
+]
+TakeFrom: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--take-from",
+        metavar="MANAGER",
+        help="Take the fields that this manager has and models.yaml declares; may be repeated",
+    ),
+]
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 
 _VALUED = ("-C", "--chdir", "--env")

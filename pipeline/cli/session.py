@@ -18,6 +18,7 @@ from pipeline.core.plan import Plan
 from pipeline.core.reference import Reference, parse
 from pipeline.core.report import Report, Status
 from pipeline.core.resource import owner_of
+from pipeline.engine.diff import Adoption
 from pipeline.engine.parts import declared
 from pipeline.engine.world import World
 from pipeline.resources.cache.artifact import artifact_address
@@ -72,11 +73,19 @@ class Session:
             output.message(diagnostics(plan.errors, self.project.texts, ink))
 
 
-def open_session(options: Options, *, locked: bool = False) -> Session:
+def open_session(options: Options, *, locked: bool = False, take_from: Iterable[str] = ()) -> Session:
+    """`take_from`: field managers of clusters whose fields may be taken."""
     project = read_project(options)
-    world = wiring.open_world(project.settings, project.document, locked=locked)
+    world = wiring.open_world(project.settings, project.document, locked=locked, take_from=take_from)
     waiting = Waiting()
     return Session(project, telling(world, waiting.named), waiting)
+
+
+def adoption_of(*, adopt: bool, restart: bool) -> Adoption:
+    """What --adopt and --adopt-restart allow."""
+    if restart:
+        return Adoption.RESTART
+    return Adoption.GENTLE if adopt else Adoption.NONE
 
 
 def verdict(plan: Plan) -> ExitCode:

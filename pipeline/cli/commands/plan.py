@@ -5,8 +5,19 @@ from typing import Annotated
 import typer
 
 from pipeline import engine
-from pipeline.cli.options import AsJson, BuildOnly, Locked, MaxDeletes, Models, NoCache, options_of
-from pipeline.cli.session import open_session, verdict
+from pipeline.cli.options import (
+    Adopt,
+    AdoptRestart,
+    AsJson,
+    BuildOnly,
+    Locked,
+    MaxDeletes,
+    Models,
+    NoCache,
+    TakeFrom,
+    options_of,
+)
+from pipeline.cli.session import adoption_of, open_session, verdict
 from pipeline.cli.views import json, output
 from pipeline.cli.views.plan import plan as view
 from pipeline.core.errors import ExitCode
@@ -23,14 +34,21 @@ def run(
     max_deletes: MaxDeletes = None,
     no_cache: NoCache = False,
     build_only: BuildOnly = False,
+    adopt: Adopt = False,
+    adopt_restart: AdoptRestart = False,
+    take_from: TakeFrom = None,
 ) -> ExitCode:
     """Say what apply would do: every change with its reason, the bytes to download, to push and reused. Nothing is changed.
 
     Exits 1 when not everything could be read, 4 when a guard refuses.
     """
-    session = open_session(options_of(context), locked=locked)
+    session = open_session(options_of(context), locked=locked, take_from=take_from or ())
     selection = engine.Selection(
-        session.models(models), max_deletes=max_deletes, cached=not no_cache, build_only=build_only
+        session.models(models),
+        max_deletes=max_deletes,
+        cached=not no_cache,
+        build_only=build_only,
+        adoption=adoption_of(adopt=adopt, restart=adopt_restart),
     )
     planned = session.plan(selection)
     plan = planned.plan

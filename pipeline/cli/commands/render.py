@@ -45,7 +45,9 @@ def run(
     project = session.project.manifest.project
     head = view.head(project, session.world.settings.environment)
     files = {
-        _file(resource): view.document(head, _objects(resource, digests)) for resource in desired.resources
+        _file(resource): view.document(head, _objects(resource, digests))
+        for resource in desired.resources
+        if not _is_standing(resource)
     }
     _write(out, files)
     gone = () if names else _clear(out, head, files)
@@ -84,6 +86,12 @@ def _objects(resource: Resource[ClusterState], known: Mapping[Address, str]) -> 
     assert recipe is not None, "a desired deployment knows how it is made"
     digests = {image: known[address] for image, address in recipe.images.items() if address in known}
     return [written(one, digests) for one in ordered(resource.desired.objects)]
+
+
+def _is_standing(resource: Resource[ClusterState]) -> bool:
+    """Others made its object, and mp knows only a part of it."""
+    recipe = resource.desired.recipe
+    return recipe is not None and recipe.standing
 
 
 def _file(resource: Resource[ClusterState]) -> str:

@@ -30,7 +30,7 @@ def parts(change: Change[Any], origin: Origin = _NOWHERE) -> list[str]:
         case Action.CREATE if change.resource is not None:
             words.append(", ".join(filter(None, [_deployed(change), size(change.resource.desired)])))
             words.append(_packages(change))
-        case Action.UPDATE | Action.REPLACE:
+        case Action.UPDATE | Action.REPLACE | Action.ADOPT:
             words += differences(change.diffs, _live(change), _desired(change))
         case _:
             pass
@@ -90,9 +90,10 @@ def _moved(change: Change[Any], origin: Origin) -> list[str]:
 
 def drift(change: Change[Any]) -> str:
     """What moved in the world: last applied → live."""
+    watched = change.resource is not None and change.resource.watched
     if change.missing:
-        return "was applied and is not there any more"
-    applied = dict(change.entry.applied) if change.entry else {}
+        return "is not there" if watched else "was applied and is not there any more"
+    applied = _desired(change) if watched else dict(change.entry.applied) if change.entry else {}
     return "; ".join(differences(change.drift, applied, _live(change)))
 
 

@@ -35,8 +35,11 @@ def _end(plan: Plan, ink: Ink) -> list[str]:
         if plan.complete and not plan.errors
         else [ink("bold red", "Incomplete: not everything could be read.")]
     )
-    if plan.drifted:
-        lines.append(f"`mp apply` puts {units.counted(len(plan.drifted), 'resource')} back.")
-    elif not lines:
+    watched = sum(1 for change in plan.drifted if change.resource is not None and change.resource.watched)
+    if back := len(plan.drifted) - watched:
+        lines.append(f"`mp apply` puts {units.counted(back, 'resource')} back.")
+    if watched:
+        lines.append(f"{units.counted(watched, 'resource')} only observed: left alone.")
+    if not plan.drifted and not lines:
         lines.append("No drift.")
     return [*lines, ink("bold", last_line(plan))]
