@@ -19,8 +19,9 @@ from pipeline.core.errors import MpError
 from pipeline.core.plan import Plan
 from pipeline.core.report import Finished, Outcome, Report, Status
 from pipeline.core.resource import Address, Observed, current_of
+from pipeline.engine.crew import Crew
 from pipeline.engine.rollout import Turns
-from pipeline.engine.step import Crew, Done, local_needs, saved, step, widen
+from pipeline.engine.step import Done, local_needs, saved, step, widen
 
 # How many of a kind run at once: downloads and pushes saturate a disk or a link with two, a build takes the machine.
 PARALLEL = {

@@ -2,39 +2,18 @@
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.core.change import Action, Change
-from pipeline.core.digest import image_tag
 from pipeline.core.errors import BackendError, Corrupt, LockHeld, MpError, Stale, Unreachable
 from pipeline.core.plan import Plan
-from pipeline.core.protocols import Driver
-from pipeline.core.report import Emit, Event, Finished, Outcome, Started, Status
-from pipeline.core.resource import Absent, Address, Entry, Made, Observed, Resource, fields_of
-from pipeline.store.inventory import Run
-
-
-@dataclass(frozen=True)
-class Crew:
-    """Who carries out a plan: drivers, the journal's pen, and where events go."""
-
-    drivers: Mapping[str, Driver[Any]]
-    run: Run
-    emit: Emit
-    commit: str | None = None  # of the checkout
-    known: Mapping[Address, Entry] = field(default_factory=dict)  # the inventory as it was read
-    local: Mapping[Address, tuple[Resource[Any], ...]] = field(
-        default_factory=dict
-    )  # needs that are this machine's
-    clock: Callable[[], float] = time.time
-
-    def tell(self, event: Event) -> None:
-        """Emit; whoever watches may be gone (a closed pipe), and that is no reason to fail work."""
-        with suppress(Exception):
-            self.emit(event)
+from pipeline.core.report import Event, Finished, Outcome, Started, Status
+from pipeline.core.resource import Absent, Address, Observed, Resource
+from pipeline.engine.crew import Crew
+from pipeline.engine.entries import begun, entry_after
 
 
 @dataclass(frozen=True)
@@ -57,7 +36,7 @@ def step(change: Change[Any], inputs: Mapping[Address, Observed[Any]], crew: Cre
         and change.resource.tracked
     ):
         with suppress(BackendError):  # then the entry stays as it was begun
-            crew.run.end(change.address, replace(_begun(change, change.resource, crew), applied={}))
+            crew.run.end(change.address, replace(begun(change, change.resource, crew), applied={}))
     return done
 
 
@@ -69,12 +48,12 @@ def _attempt(change: Change[Any], inputs: Mapping[Address, Observed[Any]], crew:
             crew.run.begin(
                 change.address,
                 change.action,
-                _begun(change, change.resource, crew) if change.resource else change.entry,
+                begun(change, change.resource, crew) if change.resource else change.entry,
             )
         crew.tell(Started(change.address, change.action))
         seen = _apply(change, inputs, crew)
         if tracked:
-            crew.run.end(change.address, _entry(change, seen, crew, crew.commit))
+            crew.run.end(change.address, entry_after(change, seen, inputs, crew))
     except (LockHeld, Stale) as problem:
         return Done(change, _failed(change, problem, began), fatal=problem)
     except Unreachable as problem:  # no answer: it may have been done all the same
@@ -124,10 +103,13 @@ def widen(plan: Plan, crew: Crew) -> None:
             and change.resource is None
         ):
             crew.run.begin(change.address, change.action, change.entry)
+    inputs = {c.address: c.observed for c in plan.changes if c.action is Action.NOOP and c.observed}
     for change in plan.changes:
         if change.action is not Action.NOOP or change.resource is None or not change.resource.tracked:
             continue
-        entry = _entry(change, change.observed, crew, change.entry.commit if change.entry else crew.commit)
+        entry = entry_after(change, change.observed, inputs, crew)
+        if change.entry is not None and entry is not None:
+            entry = replace(entry, commit=change.entry.commit)
         if entry is not None and entry != crew.known.get(change.address):
             crew.run.end(change.address, entry)
 
@@ -177,55 +159,6 @@ def _frames(problem: Exception) -> str:
     """Where it happened, without what: an error's text may hold what was sent."""
     frames = traceback.extract_tb(problem.__traceback__)
     return "".join([*traceback.format_list(frames), type(problem).__name__])
-
-
-def _begun(change: Change[Any], resource: Resource[Any], crew: Crew) -> Entry:
-    """The widened entry: from now on this may exist. What was applied before stays known until the step ends."""
-    blank = Entry(
-        resource.address, resource.kind, resource.locator, remote_id=None, digest=None, applied={}, good={}
-    )
-    return replace(
-        change.entry or blank,
-        locator=resource.locator,
-        protect=resource.lifecycle.protect,
-        on_remove=resource.lifecycle.on_remove,
-        keep=resource.keep,
-        made=_made(change, resource, crew),
-    )
-
-
-def _entry(change: Change[Any], seen: Observed[Any] | None, crew: Crew, commit: str | None) -> Entry | None:
-    """The entry after a step: None when the thing is gone or no longer ours. Only what was proven is good."""
-    resource = change.resource
-    if resource is None or seen is None:
-        return None
-    state = fields_of(seen.state)
-    proven = resource.keep or seen.proof is not None or seen.accepted or change.entry is None
-    return Entry(
-        address=resource.address,
-        kind=resource.kind,
-        locator=resource.locator,
-        remote_id=seen.remote_id,
-        digest=seen.digest,
-        applied=state,
-        good=state if proven or change.entry is None else change.entry.good,
-        commit=commit,
-        protect=resource.lifecycle.protect,
-        on_remove=resource.lifecycle.on_remove,
-        keep=resource.keep,
-        made=_made(change, resource, crew),
-        contents=resource.contents,
-    )
-
-
-def _made(change: Change[Any], resource: Resource[Any], crew: Crew) -> tuple[Made, ...]:
-    """The images that were applied here, with the desired one: from its first byte on it is ours to prune."""
-    full = fields_of(resource.desired).get("fingerprint") if resource.keep else None
-    before = change.entry.made if change.entry else ()
-    if full is None or (before and before[0].tag == image_tag(str(full))):
-        return before
-    own = Made(image_tag(str(full)), crew.clock())
-    return (own, *(one for one in before if one.tag != own.tag))
 
 
 def saved(crew: Crew) -> str | None:

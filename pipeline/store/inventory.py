@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.core.change import Action
 from pipeline.core.digest import Digest
-from pipeline.core.resource import Address, Contents, Entry, Made
+from pipeline.core.resource import Address, Contents, Entry, Held, Made, Proof, Version
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,10 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
         "on_remove": entry.on_remove if entry.on_remove != "delete" else None,
         "keep": entry.keep or None,
         "made": [list(one) for one in entry.made] or None,
-        "contents": vars(entry.contents) if entry.contents != Contents() else None,
+        "contents": _contents(entry.contents),
+        "wanted": entry.wanted or None,
+        "versions": [_version(one, entry) for one in entry.versions] or None,
+        "held": vars(entry.held) if entry.held else None,
     }
     return record | {key: value for key, value in optional.items() if value is not None}
 
@@ -106,4 +109,34 @@ def entry_from_json(address: str, record: Mapping[str, Any]) -> Entry:
         bool(record.get("keep", False)),
         tuple(Made(str(tag), float(at)) for tag, at in record.get("made", ())),
         Contents(**record.get("contents", {})),
+        record.get("wanted", ""),
+        tuple(_version_from(one, record.get("good", applied)) for one in record.get("versions", ())),
+        Held(**record["held"]) if record.get("held") else None,
+    )
+
+
+def _contents(contents: Contents) -> dict[str, Any] | None:
+    return dict(vars(contents)) if contents != Contents() else None
+
+
+def _version(version: Version, entry: Entry) -> dict[str, Any]:
+    """Without the state of the last good one, which the entry has."""
+    optional = {
+        "state": None if version.state == entry.good else dict(version.state),
+        "contents": _contents(version.contents),
+        "commit": version.commit,
+        "recipe": None if version.recipe is None else dict(version.recipe),
+        "proof": vars(version.proof) if version.proof else None,
+    }
+    return {"at": version.at} | {key: value for key, value in optional.items() if value is not None}
+
+
+def _version_from(record: Mapping[str, Any], good: Mapping[str, Any]) -> Version:
+    return Version(
+        dict(record.get("state", good)),
+        float(record["at"]),
+        Contents(**record.get("contents", {})),
+        record.get("commit"),
+        record.get("recipe"),
+        Proof(**record["proof"]) if record.get("proof") else None,
     )

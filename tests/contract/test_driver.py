@@ -1,5 +1,6 @@
 """What every driver promises: it answers for all it is asked, brings what is wanted, and repeats without harm."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,18 @@ from typing import Any
 import pytest
 
 from pipeline.core.change import Action, Change
-from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, fields_of, previous_of
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Entry,
+    Mark,
+    Observed,
+    Resource,
+    Version,
+    fields_of,
+    previous_of,
+)
+from pipeline.core.restoring import Restores
 from tests.contract.benches import OWNER, Bench, Factory, parameters
 from tests.fakes.engine import ignore
 
@@ -111,3 +123,26 @@ def test_a_known_thing_that_moved_is_deleted_where_it_was(bench: Bench) -> None:
     change: Change[Any] = Change(moved.address, moved.kind, Action.DELETE, None, None, moved)
     assert bench.driver.apply(change, {}, ignore) is None
     assert isinstance(look(bench), Observed if bench.kept else Absent)
+
+
+def test_an_earlier_version_comes_back_from_what_was_kept_of_it(bench: Bench) -> None:
+    if not isinstance(bench.driver, Restores) or bench.changed is None:
+        pytest.skip("nothing of this kind is brought back")
+    made = bring(bench, bench.wanted)
+    kept = json.loads(json.dumps(bench.driver.recall(bench.wanted, bench.inputs or {})))
+    bring(bench, bench.changed, Action.REPLACE)
+    version = Version(json.loads(json.dumps(fields_of(made.state))), 1.0, recipe=kept)
+    earlier = bench.driver.restore(entry_of(bench.changed), version)
+    assert (earlier.address, dict(earlier.locator)) == (bench.wanted.address, dict(bench.wanted.locator))
+    seen = bench.driver.observe([earlier], [])[earlier.address]
+    assert isinstance(seen, Observed)
+    change = Change(earlier.address, earlier.kind, Action.REPLACE, earlier, seen, None)
+    back = bench.driver.apply(change, {}, ignore)
+    assert back is not None
+    assert fields_of(back.state) == fields_of(earlier.desired) == fields_of(bench.wanted.desired)
+
+
+def test_what_is_kept_of_a_version_holds_no_secret(bench: Bench) -> None:
+    if not isinstance(bench.driver, Restores):
+        pytest.skip("nothing of this kind is brought back")
+    assert "value-of-" not in json.dumps(bench.driver.recall(bench.wanted, bench.inputs or {}))

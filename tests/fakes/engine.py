@@ -1,5 +1,6 @@
 """The tiny engine (server.py) as everything a real one is: a model, a launch, an environment, an image in a registry."""
 
+import hashlib
 import io
 import shutil
 import sys
@@ -63,7 +64,8 @@ def build(folder: Path) -> Build:
     """The tiny engine as runtime files: what a local process runs."""
     (folder / ENGINE.template).mkdir(parents=True, exist_ok=True)
     shutil.copy(SERVER, folder / ENGINE.template / "serve.py")
-    return Build(ENGINE, ((f"{ENGINE.template}/serve.py", "0" * 64),), str(folder))
+    sha256 = hashlib.sha256(SERVER.read_bytes()).hexdigest()
+    return Build(ENGINE, ((f"{ENGINE.template}/serve.py", sha256),), str(folder))
 
 
 def make_environment(engine: Engine, folder: Path, on_line: Callable[[str], None]) -> None:

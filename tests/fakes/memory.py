@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeAlias
 
 from pipeline.core.change import Action, Change
-from pipeline.core.digest import Digest, digest, fingerprint
+from pipeline.core.digest import Digest, Json, digest, fingerprint
 from pipeline.core.errors import BackendError, Missing
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
@@ -24,6 +24,7 @@ from pipeline.core.resource import (
     State,
     Transfer,
     Unreadable,
+    Version,
     current_of,
     fields_of,
 )
@@ -59,6 +60,7 @@ class MemoryDriver:
     unreadable: dict[Address, str] = field(default_factory=dict)
     transfers: dict[Address, Transfer] = field(default_factory=dict)
     applied: list[tuple[Action, Address]] = field(default_factory=list)
+    past: dict[str, State] = field(default_factory=dict)  # desired states of versions that were good
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     def observe(
@@ -107,7 +109,22 @@ class MemoryDriver:
                 digest(fingerprint(fields_of(resource.desired)).encode()) if resource.keep else None,
             )
             self.things[self.key(resource.address, resource.locator)] = thing
-            return Observed(thing.state, thing.mark, digest=thing.digest, proof=_proof(resource))
+            return Observed(
+                thing.state,
+                thing.mark,
+                digest=thing.digest,
+                proof=_proof(resource),
+                accepted=resource.kind == "kubernetes",  # as with prove: skip
+            )
+
+    def recall(self, resource: Resource[Any], inputs: Mapping[Address, Observed[Any]]) -> Mapping[str, Json]:
+        name = fingerprint(fields_of(resource.desired))
+        self.past[name] = resource.desired
+        return {"name": name}
+
+    def restore(self, entry: Entry, version: Version) -> Resource[Any]:
+        assert version.recipe is not None, "it was recalled"
+        return Resource(entry.address, entry.kind, entry.locator, self.past[str(version.recipe["name"])])
 
     def key(self, address: Address, locator: Mapping[str, str]) -> Key:
         name = current_of(address) if self.kind in SHARED else ""

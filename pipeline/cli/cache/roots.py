@@ -31,10 +31,10 @@ def roots(project: Project) -> Roots:
 
 
 def _views(project: Project) -> Iterator[str]:
-    """What was applied last and what was good: a deployment may be rolled back to either."""
+    """What was applied last and what was good before: a deployment may be rolled back to it."""
     for store in stores(project.settings.state / "inventory", project.manifest.project).values():
         for entry in store.load().entries.values():
-            for state in (entry.applied, entry.good):
+            for state in (entry.applied, entry.good, *(version.state for version in entry.versions)):
                 yield from _texts(dict(state))
 
 

@@ -38,7 +38,17 @@ def environment_fingerprint(engine: Engine) -> str:
 
 def environment_path(cache_root: Path, engine: Engine) -> Path:
     """The folder of an engine's environment; its Python is bin/python."""
-    return cache_root / "environments" / environment_fingerprint(engine)
+    return environment_folder(cache_root, environment_name(engine))
+
+
+def environment_name(engine: Engine) -> str:
+    """What deployments call an environment: "transformers-5.19.0-cpu/<12 hex>"."""
+    return f"{engine.key}/{environment_fingerprint(engine)}"
+
+
+def environment_folder(cache_root: Path, name: str) -> Path:
+    """The folder of the environment of that name."""
+    return cache_root / "environments" / name.rpartition("/")[2]
 
 
 def resource(engine: Engine) -> Resource[EnvironmentState]:

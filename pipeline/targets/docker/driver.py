@@ -12,7 +12,7 @@ from pipeline.clients.docker import DockerHost
 from pipeline.clients.oci.repository import Repository
 from pipeline.clients.openai import Server, wait_until_answering
 from pipeline.core.change import Action, Change
-from pipeline.core.digest import canonical, fingerprint
+from pipeline.core.digest import Json, canonical, fingerprint
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.image import Registry
 from pipeline.core.model import Secret
@@ -27,12 +27,14 @@ from pipeline.core.resource import (
     Proof,
     Resource,
     Unreadable,
+    Version,
     current_of,
     fields_of,
 )
 from pipeline.resources.cache.store import Cache
 from pipeline.targets.docker import images, labels
 from pipeline.targets.docker.live import MODELS, SECRETS, endpoint_of, state_in
+from pipeline.targets.docker.restoring import recalled, restored
 from pipeline.targets.docker.spec import DockerRecipe, DockerState
 from pipeline.templates.launch import document
 
@@ -106,6 +108,14 @@ class DockerDriver:
         if before is not None and _can_stay(before, resource.desired):
             return self._adjust(host, before, resource, emit)
         return self._replace(host, before, resource, inputs, emit)
+
+    def recall(
+        self, resource: Resource[DockerState], inputs: Mapping[Address, Observed[Any]]
+    ) -> Mapping[str, Json]:
+        return recalled(resource, inputs)
+
+    def restore(self, entry: Entry, version: Version) -> Resource[DockerState]:
+        return restored(entry, version)
 
     def _look(self, url: str, asked: Sequence[_Asked]) -> dict[Address, Answer]:
         host = self._host({"host": url})
@@ -274,7 +284,7 @@ class DockerDriver:
             repository = self._repositories(image.registry, image.repository)
             return images.load(host, address, image, repository, emit)
         digest = inputs[recipe.image_address].digest if recipe.image_address in inputs else None
-        return images.pull(host, address, image, digest, emit)
+        return images.pull(host, address, image, digest or recipe.digest, emit)
 
     def _secrets(self, state: DockerState) -> dict[str, str]:
         return {variable: self._secret(secret) for variable, secret in _recipe(state).secrets.items()}

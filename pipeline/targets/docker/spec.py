@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.clients.loopback import is_loopback
 from pipeline.core.diagnostic import Diagnostic, error
-from pipeline.core.digest import Json
+from pipeline.core.digest import Digest, Json
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, ImageName, Launch
 from pipeline.core.model import Model
@@ -84,6 +84,7 @@ class DockerRecipe(Recipe):
 
     image: ImageName
     image_address: Address  # whose Observed has the digest
+    digest: Digest | None = None  # where no Observed has it
 
 
 # How a changed field is brought about: False by `docker update` or `docker start`, True by another container.

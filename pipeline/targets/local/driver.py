@@ -26,12 +26,14 @@ from pipeline.core.resource import (
     Proof,
     Resource,
     Unreadable,
+    Version,
     current_of,
     fields_of,
 )
 from pipeline.resources.cache.store import Cache
-from pipeline.resources.engine.environment import environment_path
+from pipeline.resources.engine.environment import environment_folder
 from pipeline.targets.local import former
+from pipeline.targets.local.restoring import recalled, restored
 from pipeline.targets.local.spec import LocalRecipe, LocalState
 from pipeline.templates.launch import document
 
@@ -91,6 +93,14 @@ class LocalDriver:
             return None
         return self._bring(change.resource, emit)
 
+    def recall(
+        self, resource: Resource[LocalState], inputs: Mapping[Address, Observed[Any]]
+    ) -> Mapping[str, Json]:
+        return recalled(resource)
+
+    def restore(self, entry: Entry, version: Version) -> Resource[LocalState]:
+        return restored(entry, version)
+
     def _look(self, locator: Locator) -> Answer:
         folder = self._folder / locator["name"]
         try:
@@ -114,7 +124,7 @@ class LocalDriver:
         recipe = _recipe(state)
         emit(Progress(resource.address, "verify"))
         weights = self._cache.view(recipe.files, recipe.overlays)
-        argv = [str(self._python(recipe)), recipe.serve, str(folder / "launch.json")]
+        argv = [str(self._python(state)), recipe.serve, str(folder / "launch.json")]
         secrets = {variable: self._secret(secret) for variable, secret in recipe.secrets.items()}
         if before is not None and before.proof is not None:
             former.discard(folder)
@@ -176,10 +186,10 @@ class LocalDriver:
     def _mark(self, address: Address) -> Mark:
         return replace(self._owner, address=address)
 
-    def _python(self, recipe: LocalRecipe) -> Path:
-        python = environment_path(self._cache.root, recipe.engine) / "bin" / "python"
+    def _python(self, state: LocalState) -> Path:
+        python = environment_folder(self._cache.root, state.environment) / "bin" / "python"
         if not python.exists():
-            raise Missing("environment", f"{recipe.engine.key} is not installed", "run mp apply")
+            raise Missing("environment", f"{state.environment} is not installed", "run mp apply")
         return python
 
 

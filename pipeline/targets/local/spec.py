@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.digest import Json, fingerprint
 from pipeline.core.errors import UserError
-from pipeline.core.image import Build, Engine, Launch
+from pipeline.core.image import Build, Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, State, address
 from pipeline.resources.cache.artifact import addresses
 from pipeline.resources.cache.entries import content_of
-from pipeline.resources.engine.environment import environment_fingerprint
+from pipeline.resources.engine.environment import environment_name
 from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, one_machine, recipe_of
 
 
@@ -52,10 +52,11 @@ class LocalOptions(BaseModel):
 
 @dataclass(frozen=True)
 class LocalRecipe(Recipe):
-    """What the driver needs besides: the environment's engine and the file to run in it."""
+    """What the driver needs besides: the file to run in the environment, and what it may load."""
 
-    engine: Engine
     serve: str  # absolute path of runtime/<template>/serve.py
+    root: str  # absolute path of runtime/
+    runtime: tuple[tuple[str, str], ...]  # path below it and sha256 of each file
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,18 @@ def _problems(place: Place[LocalSpec], model: Model, launch: Launch) -> Iterator
 def state_of(model: Model, launch: Launch, port: int | None, build: Build) -> LocalState:
     """The desired state; the base image and the Dockerfile do not matter to a process."""
     engine, recipe = model.engine, recipe_of(model, launch)
-    files = [list(pair) for pair in build.files if not pair[0].endswith("Dockerfile")]
+    files = tuple(pair for pair in build.files if not pair[0].endswith("Dockerfile"))
     return LocalState(
         content=content_of(model.files, model.overlays),
-        environment=f"{engine.key}/{environment_fingerprint(engine)}",
-        runtime=fingerprint(files)[:12],
+        environment=environment_name(engine),
+        runtime=fingerprint([list(pair) for pair in files])[:12],
         launch=launch_of(launch),
         port="auto" if port is None else port,
         recipe=LocalRecipe(
-            **vars(recipe), engine=engine, serve=str(Path(build.root, model.template, "serve.py"))
+            **vars(recipe),
+            serve=str(Path(build.root, model.template, "serve.py")),
+            root=build.root,
+            runtime=files,
         ),
     )
 

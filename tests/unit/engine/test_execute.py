@@ -15,10 +15,10 @@ from pipeline.core.plan import Plan
 from pipeline.core.protocols import Answer
 from pipeline.core.report import Emit, Event, Finished, Report, Status
 from pipeline.core.resource import Address, Entry, Mark, Observed, Resource, State, previous_of
+from pipeline.engine.crew import Crew
 from pipeline.engine.diff import diff, orphans
 from pipeline.engine.execute import execute
 from pipeline.engine.observe import observe
-from pipeline.engine.step import Crew
 from pipeline.store.file import FileStore
 from tests.fakes.memory import MemoryDriver
 

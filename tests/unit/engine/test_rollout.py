@@ -15,11 +15,11 @@ from pipeline.core.errors import StartFailed
 from pipeline.core.plan import Plan
 from pipeline.core.report import Emit, Report, Status
 from pipeline.core.resource import Address, Contents, Mark, Observed, Resource, State
+from pipeline.engine.crew import Crew
 from pipeline.engine.diff import diff
 from pipeline.engine.execute import execute
 from pipeline.engine.observe import observe
 from pipeline.engine.rollout import rollouts_of, wave_sizes
-from pipeline.engine.step import Crew
 from pipeline.store.file import FileStore
 from pipeline.targets.docker import DockerSpec
 from pipeline.targets.rollouts import Wave, WavesSpec
