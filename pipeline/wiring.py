@@ -67,15 +67,7 @@ def open_world(
         sources,
         TEMPLATES,
         {**TARGETS, "docker": DockerTarget(default_docker_host(settings.environ))},
-        drivers(
-            settings,
-            manifest.project,
-            weights,
-            sources,
-            repositories,
-            _signing(settings, manifest),
-            frozenset(take_from),
-        ),
+        drivers(settings, manifest, weights, sources, repositories, frozenset(take_from)),
         store,
         pin_nothing if settings.offline else partial(pin_engine, repositories=repositories),
         repositories,
@@ -85,16 +77,16 @@ def open_world(
 
 def drivers(
     settings: Settings,
-    project: str,
+    manifest: Manifest,
     weights: Cache,
     sources: Mapping[str, Source],
     repositories: oci.Repositories,
-    signing: Signing | None = None,
     take_from: frozenset[str] = frozenset(),
 ) -> Mapping[str, Driver[Any]]:
     """One driver a kind of resource. None of them reaches out before it is asked to."""
-    owner = Mark(project, settings.environment, Address(""))
+    owner = Mark(manifest.project, settings.environment, Address(""))
     connect = cache(partial(DockerHost, environ=settings.environ))
+    signing = _signing(settings, manifest)
     attestor = Attestor(_own_version, settings.commit, settings.root / "models.lock", signing)
     return {
         "artifact": ArtifactDriver(weights, sources),
@@ -107,16 +99,26 @@ def drivers(
             attestor=attestor,
             places=repositories.places,
             platform=host_platform(),
+            own_builders={
+                template: RemoteBuilder(spec.builder, settings.environ)
+                for template, spec in manifest.engines.items()
+                if spec.builder
+            },
         ),
         "image": ImageDriver(weights, sources, repositories, owner, attestor),
         "local": LocalDriver(settings.state / "local", weights, owner, settings.secret, settings.environ),
         "docker": DockerDriver(
             connect, repositories, weights, owner, settings.secret, settings.state / "docker"
         ),
-        "kubernetes": ClusterDriver(
-            cache(partial(Cluster, environ=settings.environ)), owner, settings.secret, take_from
-        ),
+        **dict.fromkeys(("kubernetes", "kaito"), _clusters(settings, owner, take_from)),
     }
+
+
+def _clusters(settings: Settings, owner: Mark, take_from: frozenset[str]) -> ClusterDriver:
+    """One driver for objects in clusters, whatever target they are made by: two of them may name one cluster."""
+    return ClusterDriver(
+        cache(partial(Cluster, environ=settings.environ)), owner, settings.secret, take_from
+    )
 
 
 def _builder(environ: Mapping[str, str]) -> Builds:

@@ -1,7 +1,7 @@
-"""The door to a BuildKit that BUILDKIT_HOST names: `buildctl` as a subprocess. Used by resources/workshop instead of a Docker engine's.
+"""The door to a BuildKit of its own, by its address: `buildctl` as a subprocess. Used by engine images instead of a Docker engine's.
 
 buildctl opens a session with the builder, over which the context goes there and the passwords of registries are asked for; the
-Docker engine's HTTP API has no such thing for another builder. Flags: buildkit v0.25, docs/reference/buildctl.md.
+Docker engine's HTTP API has no such thing for another builder. Flags: buildkit v0.32, docs/reference/buildctl.md.
 """
 
 import contextlib
@@ -100,13 +100,14 @@ class RemoteBuilder:
             return Missing(
                 "buildkit",
                 "buildctl is not there",
-                "install it, or unset BUILDKIT_HOST: then the Docker engine builds",
+                "install it (releases of BuildKit have it), or remove builder: under engines: and unset BUILDKIT_HOST: "
+                "then the Docker engine builds",
             )
         if any(word in problem.message.lower() for word in _SILENT):
             return Unreachable(
                 "buildkit",
                 f"the builder at {self._address} does not answer: {problem.message.splitlines()[-1]}",
-                "is a buildkitd listening there? BUILDKIT_HOST names it",
+                "is a buildkitd listening there? builder: under engines: names it, or BUILDKIT_HOST",
             )
         return problem
 

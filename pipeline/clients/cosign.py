@@ -10,10 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.clients.oci.repository import Descriptor
 from pipeline.clients.process import run
 from pipeline.core.errors import BackendError, Denied, Missing, Refused, Unreachable
 from pipeline.core.image import Registry
 
+# How a signature is attached: cosign 2.6.5, pkg/oci/remote/write.go and pkg/types/predicate.go; 3.1 does the same.
+_BUNDLE = "application/vnd.dev.sigstore.bundle"
+_STATED = "dev.sigstore.bundle.predicateType"
+_SIGNED = "https://sigstore.dev/cosign/sign/v1"
 _SYSTEM = "cosign"
 _TIMEOUT_S = 300
 _KEY = "MP_COSIGN_KEY"
@@ -91,6 +96,12 @@ class Cosign:
             raise
         except BackendError as problem:
             raise _named(problem) from problem
+
+
+def is_signature(attached: Descriptor) -> bool:
+    """Whether what points at an image is its signature. A bundle may hold any other statement as well, and says which."""
+    kind = attached.artifact_type or ""
+    return kind.startswith(_BUNDLE) and attached.annotations.get(_STATED, _SIGNED) == _SIGNED
 
 
 def _of(authority: Authority, no_roots: Path) -> list[str]:

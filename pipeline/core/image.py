@@ -20,6 +20,7 @@ class Registry:
     max_request_bytes: int | None = None  # of one upload request; None: any
 
     compression: str = ""  # of the layers that mp makes: "" or "gzip"
+    signed: bool = False  # whether every image of mp's in it is to be signed
 
     @property
     def location(self) -> str:
@@ -50,7 +51,6 @@ class Variant:
     requirements: tuple[str, ...]  # top-level requirements
     overrides: tuple[str, ...] = ()
     torch_backend: str | None = None  # uv's name of PyTorch's own index: "cpu"; PyPI where it does not answer
-    base_packages: tuple[str, ...] = ()  # Debian packages that the base must have
     args: tuple[str, ...] = ()  # always given to the engine
     env: Mapping[str, str] = field(default_factory=dict)
     start_timeout_s: int = 600

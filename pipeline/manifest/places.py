@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from pipeline.manifest.scalars import (
     BASE_IMAGE,
+    BUILDER,
     DNS_SUBDOMAIN,
     REGISTRY_URL,
     SECRET_KEY,
@@ -96,6 +97,11 @@ class HardwareSpec(Spec):
         default=None, alias="memory", description="Main memory of one replica, with its unit: `4Gi`"
     )
 
+    instance_type: Text | None = Field(
+        default=None,
+        description="Machine type of a cloud, such as `Standard_NC24ads_A100_v4`: what kaito targets make nodes of",
+    )
+
     @property
     def gpu_memory_gib(self) -> float | None:
         return None if self.gpu_memory_bytes is None else self.gpu_memory_bytes / 2**30
@@ -106,9 +112,9 @@ class HardwareSpec(Spec):
             raise mistake("gpus is 0, but a GPU is described", "remove gpu and gpu_memory, or set gpus")
         if self.gpus and not self.gpu:
             raise mistake('"gpu" is missing', "name the product, such as gpu: L40S")
-        return self
         if self.nodes > 1 and self.gpus == 0:
             raise mistake(f"nodes is {self.nodes}, but gpus is 0", "only GPU replicas span several nodes")
+        return self
 
 
 class ImageRegistrySpec(Spec):
@@ -172,6 +178,11 @@ class EngineSpec(Spec):
     base: Annotated[str, StringConstraints(pattern=BASE_IMAGE)] | None = Field(
         default=None,
         description="Base image of engine images, best by digest: `registry.local/base@sha256:…`",
+    )
+    builder: Annotated[str, StringConstraints(pattern=BUILDER)] | None = Field(
+        default=None,
+        description="The BuildKit that builds its images: `tcp://builder:1234`, `docker-container://buildkitd`; "
+        "that of `BUILDKIT_HOST`, else the Docker engine's, when left out",
     )
     platforms: tuple[Literal["linux/amd64", "linux/arm64"], ...] = Field(
         default=(),

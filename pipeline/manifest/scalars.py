@@ -18,6 +18,8 @@ ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 FLAG_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 REGISTRY_URL = r"^[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*$"
 BASE_IMAGE = r"^[^\s@]+(@sha256:[0-9a-f]{64})?$"
+# What buildctl connects to: moby/buildkit v0.32.2, client/client.go and client/connhelper.
+BUILDER = r"^(tcp|unix|ssh|docker-container|podman-container|nerdctl-container|kube-pod)://[^\s]+$"
 
 PATTERNS = {  # pattern → what it asks for, the hint
     DNS_LABEL: ("must be lower-case letters, digits and dashes", 'such as "qwen3-8b"'),
@@ -35,6 +37,10 @@ PATTERNS = {  # pattern → what it asks for, the hint
     ),
     SIZE: ("is not a size", "write a number and a unit: 44GiB, 4Gi, 500MB"),
     BASE_IMAGE: ("must be an image with an optional digest", 'such as "registry.local/base@sha256:<64 hex>"'),
+    BUILDER: (
+        "must be the address of a BuildKit",
+        'such as "tcp://builder:1234"; of a buildx builder "docker-container://buildx_buildkit_NAME0"',
+    ),
 }
 
 

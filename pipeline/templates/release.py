@@ -106,7 +106,6 @@ def _variant(template: str, version: str, name: str, entry: Mapping[str, Any]) -
         requirements=tuple(entry["requirements"]),
         overrides=tuple(entry.get("overrides", ())),
         torch_backend=entry.get("torch_backend"),
-        base_packages=tuple(entry.get("base_packages", ())),
         args=arguments(entry.get("args", {}), frozenset()),
         env=dict(entry.get("env", {})),
         start_timeout_s=entry["start_timeout_s"],

@@ -1,13 +1,15 @@
 """How far a changed engine reaches: the images that are made again for it and the deployments that restart. Used by the plan's view."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline.cli.views import units
-from pipeline.core.change import Action
+from pipeline.core.change import Action, Change
 from pipeline.core.plan import Plan
 from pipeline.core.resource import Address, owner_of
 
 _ANEW = (Action.UPDATE, Action.REPLACE)
+_SAME = frozenset({"signed", "version_tag", "digest"})  # fields of an image that others do not see
 
 
 def reach(plan: Plan) -> Mapping[Address, str]:
@@ -16,7 +18,7 @@ def reach(plan: Plan) -> Mapping[Address, str]:
     for address, needs in plan.needs.items():
         for need in needs:
             users.setdefault(need, []).append(address)
-    anew = {change.address: change for change in plan.active if change.action in _ANEW}
+    anew = {change.address: change for change in plan.active if _is_anew(change)}
     found = {}
     for change in plan.active:
         if not change.address.startswith("@"):
@@ -28,6 +30,12 @@ def reach(plan: Plan) -> Mapping[Address, str]:
         words += [f"restarts {units.counted(len(models), 'model')}"] if models else []
         found[change.address] = ", ".join(words)
     return found
+
+
+def _is_anew(change: Change[Any]) -> bool:
+    """An image that is only signed or tagged again stays what it is."""
+    kept = change.resource is not None and change.resource.keep
+    return change.action in _ANEW and not (kept and _SAME.issuperset(diff.path for diff in change.diffs))
 
 
 def _closure(start: Address, users: Mapping[Address, list[Address]]) -> list[Address]:

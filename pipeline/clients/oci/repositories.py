@@ -40,7 +40,7 @@ class Repositories:
         connection = self._connection(host, registry)
         return RegistryRepository(connection, f"{path}/" if path else "", name, limits_of(known))
 
-    def places(self, reference: "Reference") -> "tuple[Reference, ...]":
+    def places(self, reference: "ImageReference") -> "tuple[ImageReference, ...]":
         """Where an image may be read, in order: the mirrors of its host, then itself."""
         declared = self._hosts.get(reference.host)
         mirrors = (split_url(one) for one in declared.mirrors) if declared else ()
@@ -64,7 +64,7 @@ class Repositories:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ImageReference:
     """An image as users write it: "[host/]path[:tag][@sha256:…]"."""
 
     host: str
@@ -82,12 +82,12 @@ class Reference:
         return Registry(self.host, url=f"{self.host}/{prefix}" if prefix else self.host), name
 
 
-def parse_reference(text: str) -> Reference:
+def parse_image(text: str) -> ImageReference:
     """Docker Hub and `library/` are filled in where they are left out, as everybody's tools do."""
     rest, _, digest = text.partition("@")
     host, path = _split_host(rest)
     path, _, tag = path.partition(":")
-    return Reference(host, path, tag or None, Digest(digest) if digest else None)
+    return ImageReference(host, path, tag or None, Digest(digest) if digest else None)
 
 
 def _split_host(text: str) -> tuple[str, str]:

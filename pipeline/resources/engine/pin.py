@@ -47,7 +47,7 @@ def unpinned(variant: Variant, platform: str, base: str | None) -> Engine:
 
 def _digest_of(base: str, repositories: oci.Repositories) -> str | None:
     """What the base's tag names now, asked of the mirrors first. A digest is never invented: no answer is None, and the plan says so."""
-    for reference in repositories.places(oci.parse_reference(base)):
+    for reference in repositories.places(oci.parse_image(base)):
         try:
             head = repositories(*reference.registry()).head(reference.tag or "latest")
         except BackendError:

@@ -25,13 +25,14 @@ from pipeline.core.resource import (
     Unreadable,
     address,
 )
-from pipeline.resources.engine.workshop import ENGINE, Install, Places, Workshop
+from pipeline.resources.engine.workshop import ENGINE, Builders, Install, Places, Workshop
 from pipeline.resources.image.assembly import FINGERPRINT, labels
 from pipeline.resources.image.index import images, index, is_whole
 from pipeline.resources.image.publish import OpenRepository
 from pipeline.resources.image.recipe import engine_name, locator, registry_of
 from pipeline.resources.image.trust.annotations import of_engine
 from pipeline.resources.image.trust.attach import Attestor
+from pipeline.resources.image.trust.signing import outlives, seen_signed
 
 KIND = "engine"
 
@@ -43,6 +44,7 @@ class EngineState(State):
     fingerprint: str  # "": a tag of ours names an image that mp did not make
     build: Build | None = field(default=None, compare=False)
     name: ImageName | None = field(default=None, compare=False)
+    signed: bool = False  # never where the registry's images are not to be signed
 
 
 def resource(build: Build, registry: Registry) -> Resource[EngineState]:
@@ -51,7 +53,7 @@ def resource(build: Build, registry: Registry) -> Resource[EngineState]:
         address("@engine", build.engine.key, registry.name),
         KIND,
         locator(name),
-        EngineState(build.fingerprint, build, name),
+        EngineState(build.fingerprint, build, name, registry.signed),
         keep=True,
     )
 
@@ -69,8 +71,11 @@ class EngineDriver:
         attestor: Attestor | None = None,
         places: Places = lambda base: (base,),
         platform: str = "linux/amd64",
+        own_builders: Mapping[str, Builds] | None = None,
     ) -> None:
-        self._workshop = Workshop(builder, cache_root, repositories, install, places, platform)
+        """`own_builders`: of templates that do not take `builder`, by template."""
+        builders = Builders(builder, own_builders or {})
+        self._workshop = Workshop(builders, cache_root, repositories, install, places, platform)
         self._open = repositories
         self._owner = owner  # its address is filled in for each
         self._attestor = attestor  # None: nothing is said of new images beside them
@@ -98,6 +103,8 @@ class EngineDriver:
             if self._attestor:
                 self._attestor.require(name.registry)
             image = self._make(where, repository, build, name, change.entry, emit)
+        elif desired.signed and self._attestor:
+            self._attestor.sign_standing(repository, name.registry, image)
         repository.put_manifest(name.tag, image)
         return Observed(desired, self._mark(where), digest=image.digest)
 
@@ -108,14 +115,18 @@ class EngineDriver:
         fingerprints = [wanted.desired.fingerprint] if wanted else []
         if entry and entry.applied.get("fingerprint"):
             fingerprints.append(str(entry.applied["fingerprint"]))
-        build, name = (wanted.desired.build, wanted.desired.name) if wanted else (None, None)
-        registry = name.registry if name else registry_of(found.locator)
+        desired = wanted.desired if wanted else EngineState("")
+        registry = desired.name.registry if desired.name else registry_of(found.locator)
         try:
             repository = self._open(registry, found.locator["repository"])
             for fingerprint in fingerprints:
                 if image := repository.manifest(image_tag(fingerprint)):
-                    state = EngineState(_fingerprint(repository, image), build, name)
-                    return Observed(state, self._mark(found.address), digest=image.digest)
+                    signed = seen_signed(repository, image.digest, wanted=desired.signed, entry=entry)
+                    live = _fingerprint(repository, image)
+                    state = replace(desired, fingerprint=live, signed=signed)
+                    would_be = replace(desired, signed=True) if outlives(state, desired) else None
+                    mark = self._mark(found.address)
+                    return Observed(state, mark, digest=image.digest, would_be=would_be)
         except BackendError as problem:
             return Unreadable(problem.message, problem.hint)
         return Absent(Transfer(exact=False))  # what a build weighs is known when it is there

@@ -4,15 +4,16 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from pipeline.clients.archive import Stored, unpack
 from pipeline.clients.buildkit import Builds, Instructions, OnBytes, context_tar
-from pipeline.clients.oci.repositories import Reference, parse_reference
+from pipeline.clients.oci.repositories import ImageReference, parse_image
 from pipeline.clients.oci.repository import LAYER, Chunks, ImageManifest, Repository, contents, held
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import BackendError, Corrupt, Exhausted, Missing, Unreachable
@@ -31,24 +32,37 @@ DOCKERFILE = "Dockerfile"
 ENGINE = "dev.mp.engine"  # label and annotation: Engine.key
 REPORTED_BYTES = 16 * 2**20  # between two reports of a push
 
-Places: TypeAlias = Callable[[Reference], Sequence[Reference]]  # mirrors of a base first, itself last
+Places: TypeAlias = Callable[
+    [ImageReference], Sequence[ImageReference]
+]  # mirrors of a base first, itself last
 Install: TypeAlias = Callable[[Engine, Path, Callable[[str], None]], None]
 Standing: TypeAlias = Callable[[], ImageManifest | None]
 
 
+@dataclass(frozen=True)
+class Builders:
+    """Who builds the images of which template."""
+
+    usual: Builds
+    own: Mapping[str, Builds]  # by template
+
+    def of(self, engine: Engine) -> Builds:
+        return self.own.get(engine.template, self.usual)
+
+
 class Workshop:
-    """One Docker engine's BuildKit, the environments of this machine, and what this process has pushed."""
+    """Builders, the environments of this machine, and what this process has pushed."""
 
     def __init__(
         self,
-        builder: Builds,
+        builders: Builders,
         cache_root: Path,
         repositories: OpenRepository,
         install: Install,
         places: Places,
         platform: str,
     ) -> None:
-        self._builder = builder
+        self._builders = builders
         self._folder = cache_root / "engine-environments"
         self._cache = Cache(cache_root)  # remembers layers
         self._homes: dict[tuple[str, Digest], str] = {}  # registry, layer → repository that has it
@@ -84,7 +98,8 @@ class Workshop:
         emit(Progress(where, "install"))
         app = self._app(engine, say)
         emit(Progress(where, "pull"))
-        named = self._pull(base, base_digest, partial(_progress, emit, where, "pull"))
+        builder = self._builders.of(engine)
+        named = self._pull(builder, base, base_digest, partial(_progress, emit, where, "pull"))
         emit(Progress(where, "build"))
         instructions = Instructions(
             f"mp-build/{name.repository}:{name.tag}",
@@ -92,22 +107,24 @@ class Workshop:
             {"BASE": f"{named}@{base_digest}"},
             {FINGERPRINT: build.fingerprint, ENGINE: engine.key},
         )
-        self._build(instructions, build, say)
+        self._build(builder, instructions, build, say)
         try:
             if image := standing():
                 return image
-            unpacked = unpack(self._builder.export(instructions.name), repository)
+            unpacked = unpack(builder.export(instructions.name), repository)
         finally:
-            self._builder.remove(instructions.name)
+            builder.remove(instructions.name)
         on_bytes = partial(_progress, emit, where, "push")
         environment = self._push(name, repository, bundles(app), on_bytes)
         made = engine_image(unpacked, environment, {**instructions.labels, **of_engine(engine)})
         repository.push(digest(made.config), len(made.config), held(made.config))
         return made.manifest
 
-    def _build(self, instructions: Instructions, build: Build, say: Callable[[str], None]) -> None:
+    def _build(
+        self, builder: Builds, instructions: Instructions, build: Build, say: Callable[[str], None]
+    ) -> None:
         try:
-            self._builder.build(instructions, lambda: context_tar(_context(build)), say)
+            builder.build(instructions, lambda: context_tar(_context(build)), say)
         except BackendError as problem:
             if problem.hint is not None or instructions.platform == self._platform:
                 raise
@@ -117,7 +134,7 @@ class Workshop:
             )
             raise BackendError(problem.system, problem.message.partition(": ")[2], hint) from problem
 
-    def _of_platform(self, base: Reference, base_digest: Digest, engine: Engine) -> Digest:
+    def _of_platform(self, base: ImageReference, base_digest: Digest, engine: Engine) -> Digest:
         """The base's image for the engine's platform. A Docker engine asked by the index's digest gives its own."""
         silent: BackendError | None = None
         for place in self._places(base):
@@ -136,18 +153,18 @@ class Workshop:
                 )
         raise silent or Missing(base.name, f"has no {base_digest}", "run mp lock --upgrade")
 
-    def _pull(self, base: Reference, base_digest: str, on_bytes: OnBytes) -> str:
-        """Have the base in the Docker engine, from a mirror that has it; its name there. The digest is one everywhere."""
+    def _pull(self, builder: Builds, base: ImageReference, base_digest: str, on_bytes: OnBytes) -> str:
+        """Have the base where the build happens, from a mirror that has it; its name there. The digest is one everywhere."""
         *mirrors, itself = self._places(base)
         for mirror in mirrors:
             try:
-                self._builder.pull(mirror.name, base_digest, on_bytes)
+                builder.pull(mirror.name, base_digest, on_bytes)
             except Exhausted:
                 raise
             except BackendError:
                 continue
             return mirror.name
-        self._builder.pull(itself.name, base_digest, on_bytes)
+        builder.pull(itself.name, base_digest, on_bytes)
         return itself.name
 
     def _push(
@@ -191,7 +208,7 @@ class Workshop:
         return folder
 
 
-def _base(engine: Engine) -> Reference:
+def _base(engine: Engine) -> ImageReference:
     """The base, once its digest is known: a digest is never invented."""
     if engine.base_digest is None:
         raise BackendError(
@@ -199,7 +216,7 @@ def _base(engine: Engine) -> Reference:
             f'{engine.key}: the digest of base "{engine.base}" is not known',
             f"mp lock where its registry answers, or name another base under engines: {engine.template}: base:",
         )
-    return parse_reference(engine.base)
+    return parse_image(engine.base)
 
 
 def _context(build: Build) -> Iterator[tuple[str, Path]]:

@@ -43,6 +43,7 @@ from pipeline.resources.image.recipe import (
     weights_name,
 )
 from pipeline.resources.image.trust.attach import Attestor
+from pipeline.resources.image.trust.signing import outlives, seen_signed
 
 KIND = "image"
 READERS = 16  # registries over HTTP are asked side by side
@@ -55,6 +56,7 @@ class ImageState(State):
     fingerprint: str  # "": a tag of ours names an image that mp did not make
     version_tag: str  # the human tag beside ours, "" for none; "main → sha256:…" when it names another image
     recipe: Recipe | None = field(default=None, compare=False)
+    signed: bool = False  # never where the registry's images are not to be signed
 
 
 def model_image(model: Model, build: Build, registry: Registry, project: str) -> Resource[ImageState]:
@@ -86,7 +88,12 @@ def _resource(recipe: Recipe, *engine: Address) -> Resource[ImageState]:
         recipe.address,
         KIND,
         locator(recipe.name),
-        ImageState(recipe.fingerprint, version_tag(model.artifact.version), recipe),
+        ImageState(
+            recipe.fingerprint,
+            version_tag(model.artifact.version),
+            recipe,
+            recipe.name.registry.signed,
+        ),
         needs=(*(addresses(model) if model.cached else ()), *engine),
         keep=True,
         lifecycle=model.lifecycle,
@@ -175,6 +182,8 @@ class ImageDriver:
             made = self._publisher.publish(shop, engine, _previous(desired, change.entry), emit)
             image = made.image
             self._attest(shop, made)
+        elif desired.signed and self._attestor:
+            self._attestor.sign_standing(shop.repository, recipe.name.registry, image)
         for tag in filter(None, (desired.version_tag, recipe.name.tag)):
             shop.repository.put_manifest(tag, image)
         return Observed(desired, self._mark(recipe.address), digest=image.digest)
@@ -219,16 +228,23 @@ class ImageDriver:
             if tagged is not None:
                 live = tagged.annotations.get(FINGERPRINT, "")
                 version = _version(repository, question.version(), tagged.digest)
-                state = ImageState(live, version, recipe)
+                desired = question.wanted.desired if question.wanted else None
+                wanted = desired is not None and desired.signed
+                signed = seen_signed(repository, tagged.digest, wanted=wanted, entry=question.entry)
+                state = ImageState(live, version, recipe, signed)
                 self._look_ahead(question, state, seen)
-                return Observed(state, self._mark(question.address), digest=tagged.digest)
+                would_be = replace(desired, signed=True) if desired and outlives(state, desired) else None
+                mark = self._mark(question.address)
+                return Observed(state, mark, digest=tagged.digest, would_be=would_be)
         self._look_ahead(question, None, seen)
         return Absent()
 
     def _look_ahead(self, question: _Question, live: ImageState | None, seen: _Seen) -> None:
         """What publishing would move, where that is to be done."""
         wanted = question.wanted
-        if wanted is not None and live != wanted.desired:
+        if wanted is not None and (
+            live is None or replace(live, signed=wanted.desired.signed) != wanted.desired
+        ):
             shop = self._publisher.shop(_recipe(wanted))
             previous = _previous(wanted.desired, question.entry)
             seen.outlooks[question.address] = self._publisher.outlook(shop, previous)

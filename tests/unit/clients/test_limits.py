@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.clients.oci.limits import DATA, Limits, limits, limits_of
 from pipeline.clients.oci.pools import proxy_of
-from pipeline.clients.oci.repositories import Repositories, parse_reference
+from pipeline.clients.oci.repositories import Repositories, parse_image
 from pipeline.core.image import Registry
 from pipeline.core.size import size_bytes
 
@@ -69,14 +69,14 @@ def test_a_base_is_read_from_the_mirrors_of_its_host_in_order_and_then_from_itse
     hub = Registry("hub", url="docker.io", mirrors=("mirror.local/hub", "other.local:5000"))
     repositories = Repositories({}, [hub, Registry("main", url="ghcr.io/acme")])
 
-    found = repositories.places(parse_reference("python:3.11-slim"))
+    found = repositories.places(parse_image("python:3.11-slim"))
 
     assert [(one.name, one.tag) for one in found] == [
         ("mirror.local/hub/library/python", "3.11-slim"),
         ("other.local:5000/library/python", "3.11-slim"),
         ("docker.io/library/python", "3.11-slim"),
     ]
-    assert [one.name for one in repositories.places(parse_reference("ghcr.io/acme/base"))] == [
+    assert [one.name for one in repositories.places(parse_image("ghcr.io/acme/base"))] == [
         "ghcr.io/acme/base"
     ]
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.clients.archive import docker_archive, unpack
 from pipeline.clients.buildkit import trace_lines
 from pipeline.clients.oci.layout import LayoutRepository
-from pipeline.clients.oci.repositories import Repositories, parse_reference
+from pipeline.clients.oci.repositories import Repositories, parse_image
 from pipeline.clients.oci.repository import CONFIG, LAYER, MANIFEST, ImageManifest, held
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Denied
@@ -34,14 +34,14 @@ SHA = "sha256:" + "a" * 64
 def test_references_are_read_as_docker_reads_them(
     text: str, host: str, path: str, tag: str | None, pin: str | None
 ) -> None:
-    found = parse_reference(text)
+    found = parse_image(text)
 
     assert (found.host, found.path, found.tag, found.digest) == (host, path, tag, pin)
     assert found.name == f"{host}/{path}"
 
 
 def test_a_reference_leads_to_its_repository() -> None:
-    registry, name = parse_reference("ghcr.io/acme/models/base:1").registry()
+    registry, name = parse_image("ghcr.io/acme/models/base:1").registry()
 
     assert (registry.url, name) == ("ghcr.io/acme/models", "base")
     assert Repositories({})(registry, name).location == "ghcr.io/acme/models/base"

@@ -14,10 +14,11 @@ from pipeline.clients.oci.repository import MANIFEST, ImageManifest, Repository,
 from pipeline.core.digest import Digest, canonical
 from pipeline.core.digest import digest as digest_of
 from pipeline.core.image import Build, ImageName, Registry
+from pipeline.resources.image.index import images
 from pipeline.resources.image.recipe import Recipe
 from pipeline.resources.image.trust import provenance, sbom
 from pipeline.resources.image.trust.provenance import Run
-from pipeline.resources.image.trust.signing import Signing
+from pipeline.resources.image.trust.signing import Signing, is_signed
 
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"
@@ -71,6 +72,19 @@ class Attestor:
             repository.put_manifest(image.digest, image)
             self._signing.sign(registry, repository.location, (image.digest,))
 
+    def sign_standing(self, repository: Repository, registry: Registry, image: ImageManifest) -> None:
+        """Sign an image that was there before, and the documents that mp has put beside it. May be repeated.
+
+        What has a signature gets no second one. What the tag names comes last: its signature stands for all the others.
+        """
+        if self._signing is None or is_signed(repository, image.digest):
+            return
+        self._signing.require(registry)
+        parts = [part.digest for _, part in images(repository, image)]
+        wanted = [each for part in parts for each in (*_documents_of(repository, part), part)]
+        left = [each for each in dict.fromkeys((*wanted, image.digest)) if not is_signed(repository, each)]
+        self._signing.sign(registry, repository.location, left)
+
     def _attest(
         self,
         repository: Repository,
@@ -80,7 +94,7 @@ class Attestor:
     ) -> None:
         attached = _attach(repository, image, documents)
         if self._signing:
-            self._signing.sign(registry, repository.location, (image.digest, *attached))
+            self._signing.sign(registry, repository.location, (*attached, image.digest))
 
     @cached_property
     def _run(self) -> Run:
@@ -115,6 +129,12 @@ def _documents(parts: bytes, made: bytes) -> tuple[Attachment, ...]:
         Attachment(sbom.MEDIA_TYPE, parts),
         Attachment(provenance.MEDIA_TYPE, made, {_PREDICATE: provenance.PREDICATE}),
     )
+
+
+def _documents_of(repository: Repository, image: Digest) -> list[Digest]:
+    """What mp has said of an image that is there."""
+    kinds = (sbom.MEDIA_TYPE, provenance.MEDIA_TYPE)
+    return [each.digest for each in repository.referrers(image) if each.artifact_type in kinds]
 
 
 def _attach(
