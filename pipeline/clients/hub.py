@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -80,6 +81,22 @@ class Hub:
             self._require_commit(repository, model.sha, version)
         files = tuple(sorted((_file(each) for each in model.siblings or ()), key=lambda file: file.path))
         return Revision(model.sha, files, *_license(model), bool(model.gated))
+
+    def committed(self, repository: str, commit: str) -> str | None:
+        """When a commit was made: "2024-02-19T10:57:45.000Z"; None where a Hub does not tell, as mirrors do not.
+
+        Raises Unreachable: another machine would lock another answer. The revision's own `lastModified` is no such date:
+        nothing says whether it is the commit's or the repository's.
+        """
+        url = f"{self.endpoint}/api/models/{repository}/commits/{commit}?limit=1"
+        try:
+            with self._http.get(url, self._headers) as reply:
+                first = json.loads(reply.body.read(SMALL_BYTES))[0]
+                return str(first["date"]) if first["id"] == commit else None
+        except Unreachable:
+            raise
+        except (BackendError, ValueError, LookupError, TypeError):
+            return None
 
     @contextlib.contextmanager
     def open(

@@ -56,6 +56,9 @@ class FactsPin(Spec):
     license: str | None = Field(default=None, description="Licence as the source names it")
     license_sha256: str | None = Field(default=None, description="Hash of the licence's text")
     gated: bool | None = Field(default=None, description="Access must be asked for")
+    created: str | None = Field(
+        default=None, description="When this revision was made, as its source says (RFC 3339, UTC)"
+    )
 
 
 class FilterPin(Spec):

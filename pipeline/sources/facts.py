@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 
 from pipeline.core.digest import canonical
@@ -29,7 +30,12 @@ def telling(paths: Collection[str]) -> tuple[str, ...]:
     return tuple(path for path in sorted(paths) if path in named)
 
 
-def facts(files: Mapping[str, bytes], license: str | None = None, gated: bool | None = None) -> Facts:
+def facts(
+    files: Mapping[str, bytes],
+    license: str | None = None,
+    gated: bool | None = None,
+    created: str | None = None,
+) -> Facts:
     """Facts from the telling files, by path. What cannot be read is not known."""
     config = _json(files.get(CONFIG))
     text = config.get("text_config")
@@ -56,7 +62,17 @@ def facts(files: Mapping[str, bytes], license: str | None = None, gated: bool | 
         license=license or _card_license(files.get(CARD)),
         license_sha256=sha256(files[licence]).hexdigest() if licence else None,
         gated=gated,
+        created=moment(created),
     )
+
+
+def moment(said: str | None) -> str | None:
+    """A time as a source writes it, in one form: RFC 3339 in UTC, whole seconds. One without a zone is not known."""
+    try:
+        found = datetime.fromisoformat(said or "")
+    except ValueError:
+        return None
+    return f"{found.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if found.tzinfo else None
 
 
 def _json(content: bytes | None) -> dict[str, object]:

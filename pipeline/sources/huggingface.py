@@ -42,9 +42,9 @@ class HuggingFaceSource:
         hashes = {path: by_path[path].sha256 or sha256(small[path]).hexdigest() for path in choice.paths}
         require_safe(spec, choice, small, hashes, revision.commit)
         entries = tuple(FileEntry(path, by_path[path].size_bytes, hashes[path]) for path in choice.paths)
-        said = facts(
-            small, license=license_of(revision.licenses, revision.license_name), gated=revision.gated
-        )
+        license = license_of(revision.licenses, revision.license_name)
+        created = self._hub.committed(repository, revision.commit)
+        said = facts(small, license, revision.gated, created)
         pin, left_out_bytes = revision.commit, choice.left_out_bytes
         return Artifact(spec.reference, spec.version, pin, entries, said, spec.filter, left_out_bytes)
 

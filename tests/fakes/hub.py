@@ -198,6 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
             (r"/api/models/([^/]+/[^/]+)", self._model),
             (r"/api/models/([^/]+/[^/]+)/revision/(.+)", self._model),
             (r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", self._tree),
+            (r"/api/models/([^/]+/[^/]+)/commits/([^/]+)", self._commits),
             (r"/api/models/([^/]+/[^/]+)/refs", self._refs),
             (r"/api/models/([^/]+/[^/]+)/paths-info/(.+)", self._paths_info),
             (r"/api/models/([^/]+/[^/]+)/auth-check", self._auth_check),
@@ -268,6 +269,15 @@ class _Handler(BaseHTTPRequestHandler):
         files = repository.commits[self._commit(repository, revision)]
         wanted = [path for path in self.form.get("paths", []) if path in files]
         self._send_json([tree_entry(path, files[path]) for path in wanted])
+
+    def _commits(self, name: str, revision: str) -> None:
+        """The newest one alone, in the form of `?limit=1`; each was made a day after the one before."""
+        repository = self._repository(name, content=False)
+        commit = self._commit(repository, revision)
+        day = 1 + [*repository.commits].index(commit)
+        self._send_json(
+            [{"id": commit, "date": f"2026-01-{day:02d}T10:57:45.000Z", "title": "", "authors": []}]
+        )
 
     def _refs(self, name: str) -> None:
         repository = self._repository(name, content=False)

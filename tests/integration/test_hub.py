@@ -99,6 +99,24 @@ def test_moved_branch_is_a_new_pin(hub: FakeHub) -> None:
     assert source(hub).resolve(SPEC, known).pin == moved
 
 
+def test_each_commit_has_the_date_it_was_made_at(hub: FakeHub) -> None:
+    first = hub.repositories["acme/tiny"].branches["main"]
+    hub.commit("acme/tiny", FILES | {"tokenizer.json": b"[]"})
+    found = [source(hub).resolve(replace(SPEC, version=name), None).facts.created for name in ("main", first)]
+    assert found == ["2026-01-02T10:57:45Z", "2026-01-01T10:57:45Z"]
+
+
+def test_mirror_that_tells_no_dates_is_a_source_all_the_same(hub: FakeHub) -> None:
+    hub.faults.append(Fault("/commits/", status=404))
+    assert source(hub).resolve(SPEC, None).facts.created is None
+
+
+def test_hub_that_is_away_when_the_date_is_asked_for_pins_nothing(hub: FakeHub) -> None:
+    hub.faults.append(Fault("/commits/", status=503, times=99))
+    with pytest.raises(Unreachable):
+        source(hub).resolve(SPEC, None)
+
+
 def test_wider_filter_is_noticed_although_the_commit_is_known(hub: FakeHub) -> None:
     pinned = replace(SPEC, version=hub.repositories["acme/tiny"].branches["main"])
     known = source(hub).resolve(replace(pinned, filter=Filter(("*.safetensors",))), None)

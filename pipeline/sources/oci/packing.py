@@ -21,6 +21,7 @@ from pipeline.core.modelpack import LAYER as MODEL_PACK
 ROOT = "models"  # the folder of an image that holds the model
 TITLE = "org.opencontainers.image.title"
 LICENSES = "org.opencontainers.image.licenses"
+CREATED = "org.opencontainers.image.created"
 
 _UNPACK = "io.deis.oras.content.unpack"  # ORAS: the layer is a folder, as tar+gzip
 _REGULAR = (0, ord("0"))  # `typeflag` of a regular file: KitOps takes it from Go's mode bits, modctl from tar
@@ -118,6 +119,11 @@ def license_of(manifest: Mapping[str, Json], config: Callable[[], Mapping[str, J
     names = descriptor.get("licenses")
     names = names if isinstance(names, list) else [kit.get("license") or model.get("license")]
     return " AND ".join(str(name) for name in names if name) or None
+
+
+def created_of(manifest: Mapping[str, Json]) -> str | None:
+    """When the content was made, as the image manifest's annotations say it; a config has the time of its build."""
+    return _texts(manifest.get("annotations")).get(CREATED)
 
 
 def _layers(manifest: Mapping[str, Json]) -> tuple[_Layer, ...]:

@@ -21,7 +21,7 @@ from pipeline.sources.choice import Choice, choose, matches
 from pipeline.sources.facts import TELLING_BYTES, facts, telling
 from pipeline.sources.kinds import WEIGHTS, Kind, kind_of
 from pipeline.sources.oci.layer import Layer, Learned
-from pipeline.sources.oci.packing import DIGEST, NoModel, license_of, packed
+from pipeline.sources.oci.packing import DIGEST, NoModel, created_of, license_of, packed
 from pipeline.sources.oci.tree import Found, merged, require_files
 from pipeline.sources.safety import configs, require_safe
 
@@ -94,7 +94,8 @@ class OciSource:
         _require_as_hashed(spec.reference, content, hashes)
         require_safe(spec, choice, content, hashes, image.digest)
         entries = tuple(FileEntry(path, chosen[path].size_bytes, hashes[path]) for path in choice.paths)
-        said = facts(content, license=license_of(image.manifest, image.config))
+        license, created = license_of(image.manifest, image.config), created_of(image.manifest)
+        said = facts(content, license, created=created)
         pin, left_out_bytes = _pin(image.digest), choice.left_out_bytes
         return Artifact(spec.reference, spec.version, pin, entries, said, spec.filter, left_out_bytes)
 

@@ -95,6 +95,14 @@ def test_annotations_say_what_is_known() -> None:
     }
 
 
+def test_an_image_was_created_when_its_source_was() -> None:
+    weights = source("acme/Tiny", "model.gguf")
+    known = replace(weights, facts=replace(weights.facts, created="2024-02-19T10:57:45Z"))
+    found, other = (recipe(model(each), None).annotations(None) for each in (known, weights))
+    assert found.pop("org.opencontainers.image.created") == "2024-02-19T10:57:45Z"
+    assert found == other, "what a source does not tell is left out"
+
+
 @pytest.mark.parametrize("said", [None, "llama3.1", "other", "mit, apache-2.0"])
 def test_a_licence_that_is_no_single_spdx_identifier_is_no_annotation(said: str | None) -> None:
     found = recipe(model(source("acme/Tiny", "model.gguf", license=said)), None).annotations(None)

@@ -114,6 +114,23 @@ def packed_tar(kind: str, *members: tuple[str, bytes], compression: str = "", **
     return Layer(content, media_type, annotations)
 
 
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        ("2024-02-19T11:57:45.123+01:00", "2024-02-19T10:57:45Z"),
+        ("2024-02-19T10:57:45", None),
+        ("yesterday", None),
+        (None, None),
+    ],
+)
+def test_when_it_was_made_is_what_the_annotation_says(
+    bench: Bench, said: str | None, known: str | None
+) -> None:
+    told = {"org.opencontainers.image.created": said} if said else {}
+    put(bench.repository, [weight("model.safetensors", WEIGHTS)], annotations=told)
+    assert bench.resolve().facts.created == known
+
+
 def test_model_pack_has_weights_configs_and_documents(bench: Bench) -> None:
     put(
         bench.repository,

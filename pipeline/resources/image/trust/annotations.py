@@ -1,7 +1,7 @@
 """What an image says of itself in words that every registry shows: OCI's annotations. Pure; used by recipes and engines.
 
 OCI image specification 1.1.1, annotations.md. Each is there only when it is known, and never the time of a build: equal
-inputs give equal bytes. They are no part of a fingerprint: an image that stands with fewer of them stays as it is.
+inputs give equal bytes, so `created` is the date of the source's revision, as models.lock has it. They are no part of a fingerprint: an image that stands with fewer of them stays as it is.
 """
 
 from pipeline.core.digest import Digest
@@ -25,6 +25,7 @@ def of_model(
         source="" if scheme == "file" else artifact.source,  # a path of this machine means nothing elsewhere
         url=f"{_HUB}{path}" if scheme == "hf" else artifact.source if scheme in ("http", "https") else "",
         version=artifact.version,
+        created=artifact.facts.created or "",
         licenses=(named[0] or "")
         if len(named) == 1
         else "",  # of several nobody said whether all hold, or one
