@@ -28,6 +28,7 @@ from pipeline.resources.cluster.driver import ClusterDriver
 from pipeline.resources.engine.environment import EnvironmentDriver
 from pipeline.resources.engine.pin import pin_engine, pin_nothing
 from pipeline.resources.engine.resource import EngineDriver
+from pipeline.resources.filler.resource import FillerDriver
 from pipeline.resources.image.resource import ImageDriver
 from pipeline.resources.image.trust.attach import Attestor
 from pipeline.resources.image.trust.signing import Signing
@@ -105,6 +106,7 @@ def drivers(
                 if spec.builder
             },
         ),
+        "filler": FillerDriver(repositories, owner, attestor),
         "image": ImageDriver(weights, sources, repositories, owner, attestor),
         "local": LocalDriver(settings.state / "local", weights, owner, settings.secret, settings.environ),
         "docker": DockerDriver(

@@ -13,6 +13,7 @@ from pipeline.core.resource import Address, Contents, Resource, owner_of
 from pipeline.resources.cache import artifact
 from pipeline.resources.engine import environment
 from pipeline.resources.engine import resource as engine
+from pipeline.resources.filler import resource as filler
 from pipeline.resources.image import resource as image
 from pipeline.resources.image.fitting import too_large
 
@@ -123,6 +124,7 @@ class _Kitchen:
         supplies: dict[str, Callable[[], Resource[Any]]] = {
             "@environment": lambda: environment.resource(model.engine),
             "@engine": lambda: engine.resource(self.build(model), self.registries[place]),
+            "@filler": lambda: filler.resource(self.build(model), self.registries[place]),
             "artifact": lambda: artifact.resource(model, place or WEIGHTS),
             "image": lambda: image.model_image(
                 model, self.build(model), self.registries[place], self.project

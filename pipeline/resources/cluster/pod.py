@@ -33,16 +33,31 @@ LAUNCH = _Launch("/etc/mp", "launch.json", "/run/secrets/mp")
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A PersistentVolumeClaim that has the weights."""
+
+    name: str
+    path: str = ""  # folder of the weights in it; "" is its root
+    shared: bool = False  # pods on several nodes may mount it at once
+
+
+@dataclass(frozen=True)
 class Images:
     """What a pod is made from; references without digests."""
 
     server: str  # "ghcr.io/acme/models/qwen:mp-1a2b3c4d5e6f"
-    weights: str = ""  # mounted as an image volume; "": they are in the server's image
+    weights: str = ""  # mounted as an image volume
+    claim: Claim | None = None  # mounted; without both the weights are in the server's image
 
     @property
     def folder(self) -> str:
         """Of the weights. A weights image has its files under /models, so they are below the mount."""
-        return "/mnt/models" if self.weights else "/models"
+        return "/mnt/models" if self.weights or self.claim else "/models"
+
+    @property
+    def one_node(self) -> bool:
+        """Whether only one node can mount the weights at a time."""
+        return self.claim is not None and not self.claim.shared
 
 
 def startup_s(launch: Launch) -> int:
@@ -72,7 +87,7 @@ def pod(
     }
     if place.spec.pull_secret:
         spec["imagePullSecrets"] = [{"name": place.spec.pull_secret}]
-    return spec | _gpu_node(model.hardware)
+    return spec | gpu_node(model.hardware)
 
 
 def _container(
@@ -127,7 +142,7 @@ def _resources(hardware: Hardware, memory: str | None) -> Object:
     return {"requests": amounts, "limits": dict(amounts)} if amounts else {}
 
 
-def _gpu_node(hardware: Hardware) -> Object:
+def gpu_node(hardware: Hardware) -> Object:
     """Only nodes with that product; labels of shared GPUs and of slices have other values, and are none of them."""
     if not hardware.gpus:
         return {}
@@ -167,6 +182,8 @@ def _volumes(model: Model, launch: Launch, images: Images, config: str) -> list[
                 {"name": "weights", "mountPath": "/mnt", "readOnly": True},
             )
         )
+    if images.claim:
+        found.append(_claimed(images.claim))
     if launch.shm_bytes:
         found.append(
             (
@@ -178,6 +195,13 @@ def _volumes(model: Model, launch: Launch, images: Images, config: str) -> list[
             )
         )
     return found
+
+
+def _claimed(claim: Claim) -> tuple[Object, Object]:
+    """Only the mount is read-only: some storage cannot be attached for reading while it is attached for writing."""
+    mount: Object = {"name": "weights", "mountPath": "/mnt/models", "readOnly": True}
+    volume = {"name": "weights", "persistentVolumeClaim": {"claimName": claim.name}}
+    return volume, mount | ({"subPath": claim.path} if claim.path else {})
 
 
 def _sources(model: Model, launch: Launch) -> list[Object]:

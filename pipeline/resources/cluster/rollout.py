@@ -11,6 +11,7 @@ from pipeline.clients.kube import KINDS, POD, Cluster, Object, forwarded
 from pipeline.clients.openai import Server, wait_until_answering
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.resource import Proof
+from pipeline.resources.cluster.filling import Filling, is_claim, objects_of
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.live import Live, Pods, pods_in, put
 from pipeline.resources.cluster.marks import key_of
@@ -51,10 +52,14 @@ class Rollout:
         return self._put({key: one for key, one in objects.items() if key in self.recipe.last}, digests)
 
     def _put(self, objects: Live, digests: dict[str, str]) -> dict[str, Object]:
-        return {
-            key_of(one): put(self.cluster, written(one, digests), take_from=self.take_from)
-            for one in ordered(objects)
-        }
+        return {key_of(one): self._put_one(one, digests) for one in ordered(objects)}
+
+    def _put_one(self, one: Object, digests: Mapping[str, str]) -> Object:
+        """An object as the server has it then; a claim holds its weights by then."""
+        if is_claim(one):
+            filling = Filling(self.cluster, self.system, self.recipe.namespace, self.say)
+            return filling.bring(one, objects_of(self.recipe.tasks.get(key_of(one), ())), digests)
+        return put(self.cluster, written(one, digests), take_from=self.take_from)
 
     def prove(self, key: str, port: int, api_key: str | None) -> Proof:
         """One real request to a pod of a workload's new version, through the API server. Raises StartFailed."""

@@ -50,7 +50,7 @@ def deadline_s(model: Model, launch: Launch) -> int:
 
 
 def _deployment(place: Place[Any], model: Model, launch: Launch, images: Images, config: str) -> Object:
-    name, rolling = name_of(place, model), model.hardware.gpus == 0
+    name, rolling = name_of(place, model), model.hardware.gpus == 0 and not images.one_node
     labels = labels_of(place, model)
     template = {
         "metadata": {"labels": labels},

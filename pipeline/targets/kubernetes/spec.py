@@ -16,7 +16,9 @@ from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.pod import Images
 from pipeline.resources.cluster.products import products_of
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
+from pipeline.resources.filler.resource import filler_address
 from pipeline.resources.image.recipe import engine_name, image_name, weights_name
+from pipeline.targets.kubernetes.claims import Claimed, ClaimOptions, claim_problems, claimed
 from pipeline.targets.kubernetes.objects import objects, rollout_s
 from pipeline.targets.kubernetes.standing import RunsOptions, refuse_unknown, standing
 from pipeline.targets.objects import name_of
@@ -67,11 +69,12 @@ class KubernetesOptions(BaseModel):
         description="Name of the objects; the model's when it is left out, with the environment before it if it is not the default one",
     )
     replicas: int = Field(default=1, ge=0, le=1000, description="How many pods serve the model")
-    weights: Literal["baked", "volume"] = Field(
+    weights: Literal["baked", "volume", "pvc"] = Field(
         default="baked",
         description="`baked`: the model image, which holds them; `volume`: the engine image, with the weights image mounted "
-        "as an image volume (Kubernetes 1.33 or newer)",
+        "as an image volume (Kubernetes 1.33 or newer); `pvc`: the engine image, with a claim that a Job has filled",
     )
+    claim: ClaimOptions = Field(default=ClaimOptions(), description="The claim of `weights: pvc`")
     memory: str | None = Field(
         default=None,
         pattern=SIZE,
@@ -107,8 +110,9 @@ class KubernetesTarget:
     ) -> Iterable[Resource[ClusterState]]:
         if problems := tuple(_problems(place, model, launch)):
             raise UserError(problems)
-        images, addresses = _images(place, model, build)
-        made = objects(place, model, launch, images)
+        weights = claimed(place, model, build)
+        images, addresses = _images(place, model, build, weights)
+        made = (*objects(place, model, launch, images), *weights.objects)
         refuse_unknown(place, model.name, {key_of(one): one for one in made}, model.lifecycle.ignore_drift)
         name, spec = name_of(place, model), place.spec
         recipe = ClusterRecipe(
@@ -124,6 +128,7 @@ class KubernetesTarget:
             on_failure=place.options.rollout.on_failure,
             start_timeout_s=rollout_s(model, launch, place.options.replicas),
             ignored=model.lifecycle.ignore_drift,
+            tasks=weights.tasks,
         )
         yield Resource(
             address(model.name, "kubernetes", place.name),
@@ -141,17 +146,21 @@ class KubernetesTarget:
         return standing(place, entry)
 
 
-def _images(place: Place[KubernetesSpec], model: Model, build: Build) -> tuple[Images, Mapping[str, Address]]:
-    """The images of a pod, and the address of each."""
+def _images(
+    place: Place[KubernetesSpec], model: Model, build: Build, claimed: Claimed
+) -> tuple[Images, Mapping[str, Address]]:
+    """The images of a pod and of what fills its claim, and the address of each."""
     registry = place.registry
     if place.options.weights == "baked":
         whole = str(image_name(model, build, registry))
         return Images(whole), {whole: address(model.name, "image", registry.name)}
     engine, weights = str(engine_name(build, registry)), str(weights_name(model, registry))
-    return Images(engine, weights), {
-        engine: address("@engine", model.engine.key, registry.name),
-        weights: address(model.name, "weights", registry.name),
-    }
+    found = {engine: address("@engine", model.engine.key, registry.name)}
+    published = {weights: address(model.name, "weights", registry.name)}
+    if claimed.claim is None:
+        return Images(engine, weights), found | published
+    fills = {claimed.filler: filler_address(build, registry), **published} if claimed.filler else {}
+    return Images(engine, claim=claimed.claim), found | fills
 
 
 def _problems(place: Place[KubernetesSpec], model: Model, launch: Launch) -> Iterable[Diagnostic]:
@@ -163,6 +172,7 @@ def _problems(place: Place[KubernetesSpec], model: Model, launch: Launch) -> Ite
             "use a registry with a url",
             model.name,
         )
+    yield from claim_problems(place, model)
     name = name_of(place, model)
     if len(name) > 63 or not name[0].isalpha():
         yield error(

@@ -1,0 +1,213 @@
+"""Claims are filled before the workload that mounts them is touched: by a Job, whose end is waited for. Used by rollout.
+
+A claim that is filled says so in an annotation, once its Job has verified every file. So neither a Job that was removed nor
+a newer mp fills a claim again, and one that was made anew under the same name is seen to be empty.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.clients.kube import CLAIM, EVENT, JOB, KINDS, POD, Cluster, Object
+from pipeline.core.digest import Json
+from pipeline.core.errors import StartFailed
+from pipeline.resources.cluster.live import is_leaving, put
+from pipeline.resources.cluster.pods import Trouble, troubles
+from pipeline.resources.cluster.sending import written
+
+FILLED = "dev.mp.filled"  # of a claim: 12 hex of the files that it holds, each verified
+JOB_LABEL = "batch.kubernetes.io/job-name"  # the Job controller's, of its pods
+CONTAINER = "fill"
+POLL_S, LAST_POLL_S = 0.5, 3.0
+GONE_S = 60.0  # for a Job that ended: it has no pod that runs
+STALL_S = (
+    900.0  # without a word: also for storage that is made, an image that is pulled, a node that is added
+)
+BIND_S = 180.0  # for storage that is made when it is asked for
+UNBOUND = frozenset(("ProvisioningFailed", "FailedBinding"))  # of events: its storage class does not make any
+UNBOUND_S = 20.0
+
+
+@dataclass(frozen=True)
+class Filling:
+    """The claims of one deployment on their way. `say` gets how far it is."""
+
+    cluster: Cluster
+    system: str  # for messages: "qwen/kubernetes:prod"
+    namespace: str
+    say: Callable[[str], None]
+
+    def bring(self, claim: Object, task: Sequence[Object], digests: Mapping[str, str]) -> Object:
+        """A claim that holds what it shall. `task`: a ConfigMap and a Job that fill it; () where nobody knows how.
+
+        Raises StartFailed with the Job's own reason, Conflict, Denied, Unreachable.
+        """
+        name = str(claim["metadata"]["name"])
+        live = self.cluster.get(CLAIM, self.namespace, name)
+        if live is not None and is_leaving(live):
+            hint = f"it goes when no pod mounts it any more: kubectl -n {self.namespace} delete its workload, then mp apply"
+            raise StartFailed(self.system, f"claim {name} is being deleted", hint)
+        if live is not None and _filled(live) == _filled(claim):
+            return put(self.cluster, written(claim, digests))
+        if not task:
+            raise StartFailed(self.system, f"claim {name} is gone, and the weights that it held")
+        empty = put(self.cluster, written(_unfilled(claim), digests))
+        self._clear_ended(task)
+        for one in task:
+            put(self.cluster, written(_of_claim(one, empty), digests))
+        self._wait(name, str(task[-1]["metadata"]["name"]))
+        made = put(self.cluster, written(claim, digests))
+        self._remove(task)
+        return made
+
+    def _clear_ended(self, task: Sequence[Object]) -> None:
+        """A Job that ended, and left its claim unfilled, starts once more; one that still runs is waited for."""
+        name = str(task[-1]["metadata"]["name"])
+        job = self.cluster.get(JOB, self.namespace, name)
+        if job is None or not (_ended(job) or is_leaving(job)):
+            return
+        self._remove(task)
+        deadline = time.monotonic() + GONE_S
+        for pause_s in _pauses():
+            if self.cluster.get(JOB, self.namespace, name) is None:
+                return
+            if time.monotonic() > deadline:
+                raise StartFailed(self.system, f"job {name} is still being deleted after {GONE_S:.0f} s")
+            time.sleep(pause_s)
+
+    def _remove(self, task: Sequence[Object]) -> None:
+        for one in reversed(task):
+            kind, name = KINDS[one["kind"]], str(one["metadata"]["name"])
+            if live := self.cluster.get(kind, self.namespace, name):
+                self.cluster.delete(kind, self.namespace, name, live["metadata"]["uid"])
+
+    def _wait(self, claim: str, job: str) -> None:
+        began = told_at = time.monotonic()
+        told = ""
+        for pause_s in _pauses():
+            one = self.cluster.get(JOB, self.namespace, job)
+            if one is None:
+                raise StartFailed(
+                    self.system, f"job {job} was deleted while it filled {claim}", "run mp apply"
+                )
+            if _condition(one, "Complete"):
+                return
+            pods = self.cluster.list(POD, self.namespace, f"{JOB_LABEL}={job}")
+            if failed := _condition(one, "Failed"):
+                raise self._failed(claim, _end(pods) or str(failed.get("message") or failed.get("reason")))
+            now = time.monotonic()
+            words, lasting = self._words(claim, pods, now - began)
+            if lasting:
+                raise self._failed(claim, words)
+            if words and words != told:
+                told, told_at = words, now
+                self.say(words)
+            if now - told_at > STALL_S:
+                raise self._failed(claim, f"nothing was heard of job {job} for {STALL_S / 60:.0f} minutes")
+            time.sleep(pause_s)
+
+    def _words(self, claim: str, pods: Sequence[Object], waited_s: float) -> tuple[str, bool]:
+        """What is to be said of it now, and whether waiting does not help."""
+        active = [pod for pod in pods if _phase(pod) in ("Pending", "Running") and not is_leaving(pod)]
+        if running := next((pod for pod in active if _phase(pod) == "Running"), None):
+            name = str(running["metadata"]["name"])
+            return f"weights: {_last_line(self.cluster.log(self.namespace, name, CONTAINER, lines=1))}", False
+        if not active:
+            end = _end(pods)
+            return (f"weights: {end}; it is tried again", False) if end else ("", False)
+        events = self.cluster.list(EVENT, self.namespace)
+        found = next(iter(troubles(active, events, datetime.now(UTC))), None)
+        if found is None:
+            return "", False
+        return self._unbound(claim, found, events, waited_s) or (found.reason, found.lasting)
+
+    def _unbound(
+        self, claim: str, found: Trouble, events: Sequence[Object], waited_s: float
+    ) -> tuple[str, bool] | None:
+        """Of a pod that waits for its claim's storage: what is said of that. None when it waits for something else."""
+        live = self.cluster.get(CLAIM, self.namespace, claim)
+        if live is None or (live.get("status") or {}).get("phase") == "Bound":
+            return None
+        own = [one for one in events if one.get("involvedObject", {}).get("uid") == live["metadata"]["uid"]]
+        if refused := next((one for one in reversed(own) if one.get("reason") in UNBOUND), None):
+            return f"{refused['reason']}: {refused.get('message', '')}", waited_s > UNBOUND_S
+        return found.reason, found.lasting and waited_s > BIND_S
+
+    def _failed(self, claim: str, why: str) -> StartFailed:
+        hint = f"kubectl -n {self.namespace} describe pvc {claim} and the pods of its job tell more"
+        return StartFailed(self.system, f"claim {claim} was not filled: {why}", hint)
+
+
+def is_claim(one: Mapping[str, Json]) -> bool:
+    return one["kind"] == CLAIM.name
+
+
+def objects_of(task: Sequence[Json]) -> tuple[Object, ...]:
+    return tuple(one for one in task if isinstance(one, dict))
+
+
+def _filled(claim: Mapping[str, Any]) -> str:
+    """What a claim says that it holds; "" where it says nothing."""
+    return str((claim["metadata"].get("annotations") or {}).get(FILLED) or "")
+
+
+def _unfilled(claim: Object) -> Object:
+    annotations = {key: value for key, value in claim["metadata"]["annotations"].items() if key != FILLED}
+    return {**claim, "metadata": {**claim["metadata"], "annotations": annotations}}
+
+
+def _of_claim(one: Object, claim: Object) -> Object:
+    """An object that goes with its claim, also where nobody waits for its end."""
+    owner = {
+        "apiVersion": claim["apiVersion"],
+        "kind": claim["kind"],
+        "name": claim["metadata"]["name"],
+        "uid": claim["metadata"]["uid"],
+    }
+    return {**one, "metadata": {**one["metadata"], "ownerReferences": [owner]}}
+
+
+def _ended(job: Object) -> bool:
+    return any(
+        _condition(job, word) for word in ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet")
+    )
+
+
+def _condition(one: Object, kind: str) -> Object | None:
+    found = (one.get("status") or {}).get("conditions") or ()
+    return next((each for each in found if each["type"] == kind and each["status"] == "True"), None)
+
+
+def _phase(pod: Object) -> str:
+    return str((pod.get("status") or {}).get("phase"))
+
+
+def _end(pods: Sequence[Object]) -> str | None:
+    """Why the pod that ended last did so: the last line of its log, which the kubelet keeps in its status."""
+    ended = []
+    for pod in pods:
+        for status in (pod.get("status") or {}).get("containerStatuses") or ():
+            state = (status.get("state") or {}).get("terminated")
+            if state and state.get("exitCode"):
+                ended.append(state)
+    if not ended:
+        return None
+    last = max(ended, key=lambda state: str(state.get("finishedAt")))
+    if last.get("reason") == "OOMKilled":
+        return "OOMKilled: it used more memory than its limit"
+    said = _last_line(str(last.get("message") or "")).removeprefix("error: ")
+    return said or f"it ended with exit code {last['exitCode']}"
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _pauses() -> Iterator[float]:
+    """How long to wait between two looks, in seconds; without end."""
+    pause_s = POLL_S
+    while True:
+        yield pause_s
+        pause_s = min(pause_s * 1.3, LAST_POLL_S)
