@@ -8,7 +8,7 @@ World that every function here takes; cli shows what they return.
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.engine.crew import Crew
 from pipeline.engine.diff import Adoption, Comparison, diff, guard_deletes, orphans
 from pipeline.engine.execute import execute
 from pipeline.engine.held import go_back, with_held
+from pipeline.engine.history import origin_of
 from pipeline.engine.observe import observe
 from pipeline.engine.place import Pinned, engines_of, place_models, registries_of
 from pipeline.engine.policy import breaches
@@ -57,6 +58,7 @@ class Planned:
     lock: Lock
     lock_changed: tuple[str, ...]  # what apply writes into models.lock first, in words
     inventory: Inventory  # as it was read: apply refuses when another run has written since
+    command: str = "apply"  # for the history
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
         models=len(names),
         read_seconds=time.monotonic() - began,
     )
-    return Planned(made, _locked(world, pins), pins.stale, inventory)
+    command = "destroy" if selection.destroy else "apply"
+    return Planned(made, _locked(world, pins), pins.stale, inventory, command)
 
 
 def apply(world: World, planned: Planned, emit: Emit, stop: threading.Event) -> Report:
@@ -143,7 +146,9 @@ def apply(world: World, planned: Planned, emit: Emit, stop: threading.Event) -> 
     if planned.lock_changed:
         write_lock(world.settings.root / "models.lock", planned.lock)
     inventory = planned.inventory
-    crew = Crew(world.drivers, world.store.run(inventory), emit, world.settings.commit, inventory.entries)
+    run, settings = world.store.run(inventory), world.settings
+    crew = Crew(world.drivers, run, emit, settings.commit, inventory.entries)
+    crew = replace(crew, command=planned.command, origin=origin_of(settings.environ))
     return execute(made, crew, stop)
 
 
@@ -169,7 +174,7 @@ def rollback(world: World, models: Sequence[str], target: str | None = None) -> 
         models=len({owner_of(address) for address in back.resources}),
         read_seconds=time.monotonic() - began,
     )
-    return Planned(made, world.lock, (), inventory)
+    return Planned(made, world.lock, (), inventory, "rollback")
 
 
 @dataclass(frozen=True)
@@ -203,15 +208,15 @@ class Desired:
     diagnostics: tuple[Diagnostic, ...]
 
 
-def desired(world: World, kind: str, selection: Selection = ALL) -> Desired:
-    """Deployments of one kind as they would be applied. Asks registries for digests, and no target; writes nothing.
+def desired(world: World, kinds: Collection[str], selection: Selection = ALL) -> Desired:
+    """Deployments of some kinds as they would be applied. Asks registries for digests, and no target; writes nothing.
 
     Raises UserError when names are unknown, Stale when the world is `locked` and models.lock is not fresh.
     """
     pins, composition = _desired(world, _names(world, selection))
     if world.locked and pins.stale:
         raise Stale("models.lock is stale: " + "; ".join(pins.stale), "run mp lock and commit models.lock")
-    resources = tuple(r for r in composition.resources.values() if r.kind == kind)
+    resources = tuple(r for r in composition.resources.values() if r.kind in kinds)
     needed = {need: composition.resources[need] for resource in resources for need in resource.needs}
     answers = observe(needed, (), world.drivers)
     return Desired(resources, answers, (*pins.diagnostics, *composition.diagnostics, *pins.refusals))

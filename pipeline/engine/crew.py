@@ -25,6 +25,8 @@ class Crew:
         default_factory=dict
     )  # needs that are this machine's
     clock: Callable[[], float] = time.time
+    command: str = "apply"  # for the history
+    origin: str = ""  # URL of the run; "" by hand
 
     def tell(self, event: Event) -> None:
         """Emit; whoever watches may be gone (a closed pipe), and that is no reason to fail work."""

@@ -10,16 +10,18 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from pipeline.core.change import Action, Change
-from pipeline.core.errors import MpError
+from pipeline.core.errors import BackendError, MpError
 from pipeline.core.plan import Plan
 from pipeline.core.report import Finished, Outcome, Report, Status
 from pipeline.core.resource import Address, Observed, current_of
 from pipeline.engine.crew import Crew
+from pipeline.engine.history import past_of
 from pipeline.engine.rollout import Turns
 from pipeline.engine.step import Done, local_needs, saved, step, widen
 
@@ -32,6 +34,7 @@ PARALLEL = {
     "local": 2,
     "docker": 4,
     "kubernetes": 8,
+    "kaito": 8,
 }
 DEFAULT_PARALLEL = 4
 POLL_S = 0.2
@@ -141,6 +144,9 @@ def _finish(progress: _Progress, active: Mapping[Address, Change[Any]], done: Do
     progress.fatal = progress.fatal or done.fatal
     progress.outcomes[address] = done.outcome
     crew.tell(Finished(done.outcome))
+    if done.change.resource is None or done.change.resource.tracked:
+        with suppress(BackendError):  # a history with a gap fails no work
+            crew.run.record(past_of(done.change, done.outcome, crew))
     failed = done.outcome.status is not Status.APPLIED
     _stop(progress, active, progress.turns.ended(address, failed=failed))
     if failed:

@@ -1,7 +1,7 @@
 """The inventory, journal and lease on this machine's disk: the embedded default. Made by wiring.
 
 `<folder>/inventory.json` is a snapshot; `<folder>/journal.jsonl` holds the steps since, one JSON line each. A run
-appends; its end writes a new snapshot and starts the journal anew. A killed run leaves its lines, and the next
+appends; its end writes a new snapshot and starts the journal anew. `<folder>/history.jsonl` keeps what was done. A killed run leaves its lines, and the next
 load replays them: a step that began and did not end is kept as an entry whose state is not known.
 """
 
@@ -18,6 +18,7 @@ from typing import IO, Any
 from pipeline.core.change import Action
 from pipeline.core.errors import BackendError, Exhausted, LockHeld, Stale
 from pipeline.core.resource import Address, Entry
+from pipeline.store.history import Past, past_from_json, past_to_json
 from pipeline.store.inventory import Inventory, entry_from_json, entry_to_json
 
 FORMAT_VERSION = 1
@@ -34,9 +35,16 @@ class FileStore:
     def load(self) -> Inventory:
         inventory = self._snapshot()
         entries = dict(inventory.entries)
-        for step in self._steps():
+        for step in _lines(self.journal):
             _replay(entries, step)
         return Inventory(entries, inventory.generation, inventory.commit)
+
+    def history(self) -> Iterator[Past]:
+        for record in _lines(self.past):
+            try:
+                yield past_from_json(record)
+            except (KeyError, TypeError, ValueError):
+                continue  # of another mp: the other lines still tell something
 
     def run(self, inventory: Inventory) -> "FileRun":
         return FileRun(self, inventory)
@@ -48,6 +56,10 @@ class FileStore:
     @property
     def snapshot(self) -> Path:
         return self._folder / "inventory.json"
+
+    @property
+    def past(self) -> Path:
+        return self._folder / "history.jsonl"
 
     @property
     def journal(self) -> Path:
@@ -75,25 +87,6 @@ class FileStore:
             )
         entries = {Address(a): entry_from_json(a, e) for a, e in record["entries"].items()}
         return Inventory(entries, record["generation"], record.get("commit"))
-
-    def _steps(self) -> Iterator[dict[str, Any]]:
-        try:
-            lines = self.journal.read_bytes().splitlines()
-        except FileNotFoundError:
-            return
-        except OSError as problem:
-            raise BackendError("inventory", f"cannot read {self.journal}: {problem.strerror}") from problem
-        for number, line in enumerate(lines, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as problem:
-                if number == len(lines):
-                    return  # the torn last line of a killed run: its step had no effect yet
-                raise BackendError(
-                    "inventory",
-                    f"line {number} of {self.journal} is damaged",
-                    "remove that line: what its step made still carries our marks and is found again",
-                ) from problem
 
     def save(self, inventory: Inventory) -> None:
         """Replace the snapshot in one step, then start the journal anew."""
@@ -165,6 +158,12 @@ class FileRun:
             if self._journal is not None:
                 self._write({"note": address, "text": text}, durable=False)
 
+    def record(self, past: Past) -> None:
+        with self._guard, _disk(self._store.folder):
+            self._store.folder.mkdir(parents=True, exist_ok=True)
+            with self._store.past.open("ab") as stream:  # one write, so that a line is whole or last
+                stream.write(json.dumps(past_to_json(past), separators=(",", ":")).encode() + b"\n")
+
     def close(self, commit: str | None) -> None:
         with self._guard:
             if self._lease is None:
@@ -214,6 +213,27 @@ class FileRun:
                 raise
             if durable:
                 os.fsync(self._journal.fileno())
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """Lines of JSON; the torn last one of a killed run is left out: its step had no effect yet."""
+    try:
+        lines = file.read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise BackendError("inventory", f"cannot read {file}: {problem.strerror}") from problem
+    for number, line in enumerate(lines, 1):
+        try:
+            yield json.loads(line)
+        except ValueError as problem:
+            if number == len(lines):
+                return
+            raise BackendError(
+                "inventory",
+                f"line {number} of {file} is damaged",
+                "remove that line: what its step made still carries our marks and is found again",
+            ) from problem
 
 
 def _take(lease: IO[bytes]) -> None:

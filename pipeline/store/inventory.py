@@ -3,13 +3,14 @@
 Not the truth: the list, and the memory for deletion, rollback and three-way drift. engine/ reads and updates it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.core.change import Action
 from pipeline.core.digest import Digest
 from pipeline.core.resource import Address, Contents, Entry, Held, Made, Proof, Version
+from pipeline.store.history import Past
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Run(Protocol):
         """Keep a remark for developers (a traceback) beside the steps."""
         ...
 
+    def record(self, past: Past) -> None:
+        """Add a line to the history; it is no part of the inventory."""
+        ...
+
     def close(self, commit: str | None) -> None:
         """Write the inventory whole, and give the lease back. May be called without any `begin`."""
         ...
@@ -60,6 +65,10 @@ class Store(Protocol):
 
     def load(self) -> Inventory:
         """The inventory with every unfinished run's steps replayed on top. Raises BackendError when unreadable."""
+        ...
+
+    def history(self) -> Iterator[Past]:
+        """Everything that was recorded, the oldest first. Raises BackendError when unreadable."""
         ...
 
     def run(self, inventory: Inventory) -> Run:
