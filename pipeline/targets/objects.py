@@ -10,7 +10,7 @@ from pipeline.core.protocols import Place
 from pipeline.core.resource import Mark, address
 from pipeline.resources.cluster.marks import annotations_of
 from pipeline.resources.cluster.pod import HTTP, LAUNCH, Images
-from pipeline.templates.launch import document
+from pipeline.templates.launch import Group, document
 
 Object: TypeAlias = dict[str, Any]  # Any: an object of the API, as its schema has it
 
@@ -55,10 +55,14 @@ def config_map(place: Place[Any], model: Model, contents: Mapping[str, Json]) ->
     return named(place, model, "v1", "ConfigMap", name, immutable=True, data=dict(contents))
 
 
-def launch_map(place: Place[Any], model: Model, launch: Launch, images: Images) -> Object:
-    """The ConfigMap with the launch document."""
+def launch_map(
+    place: Place[Any], model: Model, launch: Launch, images: Images, group: Group | None = None
+) -> Object:
+    """The ConfigMap with the launch document; `group` of a model on several nodes."""
     from_files = {variable: f"{LAUNCH.secrets}/{variable}" for variable in launch.secrets}
-    written = document(launch, model=images.folder, host="0.0.0.0", port=launch.port, secrets=from_files)
+    written = document(
+        launch, model=images.folder, host="0.0.0.0", port=launch.port, secrets=from_files, group=group
+    )
     return config_map(place, model, {LAUNCH.file: canonical(written).decode()})
 
 

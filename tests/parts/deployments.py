@@ -16,6 +16,7 @@ MAIN = Registry("main", url="127.0.0.1:5000/acme")
 HASH = "a" * 64
 CPU = Hardware("cpu", 0, cpus=2, memory_bytes=2**31)
 L40S = Hardware("l40s", 2, "L40S", 44.0, cpus=1.5, memory_bytes=48 * 2**30)
+H100X16 = Hardware("h100x16", 8, "H100", 80.0, cpus=32, memory_bytes=512 * 2**30, nodes=2)
 TOKEN = Secret("hub", "HF_TOKEN", kubernetes=("hf", "token"))
 KEY = Secret("key", "API_KEY", kubernetes=("qwen", "api-key"))
 
@@ -61,6 +62,7 @@ DEPLOYMENTS: Mapping[str, Mapping[str, Any]] = {
     "weights-volume": {"weights": "volume", "memory": "1500MB"},
     "pull-secret": {"spec": {"pull_secret": "ghcr"}, "name": "front-door"},
     "gpus": {"model": a_model("vllm", L40S), "replicas": 2},
+    "nodes": {"model": a_model("vllm", H100X16), "replicas": 2},
     "secrets": {"model": a_model(api_key=KEY, secret_env={"HF_TOKEN": TOKEN}), "weights": "volume"},
     "nothing-declared": {"model": a_model(hardware=Hardware("cpu", 0))},
 }

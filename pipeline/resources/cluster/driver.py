@@ -8,8 +8,10 @@ from typing import Any
 
 from pipeline.clients.kube import Cluster
 from pipeline.core.change import Action, Change
+from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Denied, Missing, Refused, StartFailed
 from pipeline.core.model import Secret
+from pipeline.core.protocols import Findings
 from pipeline.core.report import Emit, Line, Progress
 from pipeline.core.resource import (
     Absent,
@@ -20,6 +22,7 @@ from pipeline.core.resource import (
     Proof,
     Resource,
     Unreadable,
+    Version,
     current_of,
 )
 from pipeline.resources.cluster.health import Health, Word
@@ -37,14 +40,14 @@ from pipeline.resources.cluster.live import (
     observed,
     pods_in,
 )
-from pipeline.resources.cluster.marks import mark_of
+from pipeline.resources.cluster.marks import key_of, mark_of
+from pipeline.resources.cluster.preflight import preflight
+from pipeline.resources.cluster.restoring import as_it_was, recalled
 from pipeline.resources.cluster.rollout import Rollout
-from pipeline.resources.cluster.sending import mounts_images
 from pipeline.resources.cluster.standing import as_found, in_the_way, restored, take, unlabelled
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
-from pipeline.resources.cluster.workloads import workload_in
-
-IMAGE_VOLUMES = (1, 33)  # beta; on by default since 1.35, stable in 1.36 (KEP-4639)
+from pipeline.resources.cluster.turns import Turns
+from pipeline.resources.cluster.workloads import renamed_in, workload_in, workload_of
 
 Answer = Observed[ClusterState] | Absent | Unreadable
 
@@ -63,6 +66,7 @@ class ClusterDriver:
         self._owner = owner
         self._secret = secret
         self._take_from = take_from
+        self._turns = Turns()
         self._wanted: dict[str, tuple[str, ...]] = {}  # uid → the locator under which it is wanted now
 
     def observe(
@@ -85,6 +89,10 @@ class ClusterDriver:
                 answers |= {entry.address: nothing for entry in entries}
         return answers
 
+    def check(self, changes: Sequence[Change[Any]]) -> Findings:
+        """Whether the clusters would take these changes: asked once a namespace and a cluster."""
+        return preflight(self._connect, changes)
+
     def apply(
         self, change: Change[ClusterState], inputs: Mapping[Address, Observed[Any]], emit: Emit
     ) -> Observed[ClusterState] | None:
@@ -100,22 +108,33 @@ class ClusterDriver:
         rollout = self._rollout(resource.locator, _recipe(resource), resource.address, emit)
         before = self._before(rollout, resource, _known(change.entry), adopting=change.action is Action.ADOPT)
         digests = _digests(resource, inputs)
-        _check_version(rollout.cluster, resource)
         if change.action is Action.ADOPT and not change.interrupts:
             return self._take(rollout, resource, before, digests)
         emit(Progress(resource.address, "start"))
-        partial = _recipe(resource).standing
-        first = in_the_way(resource.desired.objects, before, partial=partial)
-        try:
-            rollout.remove(first)
-            return self._bring(rollout, resource, before, digests)
-        except StartFailed as problem:
-            if _recipe(resource).on_failure == "rollback":
-                old = _objects(good.get("objects"))
-                if change.action is Action.ADOPT and partial:
-                    old = as_found(resource.desired.objects, before)
-                self._go_back(rollout, resource, before, old, digests, problem, first)
-            raise
+        recipe, wanted = _recipe(resource), _objects(resource.desired.objects)
+        with self._turns.turn(
+            rollout.cluster, wanted, before, digests, may_interrupt=recipe.recreate
+        ) as turn:
+            rollout = replace(rollout, old_first=turn.old_first)
+            first = {**_first(resource, before), **{key: before[key] for key in turn.leaving}}
+            try:
+                rollout.remove(first)
+                return self._bring(rollout, resource, before, digests)
+            except StartFailed as problem:
+                if recipe.on_failure == "rollback":
+                    old = _objects(good.get("objects"))
+                    if change.action is Action.ADOPT and recipe.standing:
+                        old = as_found(resource.desired.objects, before)
+                    self._go_back(rollout, resource, before, old, digests, problem, first)
+                raise
+
+    def recall(
+        self, resource: Resource[ClusterState], inputs: Mapping[Address, Observed[Any]]
+    ) -> Mapping[str, Json]:
+        return recalled(resource, inputs)
+
+    def restore(self, entry: Entry, version: Version) -> Resource[ClusterState]:
+        return as_it_was(entry, version)
 
     def _look(
         self, place: Place, resources: Sequence[Resource[ClusterState]], entries: Sequence[Entry]
@@ -180,6 +199,7 @@ class ClusterDriver:
         made = rollout.bring(_objects(sent), digests, recipe.start_timeout_s)
         self._remember(resource, made)
         proof = self._proof(rollout, resource)
+        made = {**made, **rollout.finish(_objects(sent), digests)}
         rollout.remove({key: one for key, one in before.items() if key not in wanted})
         seen = observed(made, wanted, resource.locator, recipe.ignored)
         return replace(seen, mark=self._mark(resource.address), proof=proof, accepted=proof is None)
@@ -218,6 +238,7 @@ class ClusterDriver:
             if good:
                 again = _objects(settled(good, wanted, before, ignored))
                 rollout.bring(again, known, _recipe(resource).start_timeout_s)
+                rollout.finish(again, known)
             if not removed:
                 rollout.remove(self._left(rollout, resource, good, before))
         except (BackendError, Refused) as second:
@@ -267,21 +288,13 @@ class ClusterDriver:
 
 
 def _digests(resource: Resource[ClusterState], inputs: Mapping[Address, Observed[Any]]) -> dict[str, str]:
-    found = {}
+    found = dict(_recipe(resource).digests)
     for image, address in _recipe(resource).images.items():
         digest = inputs[address].digest if address in inputs else None
         if digest is None:
             raise Missing(image, "its digest is not known", "run mp apply")
         found[image] = str(digest)
     return found
-
-
-def _check_version(cluster: Cluster, resource: Resource[ClusterState]) -> None:
-    """Raises Refused where image volumes are not known: the server would drop the field or the node fail."""
-    mounts = any(mounts_images(one) for one in resource.desired.objects.values())
-    if mounts and (version := cluster.version()) < IMAGE_VOLUMES:
-        text = f"{cluster.system}: Kubernetes {version[0]}.{version[1]} mounts no images"
-        raise Refused(text, "use weights: baked, or Kubernetes 1.33 or newer")
 
 
 def _explained(
@@ -296,7 +309,7 @@ def _explained(
     if not unwell:
         return {}
     workloads = {str(one["metadata"]["uid"]): one for one in live.values()}
-    ours = all(labelled(workloads[str(seen.remote_id)]) for seen in unwell.values())
+    ours = all(_shows(workloads[str(seen.remote_id)]) for seen in unwell.values())
     pods = pods_in(cluster, place.namespace, OURS if ours else "")
     found: dict[Address, Answer] = {}
     for address, seen in unwell.items():
@@ -308,10 +321,22 @@ def _explained(
     return found
 
 
+def _first(resource: Resource[ClusterState], before: Live) -> Live:
+    """What is deleted before: what cannot be written over, and the old one of what is made anew where nothing is spare."""
+    recipe, wanted = _recipe(resource), resource.desired.objects
+    old = [key for key in renamed_in(before) if recipe.recreate and key not in wanted]
+    return {**in_the_way(wanted, before, partial=recipe.standing), **{key: before[key] for key in old}}
+
+
+def _shows(workload: Mapping[str, Any]) -> bool:
+    """Whether its pods bear our label."""
+    return labelled(workload) and workload_of(key_of(workload)).labelled
+
+
 def _nothing_stands(resource: Resource[ClusterState]) -> Unreadable:
     """What mp writes a part of has to be there: that part alone makes no object."""
     what = ", ".join(resource.desired.objects)
-    hint = "make it the way it was made before, or remove image: from this entry, so that mp makes its own"
+    hint = "make it the way it was made before, or remove runs: from this entry, so that mp makes its own"
     return Unreadable(f"there is no {what} in {resource.locator['namespace']} to take over", hint)
 
 
@@ -322,6 +347,13 @@ def _objects(found: object) -> dict[str, dict[str, Any]]:
         if isinstance(found, Mapping)
         else {}
     )
+
+
+def _known(entry: Entry | None) -> tuple[str, ...]:
+    """Keys of the objects that were applied last; what KAITO has also when that was cut off."""
+    if entry is None:
+        return ()
+    return (*_objects(entry.applied.get("objects")), *(("Workspace/",) if entry.kind == "kaito" else ()))
 
 
 def _key(locator: Mapping[str, str]) -> tuple[str, ...]:
@@ -335,8 +367,3 @@ def _recipe(resource: Resource[ClusterState]) -> ClusterRecipe:
 
 def _say(emit: Emit, address: Address, text: str) -> None:
     emit(Line(address, text))
-def _known(entry: Entry | None) -> tuple[str, ...]:
-    """Keys of the objects that were applied last."""
-    return tuple(_objects(entry.applied.get("objects"))) if entry else ()
-
-

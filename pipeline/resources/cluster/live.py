@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from pipeline.clients.kube import (
+    DEPLOYMENT,
     EVENT,
     INFERENCE_SET,
     KINDS,
@@ -106,6 +107,16 @@ def is_leaving(one: Object) -> bool:
     return "deletionTimestamp" in one["metadata"]
 
 
+def _instance(one: Object) -> str:
+    return str((one["metadata"].get("labels") or {}).get(INSTANCE))
+
+
+def strangers(cluster: Cluster, namespace: str) -> tuple[Object, ...]:
+    """Deployments that nobody's mp made or took over. Raises Denied, Unreachable."""
+    found = cluster.list(DEPLOYMENT, namespace)
+    return tuple(one for one in found if mark_of(one) is None and not is_leaving(one))
+
+
 @dataclass(frozen=True)
 class Pods:
     """What a cluster says of pods: of one deployment, or of all of ours in a namespace."""
@@ -119,7 +130,13 @@ class Pods:
         return workload_of(key_of(workload)).pods(workload, self.sets, self.pods)
 
     def troubles(self, workload: Object) -> list[Trouble]:
-        return troubles(self.of(workload), self.events, datetime.now(UTC))
+        found = troubles(self.of(workload), self.events, datetime.now(UTC))
+        name = _instance(workload)
+        if any(is_leaving(pod) and _instance(pod) == name for pod in self.pods):
+            return [
+                replace(one, lasting=one.lasting and not one.unscheduled) for one in found
+            ]  # it makes room
+        return found
 
 
 def pods_in(cluster: Cluster, namespace: str, selector: str = OURS) -> Pods:

@@ -7,6 +7,8 @@ from pipeline.core.resource import Address, Mark
 
 PROJECT, ENVIRONMENT, ADDRESS = "dev.mp.project", "dev.mp.environment", "dev.mp.address"
 OBJECT = "dev.mp.object"  # "Deployment/qwen": a copy under another name has a mark that does not fit it
+# Of pods whose controller tells them apart by no label that can be computed: which version of the template they are of.
+TEMPLATE = "dev.mp.template"
 FINGERPRINT = "dev.mp.fingerprint"  # of the object as mp wrote it, its digests and this annotation aside
 
 

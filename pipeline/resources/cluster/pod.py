@@ -65,9 +65,7 @@ def startup_s(launch: Launch) -> int:
     return -(-launch.start_timeout_s // PERIOD_S) * PERIOD_S
 
 
-def pod(
-    place: Place[Any], model: Model, launch: Launch, images: Images, *, name: str, config: str, rolling: bool
-) -> Object:
+def pod(place: Place[Any], model: Model, launch: Launch, images: Images, *, name: str, config: str) -> Object:
     """The spec of the pod template. `name` is the ServiceAccount's, `config` the ConfigMap's."""
     volumes = _volumes(model, launch, images, config)
     spec: Object = {
@@ -82,7 +80,7 @@ def pod(
             "fsGroup": UID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(place, model, launch, images, [mount for _, mount in volumes], rolling)],
+        "containers": [_container(place, model, launch, images, [mount for _, mount in volumes])],
         "volumes": [volume for volume, _ in volumes],
     }
     if place.spec.pull_secret:
@@ -91,7 +89,7 @@ def pod(
 
 
 def _container(
-    place: Place[Any], model: Model, launch: Launch, images: Images, mounts: list[Object], rolling: bool
+    place: Place[Any], model: Model, launch: Launch, images: Images, mounts: list[Object]
 ) -> Object:
     health = {"path": "/health", "port": HTTP, "scheme": "HTTP"}
     container: Object = {
@@ -119,11 +117,10 @@ def _container(
             "failureThreshold": 10,
             "timeoutSeconds": 5,
         },
+        "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_S}}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": mounts,
     }
-    if rolling:  # where all pods go at once there is nobody to send requests to meanwhile
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": LEAVE_S}}}
     if resources := _resources(model.hardware, place.options.memory):
         container["resources"] = resources
     return container

@@ -24,6 +24,7 @@ STUCK = frozenset(
 # Events of cluster-autoscaler and Karpenter: a node for the pod is on its way.
 NODE_COMES = frozenset(("TriggeredScaleUp", "Nominated"))
 NOT_MOUNTED = frozenset(("FailedMount", "FailedAttachVolume"))
+UNSCHEDULABLE = "Unschedulable"
 PATIENCE_S = 15.0  # for a node or a volume that is free in a moment
 
 
@@ -36,6 +37,10 @@ class Trouble:
     lasting: bool  # waiting does not help
     container: str = ""  # whose log tells more
     previous: bool = False  # the log is that of the container that ended
+
+    @property
+    def unscheduled(self) -> bool:
+        return self.reason.startswith(UNSCHEDULABLE)
 
 
 def is_ready(pod: Object) -> bool:
@@ -60,7 +65,7 @@ def _trouble(pod: Object, events: Sequence[Object], now: datetime) -> Trouble | 
     waits_long = _age_s(pod, now) > PATIENCE_S
     if (words := _unscheduled(pod)) is not None:
         comes = any(one.get("reason") in NODE_COMES for one in own)
-        return Trouble(name, f"Unschedulable: {words}", waits_long and not comes)
+        return Trouble(name, f"{UNSCHEDULABLE}: {words}", waits_long and not comes)
     mounts = [one for one in own if one.get("reason") in NOT_MOUNTED]
     if mounts and not _has_started(pod):
         return Trouble(name, f"{mounts[-1]['reason']}: {mounts[-1].get('message', '')}", waits_long)

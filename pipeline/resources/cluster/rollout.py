@@ -18,6 +18,7 @@ from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.pods import Trouble, is_ready
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterRecipe
+from pipeline.resources.cluster.turns import giving_way
 from pipeline.resources.cluster.workloads import gone_s_of, workload_in, workload_of
 
 POLL_S, LAST_POLL_S = 0.5, 3.0
@@ -35,15 +36,20 @@ class Rollout:
     recipe: ClusterRecipe
     say: Callable[[str], None]
     take_from: frozenset[str] = frozenset()  # field managers whose fields are taken
+    old_first: bool = False  # nothing is spare for a new pod beside the old one
 
     def bring(self, objects: Live, digests: dict[str, str], limit_s: float) -> Live:
         """Apply in order and wait, but for what comes last. Raises StartFailed with the pod's own reason, Conflict, Denied,
         Unreachable.
         """
-        made = self._put({key: one for key, one in objects.items() if key not in self.recipe.last}, digests)
+        sent = giving_way(objects) if self.old_first else objects
+        made = self._put({key: one for key, one in sent.items() if key not in self.recipe.last}, digests)
         if key := workload_in(objects):
             self._restart_ended(key)
             self._wait(key, limit_s)
+            if sent is not objects:  # from now on it is as it is written down
+                self._put_one(objects[key], digests)
+                self._wait(key, limit_s)
             made |= self._found(key)  # after a roll-out its status is another one
         return made
 

@@ -6,8 +6,9 @@ A kind that is new here is one entry of WORKLOADS. Conditions are those of Kuber
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.clients.kube import DEPLOYMENT, INFERENCE_SET, WORKSPACE, Kind
+from pipeline.clients.kube import DEPLOYMENT, INFERENCE_SET, LEADER_WORKER_SET, WORKSPACE, Kind
 from pipeline.core.digest import Json
+from pipeline.resources.cluster.groups import group_health, group_pods
 from pipeline.resources.cluster.health import Health, Object, Word, said
 from pipeline.resources.cluster.kaito import (
     GONE_S,
@@ -101,6 +102,7 @@ def _by_instance(name: str) -> str:
 
 WORKLOADS: Mapping[str, Workload] = {
     "Deployment": Workload(DEPLOYMENT, deployment_health, deployment_pods, _by_instance),
+    "LeaderWorkerSet": Workload(LEADER_WORKER_SET, group_health, group_pods, _by_instance),
     "Workspace": Workload(
         WORKSPACE, workspace_health, workspace_pods, by_workspace, labelled=False, renamed=True, gone_s=GONE_S
     ),

@@ -10,6 +10,7 @@ from pipeline.core.image import Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.pod import Images, Object, pod, startup_s
+from pipeline.targets.kubernetes.groups import group_of, group_set, leader_selector
 from pipeline.targets.objects import (
     labels_of,
     launch_map,
@@ -22,25 +23,31 @@ from pipeline.targets.objects import (
 
 PULL_BYTES_PER_S = 50_000_000  # of a slow registry: what a node has to pull is part of the deadline
 PULL_S = 600  # for the engine's part of it (about 10 GB), and for a node that is still being added
+# A new pod comes before an old one goes. Where no GPU is spare for it, `cluster/turns` says otherwise for as long as that
+# roll-out takes: so what is written down does not depend on who uses the cluster today.
+ROLLING = {"maxSurge": 1, "maxUnavailable": 0}
 APPLY_S = 60  # apply waits longer than the deadline: it is the Deployment that says that a roll-out failed
 
 
 def objects(place: Place[Any], model: Model, launch: Launch, images: Images) -> tuple[Object, ...]:
     """Everything one model is made of at a target, in the order it is applied; images without digests."""
+    name, group = name_of(place, model), group_of(launch.nodes)
     made = [
         service_account(place, model),
-        launch_map(place, model, launch, images),
-        service(place, model, selector_of(name_of(place, model))),
+        launch_map(place, model, launch, images, group),
+        service(place, model, leader_selector(name) if group else selector_of(name)),
         *([_disruption_budget(place, model)] if place.options.replicas > 1 else ()),
     ]
     config = str(made[1]["metadata"]["name"])
-    return (*made, _deployment(place, model, launch, images, config))
+    spec = pod(place, model, launch, images, name=name, config=config)
+    if group:
+        return (*made, group_set(place, model, spec, nodes=group.nodes, rolling=ROLLING))
+    return (*made, _deployment(place, model, launch, spec, alone=images.one_node))
 
 
 def rollout_s(model: Model, launch: Launch, replicas: int) -> int:
-    """How long apply waits for a roll-out. Pods of GPU models come all at once, those of CPU models one after the other."""
-    turns = 1 if model.hardware.gpus else max(replicas, 1)
-    return deadline_s(model, launch) * turns + APPLY_S
+    """How long apply waits for a roll-out: pods come one after the other."""
+    return deadline_s(model, launch) * max(replicas, 1) + APPLY_S
 
 
 def deadline_s(model: Model, launch: Launch) -> int:
@@ -49,30 +56,20 @@ def deadline_s(model: Model, launch: Launch) -> int:
     return startup_s(launch) + PULL_S + -(-size_bytes // PULL_BYTES_PER_S)
 
 
-def _deployment(place: Place[Any], model: Model, launch: Launch, images: Images, config: str) -> Object:
-    name, rolling = name_of(place, model), model.hardware.gpus == 0 and not images.one_node
-    labels = labels_of(place, model)
-    template = {
-        "metadata": {"labels": labels},
-        "spec": pod(place, model, launch, images, name=name, config=config, rolling=rolling),
-    }
+def _deployment(place: Place[Any], model: Model, launch: Launch, pod_spec: Object, *, alone: bool) -> Object:
+    """`alone`: a new pod cannot run beside an old one, wherever it goes."""
+    name = name_of(place, model)
+    rolling = {"type": "RollingUpdate", "rollingUpdate": dict(ROLLING)}
     spec = {
         "replicas": place.options.replicas,
         "progressDeadlineSeconds": deadline_s(model, launch),
         # an older ReplicaSet would name a ConfigMap that is gone: what is brought back is applied again
         "revisionHistoryLimit": 0,
         "selector": {"matchLabels": selector_of(name)},
-        "strategy": _strategy(rolling),
-        "template": template,
+        "strategy": {"type": "Recreate"} if alone else rolling,
+        "template": {"metadata": {"labels": labels_of(place, model)}, "spec": pod_spec},
     }
     return named(place, model, "apps/v1", "Deployment", name, spec=spec)
-
-
-def _strategy(rolling: bool) -> Object:
-    """A second pod of a GPU model finds no GPU where none is spare, and the roll-out would hang: the old one goes first."""
-    if not rolling:
-        return {"type": "Recreate"}
-    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
 def _disruption_budget(place: Place[Any], model: Model) -> Object:

@@ -19,6 +19,7 @@ from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.filler.resource import filler_address
 from pipeline.resources.image.recipe import engine_name, image_name, weights_name
 from pipeline.targets.kubernetes.claims import Claimed, ClaimOptions, claim_problems, claimed
+from pipeline.targets.kubernetes.groups import group_problems
 from pipeline.targets.kubernetes.objects import objects, rollout_s
 from pipeline.targets.kubernetes.standing import RunsOptions, refuse_unknown, standing
 from pipeline.targets.objects import name_of
@@ -126,6 +127,7 @@ class KubernetesTarget:
             api_key=model.api_key,
             prove=place.options.prove,
             on_failure=place.options.rollout.on_failure,
+            recreate=place.options.rollout.when_no_spare == "recreate",
             start_timeout_s=rollout_s(model, launch, place.options.replicas),
             ignored=model.lifecycle.ignore_drift,
             tasks=weights.tasks,
@@ -173,6 +175,7 @@ def _problems(place: Place[KubernetesSpec], model: Model, launch: Launch) -> Ite
             model.name,
         )
     yield from claim_problems(place, model)
+    yield from group_problems(place, model, launch)
     name = name_of(place, model)
     if len(name) > 63 or not name[0].isalpha():
         yield error(

@@ -26,7 +26,13 @@ def objects(resource: Resource[ClusterState]) -> dict[str, Object]:
 
 
 def pod(resource: Resource[ClusterState]) -> Object:
-    found: Object = objects(resource)["Deployment"]["spec"]["template"]["spec"]
+    """Of those that answer requests."""
+    each = objects(resource)
+    if "LeaderWorkerSet" in each:
+        template: Object = each["LeaderWorkerSet"]["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
+    else:
+        template = each["Deployment"]["spec"]["template"]
+    found: Object = template["spec"]
     return found
 
 
@@ -45,7 +51,14 @@ def launch(resource: Resource[ClusterState]) -> Object:
 def test_objects_come_in_the_order_they_need_one_another_and_bear_their_own_mark(name: str) -> None:
     made = deployment(**DEPLOYMENTS[name])
     kinds = [one["kind"] for one in ordered(made.desired.objects)]
-    order = ["ServiceAccount", "ConfigMap", "Service", "PodDisruptionBudget", "Deployment"]
+    order = [
+        "ServiceAccount",
+        "ConfigMap",
+        "Service",
+        "PodDisruptionBudget",
+        "Deployment",
+        "LeaderWorkerSet",
+    ]
     assert kinds == [kind for kind in order if kind in kinds]
     for key, one in made.desired.objects.items():
         assert isinstance(one, dict)
@@ -129,7 +142,7 @@ def test_deadline_leaves_time_to_pull_the_weights() -> None:
     assert much - little > 140e9 / 100e6  # at 100 MB/s
 
 
-def test_gpu_model_asks_for_its_product_and_frees_its_gpus_before_it_starts_anew() -> None:
+def test_gpu_model_asks_for_its_product_and_a_new_pod_comes_before_an_old_one_goes() -> None:
     made = deployment(a_model("vllm", L40S))
     (term,) = pod(made)["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
         "nodeSelectorTerms"
@@ -140,7 +153,8 @@ def test_gpu_model_asks_for_its_product_and_frees_its_gpus_before_it_starts_anew
     amounts = {"cpu": "1500m", "memory": "48Gi", "nvidia.com/gpu": "2"}
     assert server(made)["resources"] == {"requests": amounts, "limits": amounts}
     assert pod(made)["tolerations"][0]["key"] == "nvidia.com/gpu"
-    assert objects(made)["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
+    rolling = objects(made)["Deployment"]["spec"]["strategy"]["rollingUpdate"]
+    assert rolling == {"maxSurge": 1, "maxUnavailable": 0}
     shm = next(one for one in pod(made)["volumes"] if one["name"] == "shm")
     assert shm["emptyDir"]["medium"] == "Memory"
     assert {"name": "shm", "mountPath": "/dev/shm"} in server(made)["volumeMounts"]
