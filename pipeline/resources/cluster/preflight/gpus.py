@@ -5,7 +5,9 @@ go before the new ones come.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from pipeline.clients.kube import CONFIG_MAP, POD, Cluster, Object
 from pipeline.core.diagnostic import Diagnostic, error, warning
@@ -21,12 +23,15 @@ from pipeline.resources.cluster.capacity import (
     unplaced,
     usable,
 )
+from pipeline.resources.cluster.live import is_leaving
 from pipeline.resources.cluster.preflight.steps import Step, pods_of, stays
 from pipeline.resources.cluster.workloads import INSTANCE, WORKLOADS
 
 # Node labels of the driver, by NVIDIA's GPU feature discovery: of k8s-device-plugin 0.16 and newer, and before.
 DRIVER = (("nvidia.com/cuda.driver-version.major", "nvidia.com/cuda.driver-version.minor"),
           ("nvidia.com/cuda.driver.major", "nvidia.com/cuda.driver.minor"))  # fmt: skip
+NO_ROOM = f"free some, take fewer replicas, or use another hardware class: kubectl get nodes -L {PRODUCT}"
+BESIDE = "free some, or let the old pod go first, which interrupts it: rollout: {when_no_spare: recreate}"
 KARPENTER = "karpenter.sh"  # API group of Karpenter
 AUTOSCALER = ("kube-system", "cluster-autoscaler-status")  # ConfigMap that cluster-autoscaler writes
 
@@ -35,34 +40,55 @@ def wants_gpus(steps: Iterable[Step]) -> bool:
     return any(gpus_of(pods.spec) for step in steps for one in step.wanted.values() for pods in pods_of(one))
 
 
+@dataclass(frozen=True)
+class Wish:
+    """Pods of a step that need places of their own."""
+
+    step: Step
+    ask: Ask
+    beside: bool  # only while a new version comes beside the old one: one roll-out after the other (turns.py)
+
+
 def gpus(cluster: Cluster, nodes: Sequence[Object], steps: Sequence[Step]) -> Iterable[Diagnostic]:
     """Refusals for what finds no GPU, and warnings where it may find one later. `steps` are those of the whole cluster."""
-    each = [(step, ask) for step in steps for ask in _asks(step)]
-    asks = {f"{index}": pair for index, pair in enumerate(each)}  # two targets may have one name
-    if not asks:
+    wishes = [wish for step in steps for wish in _wishes(step)]
+    if not wishes:
         return
-    pods = cluster.list(POD, "", fields=HOLDING)
+    pods = [one for one in cluster.list(POD, "", fields=HOLDING) if not is_leaving(one)]
     with_gpus = [node for node in nodes if gpus_of_node(node)]
     replaced, removed = _own(steps, _goes), _own(steps, lambda step: not step.wanted)
     now = counted(with_gpus, (pod for pod in pods if _key(pod) not in replaced))
-    wanted = [Ask(name, ask.gpus, ask.pods, ask.spec) for name, (_, ask) in asks.items()]
-    lacking = unplaced(now, wanted)
-    if not lacking:
+    if not (lacking := _lacking(now, wishes)):
         return
     then = counted(with_gpus, (pod for pod in pods if _key(pod) not in replaced | removed))
-    later = "a node may be added" if _grows(cluster) else None
-    later = later or ("they are free once what is deleted is gone" if not unplaced(then, wanted) else None)
-    for name, count in sorted(lacking.items()):
-        step, ask = asks[name]
-        summary = f"{step.model}: {_said(ask, count, usable(now, ask.spec), now)} in {cluster.system}"
-        if later:
-            yield warning(f"{summary}; {later}", step.where, "apply waits for it and may fail", step.model)
-        else:
-            hint = (
-                "free some, take fewer replicas, or use another hardware class: kubectl get nodes -L "
-                + PRODUCT
-            )
-            yield error(summary, step.where, hint, step.model)
+    later = "a node may be added" if _grows(cluster) else ""
+    later = later or ("" if _lacking(then, wishes) else "they are free once what is deleted is gone")
+    for wish, count in lacking:
+        text = f"{wish.step.model}: {_said(wish, count, usable(now, wish.ask.spec))} in {cluster.system}"
+        yield _judged(wish, text, later)
+
+
+def _lacking(nodes: Sequence[GpuNode], wishes: Iterable[Wish]) -> list[tuple[Wish, int]]:
+    """How many pods of each find no place: what stays all together, what comes beside others each by itself."""
+    by_number = dict(enumerate(wishes))
+    asks = {number: replace(wish.ask, name=str(number)) for number, wish in by_number.items()}
+    staying = [asks[number] for number, wish in by_number.items() if not wish.beside]
+    found = unplaced(nodes, staying)
+    for number, wish in by_number.items():
+        if wish.beside and (count := unplaced(nodes, [*staying, asks[number]]).get(str(number))):
+            found[str(number)] = count
+    return [(by_number[number], count) for number, count in sorted((int(k), v) for k, v in found.items())]
+
+
+def _judged(wish: Wish, text: str, later: str) -> Diagnostic:
+    step = wish.step
+    if wish.beside and step.recipe and step.recipe.recreate:
+        return warning(
+            f"{text}: it does not answer while its old pod goes first", step.where, None, step.model
+        )
+    if later:
+        return warning(f"{text}; {later}", step.where, "apply waits for it and may fail", step.model)
+    return error(text, step.where, BESIDE if wish.beside else NO_ROOM, step.model)
 
 
 def drivers(cluster: Cluster, nodes: Sequence[Object], steps: Sequence[Step]) -> Iterable[Diagnostic]:
@@ -72,12 +98,7 @@ def drivers(cluster: Cluster, nodes: Sequence[Object], steps: Sequence[Step]) ->
         floor = step.recipe.gpu_driver if step.recipe else None
         if floor is None:
             continue
-        places = [
-            node
-            for ask in _asks(step, everything=True)
-            for node in usable(found, ask.spec)
-            if driver_of(node.node)
-        ]
+        places = [node for ask in _asks(step) for node in usable(found, ask.spec) if driver_of(node.node)]
         old = {node.name: driver_of(node.node) for node in places if driver_of(node.node) < _numbers(floor)}
         if not old:
             continue
@@ -101,25 +122,26 @@ def driver_of(node: Object) -> tuple[int, ...]:
     return ()
 
 
-def _asks(step: Step, *, everything: bool = False) -> list[Ask]:
-    """What a step needs besides what stays; `everything`: all its pods that have GPUs."""
-    found = []
+def _asks(step: Step) -> list[Ask]:
+    """All pods of a step that have GPUs."""
+    found = [pods for one in step.wanted.values() for pods in pods_of(one)]
+    return [
+        Ask(step.model, gpus_of(each.spec), each.count, each.spec) for each in found if gpus_of(each.spec)
+    ]
+
+
+def _wishes(step: Step) -> Iterator[Wish]:
+    """What a step needs besides what stays: all its pods where the old ones go first, else those that come besides."""
     for key, one in step.wanted.items():
-        for index, pods in enumerate(pods_of(one)):
-            count = pods.count if everything else _more(step, key, index)
-            if (each := gpus_of(pods.spec)) and count > 0:
-                found.append(Ask(step.model, each, count, pods.spec))
-    return found
-
-
-def _more(step: Step, key: str, index: int) -> int:
-    """Pods that need a place of their own: all of them where the old ones go first, else those that come besides."""
-    pods = list(pods_of(step.wanted[key]))[index]
-    if _goes(step) or key not in step.live:
-        return pods.count
-    live = [each.count for each in pods_of(step.live[key])]
-    before = live[index] if index < len(live) else 0
-    return pods.count - before + (0 if stays(step, key) else pods.surge)
+        live = [pods.count for pods in pods_of(step.live[key])] if key in step.live else []
+        beside = bool(live) and not _goes(step)
+        for pods, before in zip_longest(pods_of(one), live if beside else ()):
+            if pods is None or not (each := gpus_of(pods.spec)):
+                continue
+            if (more := pods.count - (before or 0)) > 0:
+                yield Wish(step, Ask(step.model, each, more, pods.spec), beside=False)
+            if beside and pods.surge and not stays(step, key):
+                yield Wish(step, Ask(step.model, each, pods.surge, pods.spec), beside=True)
 
 
 def _goes(step: Step) -> bool:
@@ -141,16 +163,17 @@ def _key(pod: Object) -> tuple[str, str]:
     return str(metadata.get("namespace")), str((metadata.get("labels") or {}).get(INSTANCE))
 
 
-def _said(ask: Ask, count: int, allowed: Sequence[GpuNode], nodes: Sequence[GpuNode]) -> str:
+def _said(wish: Wish, count: int, allowed: Sequence[GpuNode]) -> str:
     """ "needs 4 × NVIDIA-L40S for each of 2 pods, and 2 are free"."""
+    ask = wish.ask
     products = sorted({one.product for one in allowed if one.product})
     pods = f" for each of {ask.pods} pods" if ask.pods > 1 else ""
-    need = f"needs {ask.gpus} × {' or '.join(products) or _wanted(ask)}{pods}"
+    old = " beside its old pod" if wish.beside else ""
+    need = f"needs {ask.gpus} × {' or '.join(products) or _wanted(ask)}{pods}{old}"
     if not allowed:
         return f"{need}, and no node that it may go to has any"
-    free = sum(one.free for one in allowed)
-    most = max(one.free for one in allowed)
-    if free >= ask.gpus * ask.pods and most < ask.gpus:
+    free, most = sum(one.free for one in allowed), max(one.free for one in allowed)
+    if free >= ask.gpus and most < ask.gpus:
         return f"{need}, and {free} are free, on one node at most {most}"
     return f"{need}, and {free} are free" + (f": {count} find none" if count < ask.pods else "")
 

@@ -27,8 +27,8 @@ def quota(cluster: Cluster, namespace: str, steps: Sequence[Step]) -> Iterable[D
     quotas = [one for one in cluster.list(RESOURCE_QUOTA, namespace) if _counts(one)]
     if not quotas:
         return
-    added = {step.model: _added(step) for step in steps}
-    needed = _sum(added.values())
+    added = [(step, _added(step)) for step in steps]
+    needed = _sum(amounts for _, amounts in added)
     for one in quotas:
         status = one.get("status") or {}
         hard, used = status.get("hard") or one["spec"].get("hard") or {}, status.get("used") or {}
@@ -36,7 +36,7 @@ def quota(cluster: Cluster, namespace: str, steps: Sequence[Step]) -> Iterable[D
             left = amount(most) - amount(used.get(resource, 0))
             if needed.get(resource, Fraction(0)) <= max(left, Fraction(0)):
                 continue
-            step = max(steps, key=lambda step: added[step.model].get(resource, 0))
+            step = _largest(added, resource)
             yield error(
                 f'{step.model}: quota "{one["metadata"]["name"]}" of namespace {namespace}: {resource}: '
                 f"{shown(resource, needed[resource])} more is needed, "
@@ -46,6 +46,10 @@ def quota(cluster: Cluster, namespace: str, steps: Sequence[Step]) -> Iterable[D
                 step.model,
             )
         yield from _undeclared(one, hard, namespace, ranges, steps)
+
+
+def _largest(added: Iterable[tuple[Step, Amounts]], resource: str) -> Step:
+    return max(added, key=lambda pair: pair[1].get(resource, Fraction(0)))[0]
 
 
 def _counts(one: Object) -> bool:

@@ -60,7 +60,7 @@ def steps_in(changes: Iterable[Change[ClusterState]]) -> Mapping[Place, list[Ste
                 locator["name"],
                 resource.where if resource else None,
                 resource.desired.recipe if resource else None,
-                _objects(resource.desired.objects) if resource else {},
+                _wanted(resource.desired) if resource else {},
                 _objects(change.observed.state.objects) if change.observed else {},
             )
         )
@@ -112,6 +112,17 @@ def _share(value: int | str, replicas: int) -> int:
     if isinstance(value, str) and value.endswith("%"):
         return -int(-Fraction(int(value[:-1]), 100) * replicas // 1)
     return int(value)
+
+
+def _wanted(desired: ClusterState) -> dict[str, Object]:
+    """With what fills its claims first."""
+    tasks = desired.recipe.tasks.values() if desired.recipe else ()
+    filling = {f"{one['kind']}/{_name(one)}": one for each in tasks for one in each if isinstance(one, dict)}
+    return filling | _objects(desired.objects)
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    return str(one["metadata"]["name"])
 
 
 def _objects(found: Mapping[str, Json]) -> dict[str, Object]:
