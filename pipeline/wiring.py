@@ -123,6 +123,11 @@ def _clusters(settings: Settings, owner: Mark, take_from: frozenset[str]) -> Clu
     )
 
 
+def cluster(settings: Settings, context: str | None) -> Cluster:
+    """The cluster of a context of the kubeconfig: for what no driver does."""
+    return Cluster(context, settings.environ)
+
+
 def _builder(environ: Mapping[str, str]) -> Builds:
     """The BuildKit that BUILDKIT_HOST names, as for buildctl; else the Docker engine's own."""
     if address := environ.get("BUILDKIT_HOST"):
