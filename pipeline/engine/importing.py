@@ -1,0 +1,83 @@
+"""What runs in a cluster and nobody declares, as parts of models.yaml: entries, and the classes and secrets they name. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.manifest.places import SecretSpec
+from pipeline.manifest.spec import Manifest
+from pipeline.resources.cluster.products import products_of
+from pipeline.targets.kubernetes.describing import Described, Gpus
+
+Written = dict[str, Any]  # Any: parts of models.yaml as a user writes them
+
+
+@dataclass
+class Imported:
+    """New entries of each section, and what is said above an entry of models."""
+
+    secrets: dict[str, Written] = field(default_factory=dict)
+    hardware: dict[str, Written] = field(default_factory=dict)
+    models: dict[str, Written] = field(default_factory=dict)
+    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def declared_names(manifest: Manifest, target: str, environment: str) -> frozenset[str]:
+    """Names of the Deployments that entries stand for at a target."""
+    before = "" if environment == "default" else f"{environment}-"
+    return frozenset(
+        spec.targets[target].name or f"{before}{name}"
+        for name, spec in manifest.models.items()
+        if target in spec.targets
+    )
+
+
+def imported(manifest: Manifest, target: str, found: Iterable[Described]) -> Imported:
+    """Each as an entry that only observes: nothing is changed by it."""
+    made = Imported()
+    for one in found:
+        name = one.name if one.name not in manifest.models else f"{one.name}-{target}"
+        entry: Written = {}
+        if one.source is not None:
+            entry["source"] = one.source
+        if one.version is not None:
+            entry["version"] = one.version
+        remarks = list(one.remarks)
+        if one.gpus.count:
+            if (hardware := _hardware(manifest, made, one.gpus)) is not None:
+                entry["hardware"] = hardware
+            else:
+                remarks.append(f"{one.gpus.count} GPUs of a product that it does not say: no hardware class")
+        if one.env:
+            entry["env"] = {key: _value(manifest, made, value) for key, value in one.env.items()}
+        if one.ignored:
+            entry["lifecycle"] = {"ignore_drift": list(one.ignored)}
+        first, *others = one.options.items()
+        entry["targets"] = {target: dict((first, ("manage", "observe"), *others))}
+        made.models[name], made.remarks[name] = entry, tuple(remarks)
+    return made
+
+
+def _hardware(manifest: Manifest, made: Imported, gpus: Gpus) -> str | None:
+    """A class with so many GPUs of that product: a declared one, or a new one."""
+    if gpus.product is None:
+        return None
+    for name, spec in manifest.hardware.items():
+        if spec.gpus == gpus.count and gpus.product in products_of(spec.gpu or ""):
+            return name
+    name = f"{gpus.product.lower().replace('_', '-').replace('.', '-')[:50]}-x{gpus.count}"
+    made.hardware[name] = {"gpu": gpus.product, "gpus": gpus.count}
+    return name
+
+
+def _value(manifest: Manifest, made: Imported, value: str | tuple[str, str]) -> str | Written:
+    """A text, or a reference to a secret: a declared one, or a new one."""
+    if isinstance(value, str):
+        return value
+    known: Mapping[str, SecretSpec] = manifest.secrets
+    for name, spec in known.items():
+        if spec.kubernetes and (spec.kubernetes.name, spec.kubernetes.key) == value:
+            return {"secret": name}
+    name = "-".join(value).lower().replace("_", "-").replace(".", "-")[:63].strip("-")
+    made.secrets[name] = {"kubernetes": {"name": value[0], "key": value[1]}}
+    return {"secret": name}
