@@ -32,8 +32,8 @@ from pipeline.sources.choice import choose
 from pipeline.sources.facts import facts, telling
 from pipeline.sources.safety import require_safe
 
-KEPT = ("artifact", "engine", "image")  # a delete leaves them, as the real drivers do
-SHARED = ("artifact", "engine")  # several of them have one locator
+KEPT = ("artifact", "engine", "filler", "image")  # a delete leaves them, as the real drivers do
+SHARED = ("artifact", "engine", "filler")  # several of them have one locator
 
 Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 

@@ -22,7 +22,7 @@ from pipeline.targets import TARGETS
 from pipeline.templates import TEMPLATES
 from tests.fakes.memory import MemoryDriver, MemorySource
 
-KINDS = ("artifact", "environment", "engine", "image", "local", "docker", "kubernetes")
+KINDS = ("artifact", "environment", "engine", "filler", "image", "local", "docker", "kubernetes")
 PLATFORM = "linux/amd64"
 
 
