@@ -34,11 +34,12 @@ class Session:
         """Declared models by name, glob or reference; () is all."""
         return self._selected(patterns, self.project.manifest.models)
 
-    def owned(self, patterns: Sequence[str] | None) -> tuple[str, ...]:
-        """The same, also of models that only the inventory still knows."""
+    def owned(self, patterns: Sequence[str] | None, others: Iterable[str] = ()) -> tuple[str, ...]:
+        """The same, also of models that only the inventory still knows, or `others`."""
         entries = engine.owned(self.world).entries
         owners = {owner_of(address): None for address in sorted(entries)}
-        names = [*self.project.manifest.models, *(o for o in owners if not o.startswith("@"))]
+        undeclared = (name for name in (*owners, *others) if not name.startswith("@"))
+        names = [*self.project.manifest.models, *undeclared]
         return self._selected(patterns, dict.fromkeys(names))
 
     def _selected(self, patterns: Sequence[str] | None, names: Iterable[str]) -> tuple[str, ...]:

@@ -137,6 +137,7 @@ class Version:
     commit: str | None = None
     recipe: Mapping[str, Json] | None = None  # None: of a kind that cannot be brought back
     proof: Proof | None = None  # the last one
+    proof_at: float | None = None  # when that was
 
 
 @dataclass(frozen=True)

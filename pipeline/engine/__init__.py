@@ -45,6 +45,7 @@ from pipeline.engine.standing import made_here, with_standing
 from pipeline.engine.trusted import unsignable, untrusted
 from pipeline.engine.world import World
 from pipeline.manifest.lock import Lock, write_lock
+from pipeline.store.history import Past
 from pipeline.store.inventory import Inventory
 
 NEEDS_ENGINE = ("@engine/", "@environment/")
@@ -241,6 +242,11 @@ def forget(world: World, wanted: Sequence[str]) -> tuple[Address, ...]:
 def owned(world: World) -> Inventory:
     """What the inventory knows: for list and show."""
     return world.store.load()
+
+
+def past(world: World) -> tuple[Past, ...]:
+    """What was done, the newest first: for history."""
+    return tuple(reversed(tuple(world.store.history())))
 
 
 def _names(world: World, selection: Selection) -> tuple[str, ...]:

@@ -77,18 +77,19 @@ def _version(
 ) -> Version:
     driver = crew.drivers[resource.kind]
     recipe = driver.recall(resource, inputs) if isinstance(driver, Restores) else None
-    return Version(state, crew.clock(), resource.contents, crew.commit, recipe, seen.proof)
+    now = crew.clock()
+    proof_at = now if seen.proof else None
+    return Version(state, now, resource.contents, crew.commit, recipe, seen.proof, proof_at)
 
 
 def _versions(entry: Entry | None, new: Version | None, resource: Resource[Any]) -> tuple[Version, ...]:
     """Good versions, the newest first. What a rollback left is none; a version that is proven again keeps its date."""
     before = entry.versions if entry else ()
     if resource.held is not None:
-        return tuple(
-            replace(one, proof=new.proof) if new and new.proof and one.at == resource.held.version_at else one
-            for one in before
-            if one.at <= resource.held.version_at
-        )
+        stays, *older = (one for one in before if one.at <= resource.held.version_at)
+        if new is not None and new.proof is not None:
+            stays = replace(stays, proof=new.proof, proof_at=new.proof_at)
+        return (stays, *older)
     if new is None:
         return before
     at = next((one.at for one in before[:1] if one.state == new.state), new.at)

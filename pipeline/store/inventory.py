@@ -136,6 +136,7 @@ def _version(version: Version, entry: Entry) -> dict[str, Any]:
         "commit": version.commit,
         "recipe": None if version.recipe is None else dict(version.recipe),
         "proof": vars(version.proof) if version.proof else None,
+        "proof_at": version.proof_at,
     }
     return {"at": version.at} | {key: value for key, value in optional.items() if value is not None}
 
@@ -148,4 +149,5 @@ def _version_from(record: Mapping[str, Any], good: Mapping[str, Any]) -> Version
         record.get("commit"),
         record.get("recipe"),
         Proof(**record["proof"]) if record.get("proof") else None,
+        record.get("proof_at"),
     )

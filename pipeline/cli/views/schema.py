@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from pipeline.cli.views import holdings
+from pipeline.cli.views import history, holdings, standing
 from pipeline.cli.views.shape import (
     COUNT,
     DIFFS,
@@ -176,4 +176,6 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, Json]]] = {
     "validate": validation,
     "locked": locked,
     "outdated": outdated,
+    "status": standing.status_schema,
+    "history": history.history_schema,
 }

@@ -11,7 +11,9 @@ import pytest
 from pipeline.cli.views import entries, json, stock
 from pipeline.cli.views.details import Details, Kept, Live, Provenance
 from pipeline.cli.views.entries import Fate, Pulled
+from pipeline.cli.views.history import history_json
 from pipeline.cli.views.schema import SCHEMAS
+from pipeline.cli.views.standing import status_json
 from pipeline.cli.views.tables import AdapterRow, Row
 from pipeline.core.change import Action, FieldDiff
 from pipeline.core.diagnostic import Where, error, warning
@@ -29,6 +31,7 @@ from pipeline.resources.cache.shelf import Damage
 from pipeline.resources.image.reclaim import Held, Place
 from tests.unit.cli.building import Box, artifact, change, plan
 from tests.unit.cli.test_report import RUN
+from tests.unit.cli.test_standing import HISTORY, STANDINGS
 
 SCHEMA_FOLDER = Path(__file__).parents[3] / "schema"
 PLAN = plan(
@@ -81,6 +84,8 @@ PRUNING = Pruning(
 PRUNED = Pruned(1, 12, {PLACE.location: 12}, (DENIED,))
 
 MADE: dict[str, dict[str, Json]] = {
+    "status": status_json(STANDINGS),
+    "history": history_json(HISTORY),
     "plan": json.plan(PLAN),
     "report": json.report(RUN),
     "drift": json.drift(PLAN),

@@ -2,14 +2,16 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.core.change import Action
 from pipeline.core.errors import BackendError, LockHeld, Stale
-from pipeline.core.resource import Address, Entry
+from pipeline.core.resource import Address, Contents, Entry, Held, Proof, Version
 from pipeline.store.file import FileStore
+from pipeline.store.history import Past, Side
 from pipeline.store.inventory import Inventory, entry_from_json, entry_to_json
 
 A, B, C = Address("a/docker:box"), Address("b/docker:box"), Address("c/docker:box")
@@ -158,3 +160,36 @@ def test_damage_in_the_middle_of_the_journal_is_said(tmp_path: Path) -> None:
     )
     with pytest.raises(BackendError, match="line 2"):
         store(tmp_path).load()
+
+
+def a_past(at: float) -> Past:
+    side = Side(Contents("v1", "vllm"), "abc")
+    proof = Proof("http://x", "hello", "world", 0.1)
+    return Past(at, "apply", "", "c0ffee", A, "update", "applied", 1.5, side, Side(), ("n",), None, proof)
+
+
+def test_history_is_read_back_in_order_and_outlives_the_journal(tmp_path: Path) -> None:
+    for at in (1.0, 2.0):
+        run = store(tmp_path).run(store(tmp_path).load())
+        run.begin(A, Action.CREATE, entry())
+        run.record(a_past(at))
+        run.close("abc")
+    assert list(store(tmp_path).history()) == [a_past(1.0), a_past(2.0)]
+
+
+def test_torn_last_line_of_the_history_and_lines_of_another_mp_are_left_out(tmp_path: Path) -> None:
+    run = store(tmp_path).run(Inventory())
+    run.record(a_past(1.0))
+    with store(tmp_path).past.open("ab") as stream:
+        stream.write(b'{"of": "another mp"}\n{"at": 2.0, "com')
+    assert list(store(tmp_path).history()) == [a_past(1.0)]
+
+
+def test_versions_and_what_is_held_are_read_back(tmp_path: Path) -> None:
+    proof = Proof("http://x", "hello", "world", 0.1)
+    good = Version({"memory_bytes": 1}, 5.0, Contents("v1", "vllm"), "c0ffee", {"digests": {}}, proof, 6.0)
+    before = Version({"memory_bytes": 7}, 1.0)
+    kept = replace(
+        entry(), versions=(good, before), held=Held("ff", 1.0, 9.0), wanted="ee", contents=good.contents
+    )
+    assert entry_from_json(A, json.loads(json.dumps(entry_to_json(kept)))) == kept

@@ -1,0 +1,113 @@
+"""What `mp status` and `mp history` show."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipeline.cli.views.history import history
+from pipeline.cli.views.standing import status
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Contents,
+    Entry,
+    Held,
+    Observed,
+    Proof,
+    State,
+    Unreadable,
+    Version,
+)
+from pipeline.engine.status import Standing
+from pipeline.store.history import Past, Side
+
+NOW = 1_795_219_200.0  # 2026-11-21 00:00 UTC
+DAY = 86_400.0
+V1, V2 = Contents("v1 (aaaaaaa)", "vllm-1 (111)"), Contents("v2 (bbbbbbb)", "vllm-1 (111)")
+PROOF = Proof("http://qwen", "hello", "world", 0.1)
+
+
+@dataclass(frozen=True)
+class Objects(State):
+    objects: dict[str, Any] = field(default_factory=dict)
+    health: str = "Healthy"
+
+
+def entry(name: str, **changes: Any) -> Entry:
+    state: dict[str, Any] = {"n": name}
+    version = Version(state, NOW - 3 * DAY, V1, "c0ffee", {}, PROOF, NOW - 7200)
+    made = Entry(
+        Address(f"{name}/kubernetes:prod"),
+        "kubernetes",
+        {},
+        None,
+        None,
+        state,
+        state,
+        contents=V1,
+        versions=(version,),
+    )
+    return replace(made, **changes)
+
+
+def deployment(replicas: int) -> dict[str, Any]:
+    return {"ConfigMap/q": {"data": {}}, "Deployment/q": {"spec": {"replicas": replicas}}}
+
+
+STANDINGS = (
+    Standing(entry("qwen"), Observed(Objects(deployment(2)), endpoint="http://qwen"), "Healthy"),
+    Standing(
+        entry("llama", held=Held("ff", NOW - 3 * DAY, NOW - 3600)),
+        Observed(Objects(deployment(1), "Degraded: OOMKilled")),
+        "Degraded",
+        "OOMKilled",
+    ),
+    Standing(entry("gone", applied={"n": "other"}), Absent(), "Missing", "it was applied and is not there"),
+    Standing(entry("far"), Unreadable("time-out"), "Unknown", "time-out"),
+)
+UPDATE = Past(
+    NOW, "apply", "https://github.com/acme/models/actions/runs/7", "c0ffee1234", Address("qwen/kubernetes:prod"), "update",
+    "applied", 42.5, Side(V1, "a" * 12), Side(V2, "b" * 12), ("objects/Deployment",), None, PROOF,
+)  # fmt: skip
+HISTORY = (
+    UPDATE,
+    replace(UPDATE, after=replace(UPDATE.after, contents=Contents(V1.model, "vllm-2 (222)"))),
+    replace(UPDATE, after=Side(V1, "b" * 12), command="rollback", changed=("memory_bytes", "gpus", "port")),
+    replace(UPDATE, result="failed", error="did not start: exit code 1", proof=None, run="", commit=None),
+    replace(UPDATE, action="create", before=Side()),
+    replace(UPDATE, action="delete", after=Side()),
+)
+
+
+def test_status_says_health_version_replicas_and_when_it_answered_last() -> None:
+    lines = status(STANDINGS, NOW).splitlines()
+    assert lines[0].split() == ["MODEL", "TARGET", "HEALTH", "REPLICAS", "VERSION", "SINCE", "LAST", "ANSWER"]
+    assert lines[1].split("  ")[0] == "qwen"
+    assert "Healthy" in lines[1] and "  2  v1 (aaaaaaa)  3 days ago  2 h ago" in lines[1]
+    assert "Missing" in lines[3] and lines[3].endswith("v1 (aaaaaaa)  -           -")
+
+
+def test_status_says_what_is_wrong_and_what_is_held() -> None:
+    said = status(STANDINGS, NOW)
+    assert "llama/kubernetes:prod  Degraded: OOMKilled" in said
+    assert "gone/kubernetes:prod  Missing: it was applied and is not there" in said
+    assert "far/kubernetes:prod  Unknown: time-out" in said
+    assert (
+        "llama/kubernetes:prod  held since 1 h ago by mp rollback: mp apply --release llama lets it go"
+        in said
+    )
+
+
+def test_nothing_is_said_so() -> None:
+    assert status((), NOW) == "Nothing is deployed."
+    assert history(()) == "Nothing was applied here yet."
+
+
+def test_history_says_from_what_to_what() -> None:
+    lines = history(HISTORY).splitlines()
+    assert "v1 (aaaaaaa) → v2 (bbbbbbb)" in lines[1] and "c0ffee1" in lines[1] and lines[1].endswith("42 s")
+    assert lines[1].startswith("2026-11-21 00:00")
+    assert "vllm-1 (111) → vllm-2 (222)" in lines[2]
+    assert "  rollback  " in lines[3] and "and 1 more" in lines[3]
+    assert "update failed" in lines[4]
+    assert "2026-11-21 00:00 qwen/kubernetes:prod  did not start: exit code 1" in lines
+    assert all(len(line) <= 100 for line in lines)
