@@ -272,13 +272,23 @@ def test_failed_version_that_is_held_is_shown_with_its_reason(restored: Acme) ->
     assert "the server ended with exit code 1" in flat(planned.out), planned.text
 
 
-def test_gpu_that_no_node_has_is_said_in_the_schedulers_words_and_nothing_is_left(restored: Acme) -> None:
+def test_gpu_that_no_node_has_is_refused_before_anything_moves(restored: Acme) -> None:
     manifest = copy.deepcopy(restored.project.manifest)
     manifest["models"]["huge"] = {**manifest["models"]["tiny"], "hardware": "gpu"}
     restored.project.write(manifest)
     file = restored.project.folder / "models.lock"
     lock = read_lock(file)  # it holds the engines that are used
     write_lock(file, replace(lock, engines={**lock.engines, engine_key(ENGINES[1], PLATFORM): ENGINES[1]}))
+    restored.failed("huge: needs 1 × NVIDIA-L40S, and no node that it may go to has any", code=REFUSED)
+    assert restored.names("huge") == set()
+
+
+def test_pod_that_no_node_has_room_for_is_said_in_the_schedulers_words_and_nothing_is_left(
+    restored: Acme,
+) -> None:
+    manifest = copy.deepcopy(restored.project.manifest)
+    manifest["models"]["huge"] = {**manifest["models"]["tiny"], "targets": {"prod": {"memory": "9Ti"}}}
+    restored.project.write(manifest)
     words = ("Unschedulable", "0/1 nodes are available", "nothing of it is left")
     restored.failed(*words, code=PARTLY)  # its image was made
     assert restored.names("huge") == set()
@@ -288,7 +298,10 @@ def test_secret_that_is_not_there_is_named(restored: Acme) -> None:
     manifest = restored.with_tiny(serve={"api_key": {"secret": "door"}})
     manifest["secrets"] = {"door": {"env": "DOOR", "kubernetes": {"name": "door", "key": "key"}}}
     restored.project.write(manifest)
-    restored.failed('secret "door" not found', "last good version serves again")
+    restored.failed('secret "door" is not in namespace', code=REFUSED)
+    restored.kubectl("create", "secret", "generic", "door", "--from-literal=other=hush")
+    restored.failed('has no key "key"', "its keys are: other", code=REFUSED)
+    restored.kubectl("delete", "secret", "door")
 
 
 def test_new_launch_rolls_over_and_takes_the_old_config_with_it(restored: Acme) -> None:
@@ -380,8 +393,8 @@ def test_account_that_may_only_read_can_plan_and_cannot_apply(restored: Acme, tm
     assert planned.code == CHANGES, planned.text
     assert "200Mi" in planned.out
     result = restored.project.mp("apply", "--yes", environ=reader)
-    assert result.code == ERROR, result.text
-    assert "forbidden" in flat(result.out), result.text
+    assert result.code == REFUSED, result.text
+    assert "this account may not create, delete, patch" in flat(result.out), result.text
 
 
 def test_destroy_leaves_nothing(restored: Acme) -> None:

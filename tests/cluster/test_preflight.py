@@ -1,5 +1,6 @@
 """What a real server says of changes before they are made, on nodes that only seem to have GPUs. Nothing is ever written."""
 
+import copy
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,10 +19,15 @@ from pipeline.resources.cluster.preflight import preflight
 from pipeline.resources.cluster.state import ClusterState
 from tests.parts.cluster import RealCluster
 from tests.parts.deployments import KEY, a_model, deployment
+from tests.parts.fleet import fleet_of
+from tests.parts.project import Manifest
+from tests.parts.registry import RealRegistry
 
 pytestmark = pytest.mark.cluster
 
 H200 = "NVIDIA-H200"
+REFUSED = 4
+ASKING = ("reviews", "/nodes", "/pods", "resourcequotas", "limitranges", "/secrets/", "/version")
 FEW = 16  # requests for a namespace and its cluster, whatever changes
 
 Said = Callable[..., Findings]
@@ -306,3 +312,45 @@ def test_requests_do_not_grow_with_the_number_of_models(
     assert len(requests) <= FEW, requests
     assert {one.partition(" ")[0] for one in requests} <= {"get", "list", "create"}
     assert all("reviews" in one for one in requests if one.startswith("create")), requests
+
+
+def broken(good: Manifest) -> Manifest:
+    """Another GPU and a pull secret for the first model, another namespace for the second."""
+    manifest = copy.deepcopy(good)
+    manifest["hardware"]["gpu"]["gpu"] = "T4"
+    manifest["targets"]["east"]["pull_secret"] = "ghcr"
+    manifest["targets"]["west"]["namespace"] = "nowhere"
+    return manifest
+
+
+@pytest.mark.registry
+def test_everything_is_said_at_once_nothing_is_moved_and_a_plan_without_changes_asks_nothing(
+    simulated: RealCluster, registry: RealRegistry, tmp_path: Path
+) -> None:
+    with fleet_of(2, simulated, registry, tmp_path / "fleet") as fleet:
+        (fleet.project.folder / "weights" / "own.txt").write_text("nobody published these weights before")
+        good = copy.deepcopy(fleet.project.manifest)
+        fleet.project.write(broken(good))
+        fleet.kubectl(0, "create", "quota", "team", "--hard=pods=0")
+        fleet.kubectl(0, "wait", "quota/team", "--for=jsonpath={.status.hard}", "--timeout=30s")
+        before = len(registry.requests())
+        result = fleet.project.mp("apply", "--yes")
+        assert result.code == REFUSED, result.text
+        said = " ".join(result.out.split())
+        for words in (
+            'pull secret "ghcr" is not in namespace',
+            "needs 1 × Tesla-T4, and no node that it may go to has any",
+            "pods: 1 more is needed, 0 of 0 is left",
+            'namespace "nowhere" is not in',
+        ):
+            assert words in said, result.text
+        assert "models.yaml:" in said
+        assert not [one for one in registry.requests()[before:] if not one.startswith(("GET", "HEAD"))]
+        assert fleet.get() == []
+        fleet.kubectl(0, "delete", "quota", "team")
+        fleet.project.write(good)
+        fleet.project.applied()
+        asked_before = len(simulated.requests("mp"))
+        fleet.nothing_to_do()
+        requests = simulated.requests("mp")[asked_before:]
+        assert not [one for one in requests if any(word in one for word in ASKING)], requests

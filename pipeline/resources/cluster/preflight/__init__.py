@@ -57,8 +57,10 @@ def _namespace(cluster: Cluster, place: Place, steps: Sequence[Step]) -> Finding
     level = str(((one.get("metadata") or {}).get("labels") or {}).get(ENFORCE, ""))
     brought = [step for step in steps if step.whole]
     answers = _answers(cluster, steps, _questions(cluster, place.namespace, level, brought))
-    barred = _answers(cluster, steps, [("rights", partial(rights, cluster, place.namespace, steps))])
-    return answers + Findings(barred=barred.refusals, remarks=barred.remarks)
+    try:
+        return answers + Findings(barred=tuple(rights(cluster, place.namespace, steps)))
+    except BackendError as problem:
+        return answers + Findings(remarks=(_unasked(steps, cluster, [("rights", problem)]),))
 
 
 def _questions(cluster: Cluster, namespace: str, level: str, steps: Sequence[Step]) -> Iterator[Question]:

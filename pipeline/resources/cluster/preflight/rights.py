@@ -7,7 +7,7 @@ of clouds), what is missing in it is asked for one by one (SelfSubjectAccessRevi
 from collections.abc import Iterable, Sequence
 
 from pipeline.clients.kube import EVENT, KINDS, POD, REPLICA_SET, Cluster, Kind
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import Diagnostic, warning
 from pipeline.resources.cluster.preflight.steps import Step
 from pipeline.resources.cluster.workloads import WORKLOADS
 
@@ -20,7 +20,7 @@ Need = tuple[str, Kind, str]  # verb, kind, subresource
 
 
 def rights(cluster: Cluster, namespace: str, steps: Sequence[Step]) -> Iterable[Diagnostic]:
-    """One remark for a namespace that names every verb that is missing."""
+    """One warning for a namespace that names every verb that is missing: whoever may not apply still plans."""
     needs = sorted(_needs(steps), key=lambda need: (need[1].plural, need[2], need[0]))
     rules = cluster.rules(namespace)
     missing = [
@@ -31,7 +31,7 @@ def rights(cluster: Cluster, namespace: str, steps: Sequence[Step]) -> Iterable[
     if not rules.complete:
         missing = [need for need in missing if not cluster.may(need[0], need[1], namespace, need[2])]
     if missing:
-        yield error(
+        yield warning(
             f"{steps[0].target}: this account may not {_said(missing)} in namespace {namespace} of {cluster.system}",
             steps[0].where,
             "ask for a role that allows it, or apply from an account that has one",
