@@ -196,7 +196,7 @@ class Cluster:
             f"--secure-port={free_port()}",
         ]
         self.start("kube-controller-manager", self.bin / "kube-controller-manager", f"--service-account-private-key-file={self.root}/sa.key",
-                   f"--root-ca-file={certificate}", "--kube-api-qps=400", "--kube-api-burst=800", *access)  # fmt: skip
+                   f"--root-ca-file={certificate}", "--kube-api-qps=400", "--kube-api-burst=800", "--node-monitor-grace-period=300s", *access)  # fmt: skip
         access[-1] = f"--secure-port={free_port()}"
         self.start(
             "kube-scheduler",
@@ -349,7 +349,8 @@ state = '{self.root}/ctd/state'
 
     def add_fake_nodes(self, count: int, gpus: int, product: str) -> None:
         self.start("kwok", self.bin / "kwok", f"--kubeconfig={self.kubeconfig}", f"--config={self.bin}/kwok-stages.yaml",
-                   "--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake", "--server-address=")  # fmt: skip
+                   "--manage-all-nodes=false", "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake", "--server-address=",
+                   "--node-lease-duration-seconds=40")  # fmt: skip
         resources = {
             "cpu": "96",
             "memory": "1Ti",
