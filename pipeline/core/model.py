@@ -111,6 +111,7 @@ class Hardware:
     cpus: float | None = None  # cores
     memory_bytes: int | None = None  # of each node
     nodes: int = 1  # that one replica spans
+    instance_type: str | None = None  # of a node that a cloud makes: "Standard_NC24ads_A100_v4"
 
 
 @dataclass(frozen=True)

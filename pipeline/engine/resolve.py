@@ -174,6 +174,7 @@ def hardware_of(world: World, name: str) -> Hardware:
         cpus=spec.cpu,
         memory_bytes=spec.memory_bytes,
         nodes=spec.nodes,
+        instance_type=spec.instance_type,
     )
 
 

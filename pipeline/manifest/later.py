@@ -11,7 +11,7 @@ class Later(NamedTuple):
     what: str
 
 
-_KINDS = ("kaito", "replicate", "sambastack", "sambastudio")
+_KINDS = ("replicate", "sambastack", "sambastudio")
 
 LATER = (
     Later(("include",), (), "models of other files"),

@@ -7,18 +7,20 @@ from pydantic import BaseModel, Field
 
 from pipeline.core.protocols import Target
 from pipeline.targets.docker import DockerOptions, DockerSpec, DockerTarget
+from pipeline.targets.kaito import KaitoOptions, KaitoSpec, KaitoTarget
 from pipeline.targets.kubernetes import KubernetesOptions, KubernetesSpec, KubernetesTarget
 from pipeline.targets.local import LocalOptions, LocalSpec, LocalTarget
 from pipeline.targets.registry import RegistryOptions, RegistrySpec, RegistryTarget
 
 TargetSpec: TypeAlias = Annotated[
-    LocalSpec | DockerSpec | KubernetesSpec | RegistrySpec, Field(discriminator="kind")
+    LocalSpec | DockerSpec | KubernetesSpec | KaitoSpec | RegistrySpec, Field(discriminator="kind")
 ]
 
 ENTRIES: Mapping[str, type[BaseModel]] = {
     "local": LocalOptions,
     "docker": DockerOptions,
     "kubernetes": KubernetesOptions,
+    "kaito": KaitoOptions,
     "registry": RegistryOptions,
 }
 
@@ -26,5 +28,6 @@ TARGETS: Mapping[str, Target] = {
     "local": LocalTarget(),
     "docker": DockerTarget(),
     "kubernetes": KubernetesTarget(),
+    "kaito": KaitoTarget(),
     "registry": RegistryTarget(),
 }

@@ -18,7 +18,7 @@ from pipeline.core.resource import Address, Observed, Resource, Unreadable, owne
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterState
 
-KIND = "kubernetes"
+KINDS = ("kubernetes", "kaito")
 
 
 def run(
@@ -29,15 +29,15 @@ def run(
     models: Models = None,
     locked: Locked = False,
 ) -> ExitCode:
-    """Write the objects of kubernetes targets into a folder, exactly as mp apply would send them: with the digests of their
-    images, which registries are asked for. No cluster is asked, and nothing outside the folder changes.
+    """Write the objects of kubernetes and kaito targets into a folder, exactly as mp apply would send them: with the digests
+    of their images, which registries are asked for. No cluster is asked, and nothing outside the folder changes.
 
     Without MODEL, files that mp render wrote for what is no longer declared are removed. Files of others stay.
     """
     session = open_session(options_of(context), locked=locked)
     names = session.models(models)
     with session.waiting.word("Reading"):
-        desired = engine.desired(session.world, KIND, engine.Selection(names))
+        desired = engine.desired(session.world, KINDS, engine.Selection(names))
     if any(one.severity is Severity.ERROR for one in desired.diagnostics):
         raise UserError(desired.diagnostics)
     digests, remarks = _digests(desired)

@@ -83,7 +83,7 @@ hardware:
   l40s: {gpu: L40S, gpus: 1, gpu_memory: 44}
 targets:
   box: {kind: docker}
-  prod: {kind: kaito}
+  prod: {kind: replicate}
 models:
   qwen:
     source: hf://Qwen/Qwen3-8B
@@ -97,7 +97,7 @@ models:
         '4:38 defaults: hardware class "l40" is not known | did you mean "l40s"?',
         "6:27 hardware.l40s.gpus must be at most 16 | ",
         '7:3 key "l40s" is already on line 6 | keep one of the two',
-        '10:16 targets.prod: "kind: kaito" (a kind of target) is not supported yet | remove it',
+        '10:16 targets.prod: "kind: replicate" (a kind of target) is not supported yet | remove it',
         '14:14 qwen: version must be text; 1.10 is read as 1.1 | quote it: "1.10"',
         '15:13 qwen: serve: unknown key "max_len" | did you mean "max_model_len"?',
         '16:26 yes is read as true or as text | write true, or quote it: "yes"',
@@ -150,7 +150,7 @@ BROKEN = [  # text, what must be said
     (MODEL.replace("gpus: 0", "gpus: -1"), "5:24 hardware.cpu.gpus must be at least 0 | "),
     (MODEL.replace("gpus: 0", "gpus: 1"), '5:17 hardware.cpu: "gpu" is missing | name the product'),
     (MODEL.replace("gpus: 0", "gpu: A, gpus: 0"), "5:17 hardware.cpu: gpus is 0, but a GPU is described | "),
-    (MODEL.replace("{kind: docker}", "{kind: dokcer}"), 'box.kind must be local or docker or kubernetes or registry, not "dokcer"'),
+    (MODEL.replace("{kind: docker}", "{kind: dokcer}"), 'box.kind must be local or docker or kubernetes or kaito or registry, not "dokcer"'),
     (MODEL.replace("{kind: docker}", "{}"), '6:34 targets.box: "kind" is missing | '),
     (MODEL.replace("{kind: docker}", "{kind: docker, hst: x}"), 'targets.box: unknown key "hst" | did you mean "host"?'),
     (MODEL.replace("{kind: docker}", "{kind: docker, host: gpu1}"), 'targets.box.host "gpu1" is not of the right form'),
