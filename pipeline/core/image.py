@@ -54,6 +54,7 @@ class Variant:
     args: tuple[str, ...] = ()  # always given to the engine
     env: Mapping[str, str] = field(default_factory=dict)
     start_timeout_s: int = 600
+    gpu_driver: str | None = None  # the oldest GPU driver that its CUDA runs with: "580"; None: not known
 
     @property
     def key(self) -> str:
@@ -137,4 +138,5 @@ class Launch:
     port: int = 8000
     shm_bytes: int = 0
     start_timeout_s: int = 600
+    gpu_driver: str | None = None  # the oldest GPU driver with which it starts; told to no engine
     nodes: int = 1  # that serve it together; a target tells each which of them it is

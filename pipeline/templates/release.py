@@ -109,4 +109,5 @@ def _variant(template: str, version: str, name: str, entry: Mapping[str, Any]) -
         args=arguments(entry.get("args", {}), frozenset()),
         env=dict(entry.get("env", {})),
         start_timeout_s=entry["start_timeout_s"],
+        gpu_driver=entry.get("gpu_driver"),
     )

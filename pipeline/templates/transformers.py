@@ -48,6 +48,7 @@ class Transformers:
             secrets=secrets(model, API_KEY),
             shm_bytes=known.shm_bytes.get(variant.name, 0),
             start_timeout_s=start_timeout_s(model, variant),
+            gpu_driver=variant.gpu_driver,
         )
 
 

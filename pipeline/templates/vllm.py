@@ -63,6 +63,7 @@ class Vllm:
             adapters={part.adapter: part.folder for part in model.parts if part.adapter},
             shm_bytes=known.shm_bytes.get(variant.name, 0) * max(model.hardware.gpus, 1),
             start_timeout_s=timeout_s,
+            gpu_driver=variant.gpu_driver,
             nodes=model.hardware.nodes,
         )
 

@@ -18,6 +18,7 @@ from pipeline.resources.cluster.products import products_of
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.filler.resource import filler_address
 from pipeline.resources.image.recipe import engine_name, image_name, weights_name
+from pipeline.targets.kubernetes.autoscaling import AutoscaleOptions, left_alone, most_replicas
 from pipeline.targets.kubernetes.claims import Claimed, ClaimOptions, claim_problems, claimed
 from pipeline.targets.kubernetes.groups import group_problems
 from pipeline.targets.kubernetes.objects import objects, rollout_s
@@ -69,7 +70,15 @@ class KubernetesOptions(BaseModel):
         default=None,
         description="Name of the objects; the model's when it is left out, with the environment before it if it is not the default one",
     )
-    replicas: int = Field(default=1, ge=0, le=1000, description="How many pods serve the model")
+    replicas: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description="How many pods serve the model, or groups of pods on several nodes; with `autoscale` how many there are at first",
+    )
+    autoscale: AutoscaleOptions | None = Field(
+        default=None, description="Replicas that follow the load, and who sets them then"
+    )
     weights: Literal["baked", "volume", "pvc"] = Field(
         default="baked",
         description="`baked`: the model image, which holds them; `volume`: the engine image, with the weights image mounted "
@@ -122,14 +131,15 @@ class KubernetesTarget:
             context=spec.context,
             name=name,
             served_name=launch.served_name,
-            port=launch.port if place.options.replicas else None,
+            port=launch.port if most_replicas(place) else None,
             questions=model.questions,
             api_key=model.api_key,
             prove=place.options.prove,
             on_failure=place.options.rollout.on_failure,
             recreate=place.options.rollout.when_no_spare == "recreate",
-            start_timeout_s=rollout_s(model, launch, place.options.replicas),
-            ignored=model.lifecycle.ignore_drift,
+            start_timeout_s=rollout_s(model, launch, most_replicas(place)),
+            gpu_driver=launch.gpu_driver,
+            ignored=(*model.lifecycle.ignore_drift, *left_alone(place)),
             tasks=weights.tasks,
         )
         yield Resource(
