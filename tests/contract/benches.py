@@ -37,6 +37,8 @@ from pipeline.resources.engine import environment
 from pipeline.resources.engine import resource as engines
 from pipeline.resources.engine.environment import EnvironmentDriver
 from pipeline.resources.engine.resource import EngineDriver
+from pipeline.resources.filler import resource as fillers
+from pipeline.resources.filler.resource import FillerDriver
 from pipeline.resources.image import resource as image
 from pipeline.resources.image.recipe import engine_name, registry_of
 from pipeline.resources.image.resource import ImageDriver
@@ -50,6 +52,8 @@ from pipeline.targets.local.spec import state_of as local_state
 from tests.fakes import engine
 from tests.fakes.memory import MemoryDriver
 from tests.fakes.project import memory_drivers
+from tests.parts.packages import image_layer
+from tests.parts.packages import put_image as put_packed
 
 OWNER = Mark("test", "default", Address(""))
 
@@ -234,6 +238,26 @@ def engine_bench(where: Where, request: pytest.FixtureRequest, folder: Path) -> 
         client.close()
 
 
+@contextlib.contextmanager
+def filler_bench(where: Where, request: pytest.FixtureRequest, folder: Path) -> Iterator[Bench]:
+    registry = where(request, folder)
+    version = f"0.0.{uuid.uuid4().int % 10**9}"
+
+    def wanted(word: str) -> Resource[Any]:
+        """Of one engine, whose image is there; its runtime files say another word."""
+        sha256 = hashlib.sha256(word.encode()).hexdigest()
+        build = Build(replace(engine.ENGINE, version=version), (("serve.py", sha256),), str(folder))
+        name = engine_name(build, registry)
+        put_packed(
+            Repositories({})(registry, name.repository), [image_layer(("word", word.encode()))], name.tag
+        )
+        return fillers.resource(build, registry)
+
+    first, second = wanted("one"), wanted("two")
+    driver = FillerDriver(Repositories({}), OWNER)
+    yield Bench(driver, first, second, partial(move_tag, first), kept=True)
+
+
 DOCKERFILE = """\
 ARG BASE
 FROM ${BASE}
@@ -273,14 +297,14 @@ def memory_bench(kind: str, request: pytest.FixtureRequest, folder: Path) -> Ite
     driver: MemoryDriver = memory_drivers(OWNER.project)[kind]
     whole = Resource(Address(f"tiny/{kind}:here"), kind, {"name": "tiny"}, Word("blue"))
     tracked = kind not in ("artifact", "environment")
-    whole = replace(whole, tracked=tracked, keep=kind in ("engine", "image"))
+    whole = replace(whole, tracked=tracked, keep=kind in ("engine", "filler", "image"))
 
     def spoil() -> None:
         for key, thing in driver.things.items():
             driver.things[key] = replace(thing, state=Word("spoilt"))
 
     changed = replace(whole, desired=Word("grey"))
-    kept = kind in ("artifact", "engine", "image")
+    kept = kind in ("artifact", "engine", "filler", "image")
     yield Bench(driver, whole, changed, spoil, marked=tracked, kept=kept, findable=kind != "artifact")
 
 
@@ -295,6 +319,8 @@ BENCHES: Mapping[str, Factory] = {
     "model image in a registry": partial(image_bench, registry_place),
     "engine image in a layout": partial(engine_bench, layout_place),
     "engine image in a registry": partial(engine_bench, registry_place),
+    "filler image in a layout": partial(filler_bench, layout_place),
+    "filler image in a registry": partial(filler_bench, registry_place),
     "local": local_bench,
     "docker": docker_bench,
     **{f"{kind} in memory": partial(memory_bench, kind) for kind in memory_drivers(OWNER.project)},

@@ -15,6 +15,8 @@ from pipeline.cli.views.diagnostics import diagnostics
 from pipeline.core.diagnostic import Diagnostic, Severity, error, warning
 from pipeline.core.errors import ExitCode, MpError, UserError
 from pipeline.core.resource import Address, Observed, Resource, Unreadable, owner_of, place_of
+from pipeline.resources.cluster.filling import is_claim, objects_of, unfilled
+from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterState
 
@@ -85,7 +87,9 @@ def _objects(resource: Resource[ClusterState], known: Mapping[Address, str]) -> 
     recipe = resource.desired.recipe
     assert recipe is not None, "a desired deployment knows how it is made"
     digests = {image: known[address] for image, address in recipe.images.items() if address in known}
-    return [written(one, digests) for one in ordered(resource.desired.objects)]
+    filling = {key_of(one): one for task in recipe.tasks.values() for one in objects_of(task)}
+    made = ordered({**resource.desired.objects, **filling})
+    return [written(unfilled(one) if is_claim(one) else one, digests) for one in made]
 
 
 def _is_standing(resource: Resource[ClusterState]) -> bool:

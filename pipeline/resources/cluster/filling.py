@@ -53,7 +53,7 @@ class Filling:
             return put(self.cluster, written(claim, digests))
         if not task:
             raise StartFailed(self.system, f"claim {name} is gone, and the weights that it held")
-        empty = put(self.cluster, written(_unfilled(claim), digests))
+        empty = put(self.cluster, written(unfilled(claim), digests))
         self._clear_ended(task)
         for one in task:
             put(self.cluster, written(_of_claim(one, empty), digests))
@@ -153,7 +153,8 @@ def _filled(claim: Mapping[str, Any]) -> str:
     return str((claim["metadata"].get("annotations") or {}).get(FILLED) or "")
 
 
-def _unfilled(claim: Object) -> Object:
+def unfilled(claim: Object) -> Object:
+    """A claim as it is before its Job has ended."""
     annotations = {key: value for key, value in claim["metadata"]["annotations"].items() if key != FILLED}
     return {**claim, "metadata": {**claim["metadata"], "annotations": annotations}}
 
