@@ -104,7 +104,8 @@ def giving_way(objects: Live) -> Live:
     if key is None:
         return objects
     one = objects[key]
-    spec, alone = one["spec"], int(one["spec"].get("replicas", 1)) == 1
+    spec: Object = one.get("spec") or {}  # a Workspace has none
+    alone = int(spec.get("replicas", 1)) == 1
     one_by_one = {"maxSurge": 0, "maxUnavailable": 1}
     match one["kind"]:
         case "Deployment" if alone:  # its controller waits until the old pod has left
