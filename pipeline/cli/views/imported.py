@@ -51,7 +51,7 @@ def added(text: str, found: Imported) -> str | None:
     for name in sections(found):
         at = next((i for i, line in enumerate(lines) if re.match(rf"{name}\s*:", line)), None)
         if at is None:
-            lines += [f"\n{name}:\n", *sections(found)[name].splitlines(keepends=True)]
+            lines += ["\n", f"{name}:\n", *sections(found)[name].splitlines(keepends=True)]
             continue
         if not re.fullmatch(rf"{name}\s*:\s*(#.*)?\n", lines[at]):
             return None
@@ -64,7 +64,13 @@ def added(text: str, found: Imported) -> str | None:
 def _entry(key: str, value: Any, remarks: Sequence[str], section: str, indent: str) -> str:
     said = remarks if section == "models" else ()
     dumped = yaml.dump(
-        {key: value}, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=10_000, indent=len(INDENT)
+        {key: value},
+        Dumper=_Plain,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+        indent=len(INDENT),
+        default_flow_style=None,
     )
     return "".join(f"{indent}{line}\n" for line in [*(f"# {one}" for one in said), *dumped.splitlines()])
 
