@@ -40,6 +40,10 @@ def error(
     return Diagnostic(Severity.ERROR, summary, where, hint, model=model)
 
 
+def note(summary: str, where: Where | None = None, model: str | None = None) -> Diagnostic:
+    return Diagnostic(Severity.NOTE, summary, where, model=model)
+
+
 def warning(
     summary: str, where: Where | None = None, hint: str | None = None, model: str | None = None
 ) -> Diagnostic:

@@ -182,10 +182,17 @@ class Observed(Generic[S]):
     digest: Digest | None = None  # of an image: a tag that moved is seen by it
     would_be: S | None = None  # what the server says the desired state would become
     refused: str | None = None  # why it may not be changed as wanted: somebody else manages a field
+    note: str = (
+        ""  # what a plan says of it: "HorizontalPodAutoscaler/qwen sets its replicas: they are left alone"
+    )
     transfer: Transfer = Transfer()  # if it had to be brought to the desired state
     proof: Proof | None = None  # set by apply of things that answer
     accepted: bool = False  # set by apply: it is good although nothing was asked (prove: skip)
     endpoint: str | None = None  # base URL of things that answer
+    runs: Mapping[Address, Digest] = field(
+        default_factory=dict
+    )  # needs that it has under another name, and the digest of each: it is as said here if they are the same
+    otherwise: "Observed[S] | None" = None  # what it is if they are not
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.core.change import Action, Change, FieldDiff
-from pipeline.core.diagnostic import Diagnostic, error, warning
+from pipeline.core.diagnostic import Diagnostic, error, note, warning
 from pipeline.core.digest import Json
 from pipeline.core.protocols import Answer
 from pipeline.core.resource import (
@@ -213,8 +213,7 @@ def _compare(
                 (FieldDiff("mark", mark.address, seen.mark.address if seen.mark else None),) if entry else ()
             )
             findings.refusals.append(_not_ours(resource, seen.mark, adoptable=adoptable))
-    if seen.refused is not None:
-        findings.refusals.append(_managed(resource, seen.refused))
+    _tell(findings, resource, seen)
     change = Change(
         resource.address,
         resource.kind,
@@ -230,6 +229,15 @@ def _compare(
     if action is Action.ADOPT and change.interrupts and adoption is not Adoption.RESTART:
         findings.refusals.append(_interrupting(change))
     findings.changes.append(change)
+
+
+def _tell(findings: _Findings, resource: Resource[Any], seen: Observed[Any]) -> None:
+    """What its driver says of it besides its state."""
+    if seen.refused is not None:
+        findings.refusals.append(_managed(resource, seen.refused))
+    if seen.note:
+        text, owner = f"{resource.address}: {seen.note}", owner_of(resource.address)
+        findings.diagnostics.append(note(text, resource.where, owner))
 
 
 def _action(desired: State, diffs: tuple[FieldDiff, ...]) -> Action:

@@ -63,6 +63,11 @@ DEPLOYMENTS: Mapping[str, Mapping[str, Any]] = {
     "pull-secret": {"spec": {"pull_secret": "ghcr"}, "name": "front-door"},
     "gpus": {"model": a_model("vllm", L40S), "replicas": 2},
     "nodes": {"model": a_model("vllm", H100X16), "replicas": 2},
+    "scaled": {"model": a_model("vllm", L40S), "autoscale": {"max": 4}},
+    "scaled-by-keda": {
+        "model": a_model("vllm", L40S),
+        "autoscale": {"by": "keda", "max": 4, "prometheus": "http://prometheus:9090", "target": 2.5},
+    },
     "secrets": {"model": a_model(api_key=KEY, secret_env={"HF_TOKEN": TOKEN}), "weights": "volume"},
     "nothing-declared": {"model": a_model(hardware=Hardware("cpu", 0))},
 }

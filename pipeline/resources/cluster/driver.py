@@ -44,6 +44,7 @@ from pipeline.resources.cluster.marks import key_of, mark_of
 from pipeline.resources.cluster.preflight import preflight
 from pipeline.resources.cluster.restoring import as_it_was, recalled
 from pipeline.resources.cluster.rollout import Rollout
+from pipeline.resources.cluster.scalers import freed, left_alone, obsolete, said, scalers_in
 from pipeline.resources.cluster.standing import as_found, in_the_way, restored, take, unlabelled
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.cluster.turns import Turns
@@ -104,8 +105,8 @@ class ClusterDriver:
             assert change.entry is not None, "what is deleted was known"
             self._delete(change.entry, emit)
             return None
-        resource, good = change.resource, change.entry.good if change.entry else {}
-        rollout = self._rollout(resource.locator, _recipe(resource), resource.address, emit)
+        good = change.entry.good if change.entry else {}
+        resource, rollout = self._started(change.resource, emit)
         before = self._before(rollout, resource, _known(change.entry), adopting=change.action is Action.ADOPT)
         digests = _digests(resource, inputs)
         if change.action is Action.ADOPT and not change.interrupts:
@@ -118,7 +119,7 @@ class ClusterDriver:
             rollout = replace(rollout, old_first=turn.old_first)
             first = {**_first(resource, before), **{key: before[key] for key in turn.leaving}}
             try:
-                rollout.remove(first)
+                rollout.remove({**first, **obsolete(before, wanted)})
                 return self._bring(rollout, resource, before, digests)
             except StartFailed as problem:
                 if recipe.on_failure == "rollback":
@@ -145,11 +146,15 @@ class ClusterDriver:
         known = [key for entry in entries for key in _known(entry)]
         live = listed(cluster, place.namespace, (*wanted, *others), known)
         owned = Owned(live)
+        scalers = scalers_in(cluster, place.namespace, wanted)
         answers: dict[Address, Answer] = {}
-        for each in resources:
+        for declared in resources:
+            each = left_alone(declared, scalers)
             mark = self._mark(each.address)
             own = owned.by(mark, each.locator["name"])
-            seen = compared(cluster, each, live, own, mark, self._take_from)
+            seen = compared(cluster, each, live, own, mark, self._take_from | freed(each, scalers))
+            if isinstance(seen, Observed):
+                seen = replace(seen, note=said(declared, scalers))
             if isinstance(seen, Observed) and seen.mark == mark:
                 self._remember(each, own)
             lacking = isinstance(seen, Absent) and _recipe(each).standing and not each.watched
@@ -159,6 +164,16 @@ class ClusterDriver:
             own = owned.by(mark, entry.locator["name"])
             answers[entry.address] = replace(observed(own, {}, entry.locator), mark=mark) if own else Absent()
         return answers | _explained(cluster, place, answers, live)
+
+    def _started(
+        self, resource: Resource[ClusterState], emit: Emit
+    ) -> tuple[Resource[ClusterState], Rollout]:
+        """What is to be brought, and who brings it; replicas that an autoscaler sets are left to it."""
+        place = Place.of(resource.locator)
+        scalers = scalers_in(self._connect(place.context), place.namespace, resource.desired.objects)
+        resource = left_alone(resource, scalers)
+        rollout = self._rollout(resource.locator, _recipe(resource), resource.address, emit)
+        return resource, replace(rollout, take_from=rollout.take_from | freed(resource, scalers))
 
     def _before(
         self, rollout: Rollout, resource: Resource[ClusterState], known: Iterable[str], *, adopting: bool
@@ -198,16 +213,18 @@ class ClusterDriver:
         sent = settled(wanted, wanted, before, recipe.ignored)
         made = rollout.bring(_objects(sent), digests, recipe.start_timeout_s)
         self._remember(resource, made)
-        proof = self._proof(rollout, resource)
+        proof = self._proof(rollout, resource, made)
         made = {**made, **rollout.finish(_objects(sent), digests)}
         rollout.remove({key: one for key, one in before.items() if key not in wanted})
         seen = observed(made, wanted, resource.locator, recipe.ignored)
         return replace(seen, mark=self._mark(resource.address), proof=proof, accepted=proof is None)
 
-    def _proof(self, rollout: Rollout, resource: Resource[ClusterState]) -> Proof | None:
+    def _proof(self, rollout: Rollout, resource: Resource[ClusterState], made: Live) -> Proof | None:
         recipe = _recipe(resource)
         key = workload_in(resource.desired.objects)
         if recipe.prove == "skip" or recipe.port is None or key is None:
+            return None
+        if (made[key].get("spec") or {}).get("replicas") == 0:  # an autoscaler has none of it now
             return None
         api_key = None if recipe.api_key is None else self._secret(recipe.api_key)
         return rollout.prove(key, recipe.port, api_key)

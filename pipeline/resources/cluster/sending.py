@@ -22,6 +22,8 @@ ORDER = (
     "LeaderWorkerSet",
     "Workspace",
     "InferenceSet",
+    "HorizontalPodAutoscaler",
+    "ScaledObject",
 )
 
 

@@ -23,6 +23,7 @@ from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.pod import SECRET_MODE, UID, Claim, Object, gpu_node, quantity
 from pipeline.resources.filler.resource import filler_name
 from pipeline.resources.image.recipe import weights_name
+from pipeline.targets.kubernetes.autoscaling import most_replicas
 from pipeline.targets.objects import name_of, named
 
 FOLDER = "models"  # below the claim's root, where some storage has folders of its own (lost+found)
@@ -101,8 +102,8 @@ def claim_problems(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
         yield error(text, where, "weights: pvc takes them from a claim", model.name)
     if place.options.weights != "pvc":
         return
-    if place.options.replicas > 1 and options.access_mode is None:
-        text = f"{model.name}: {place.options.replicas} pods mount one claim, and only one node may mount it"
+    if most_replicas(place) > 1 and options.access_mode is None:
+        text = f"{model.name}: {most_replicas(place)} pods mount one claim, and only one node may mount it"
         hint = f"claim: {{access_mode: {MANY_NODES}}}, or {ONE_NODE} where all pods are on one node"
         yield error(text, where, hint, model.name)
     if options.name is None:

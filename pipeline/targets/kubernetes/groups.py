@@ -13,6 +13,7 @@ from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.marks import TEMPLATE
 from pipeline.resources.cluster.pod import Object
+from pipeline.targets.kubernetes.autoscaling import first_replicas
 from pipeline.targets.kubernetes.claims import MANY_NODES
 from pipeline.targets.objects import labels_of, name_of, named, selector_of
 from pipeline.templates.launch import Group
@@ -55,7 +56,7 @@ def group_set(place: Place[Any], model: Model, spec: Object, *, nodes: int, roll
     worker = {**leader, "containers": [_worker(one) for one in leader["containers"]]}
     version = fingerprint([leader, worker])[:16]
     body = {
-        "replicas": place.options.replicas,
+        "replicas": first_replicas(place),
         "startupPolicy": "LeaderCreated",
         "rolloutStrategy": {
             "type": "RollingUpdate",

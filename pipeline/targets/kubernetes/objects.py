@@ -10,6 +10,7 @@ from pipeline.core.image import Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.pod import Images, Object, pod, startup_s
+from pipeline.targets.kubernetes.autoscaling import autoscaler, first_replicas, most_replicas
 from pipeline.targets.kubernetes.groups import group_of, group_set, leader_selector
 from pipeline.targets.objects import (
     labels_of,
@@ -36,13 +37,15 @@ def objects(place: Place[Any], model: Model, launch: Launch, images: Images) -> 
         service_account(place, model),
         launch_map(place, model, launch, images, group),
         service(place, model, leader_selector(name) if group else selector_of(name)),
-        *([_disruption_budget(place, model)] if place.options.replicas > 1 else ()),
+        *([_disruption_budget(place, model)] if most_replicas(place) > 1 else ()),
     ]
     config = str(made[1]["metadata"]["name"])
     spec = pod(place, model, launch, images, name=name, config=config)
     if group:
-        return (*made, group_set(place, model, spec, nodes=group.nodes, rolling=ROLLING))
-    return (*made, _deployment(place, model, launch, spec, alone=images.one_node))
+        workload = group_set(place, model, spec, nodes=group.nodes, rolling=ROLLING)
+    else:
+        workload = _deployment(place, model, launch, spec, alone=images.one_node)
+    return (*made, workload, *autoscaler(place, model, workload))
 
 
 def rollout_s(model: Model, launch: Launch, replicas: int) -> int:
@@ -61,7 +64,7 @@ def _deployment(place: Place[Any], model: Model, launch: Launch, pod_spec: Objec
     name = name_of(place, model)
     rolling = {"type": "RollingUpdate", "rollingUpdate": dict(ROLLING)}
     spec = {
-        "replicas": place.options.replicas,
+        "replicas": first_replicas(place),
         "progressDeadlineSeconds": deadline_s(model, launch),
         # an older ReplicaSet would name a ConfigMap that is gone: what is brought back is applied again
         "revisionHistoryLimit": 0,

@@ -58,6 +58,8 @@ def test_objects_come_in_the_order_they_need_one_another_and_bear_their_own_mark
         "PodDisruptionBudget",
         "Deployment",
         "LeaderWorkerSet",
+        "HorizontalPodAutoscaler",
+        "ScaledObject",
     ]
     assert kinds == [kind for kind in order if kind in kinds]
     for key, one in made.desired.objects.items():

@@ -33,7 +33,7 @@ def test_three_versions_are_there() -> None:
 
 @pytest.mark.parametrize("name", ["gpus", "nodes"])
 def test_a_field_that_nobody_knows_is_a_mistake_wherever_it_is(name: str) -> None:
-    workload = sent(name)[-1]
+    workload = next(one for one in sent(name) if one["kind"] in ("Deployment", "LeaderWorkerSet"))
     wrong = copy.deepcopy(workload)
     template = wrong["spec"].get("template") or wrong["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
     template["spec"]["containers"][0]["startupProbe"]["retries"] = 3
