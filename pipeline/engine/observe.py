@@ -8,12 +8,13 @@ from typing import Any
 from pipeline.core.errors import BackendError
 from pipeline.core.protocols import Answer, Driver
 from pipeline.core.resource import Address, Entry, Resource, Unreadable
+from pipeline.engine.moving import settled
 
 
 def observe(
     wanted: Mapping[Address, Resource[Any]], gone: Sequence[Entry], drivers: Mapping[str, Driver[Any]]
 ) -> dict[Address, Answer]:
-    """An answer for every wanted resource and every orphan, one call per kind."""
+    """An answer for every wanted resource and every orphan, one call per kind, and what answers mean for one another."""
     resources: defaultdict[str, list[Resource[Any]]] = defaultdict(list)
     entries: defaultdict[str, list[Entry]] = defaultdict(list)
     for resource in wanted.values():
@@ -27,7 +28,7 @@ def observe(
     with ThreadPoolExecutor(max_workers=len(kinds), thread_name_prefix="observe") as pool:
         for seen in pool.map(lambda kind: _ask(drivers.get(kind), resources[kind], entries[kind]), kinds):
             answers.update(seen)
-    return answers
+    return settled(answers)
 
 
 def _ask(

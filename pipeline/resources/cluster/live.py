@@ -28,6 +28,7 @@ from pipeline.core.resource import Absent, Locator, Mark, Observed, Resource
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.marks import key_of, mark_of
+from pipeline.resources.cluster.moved import moved, staying
 from pipeline.resources.cluster.pods import Trouble, is_ready, troubles
 from pipeline.resources.cluster.sending import images_of, written
 from pipeline.resources.cluster.shape import shaped
@@ -189,6 +190,8 @@ def compared(
     strange = [whose for one in named.values() if (whose := mark_of(one)) != mark]
     if resource.watched or any(strange):
         return replace(seen, mark=next(filter(None, strange), None))
+    if not strange and (kept := _kept(resource, named | extra, replace(seen, mark=mark))):
+        return kept
     would_be, refused = _would_be(cluster, settled(wanted, wanted, named, ignored), named, take_from)
     return replace(
         seen,
@@ -196,6 +199,23 @@ def compared(
         would_be=replace(resource.desired, objects=without(would_be, ignored)),
         refused=refused,
     )
+
+
+def _kept(
+    resource: Resource[ClusterState], live: Live, seen: Observed[ClusterState]
+) -> Observed[ClusterState] | None:
+    """What a registry that moved leaves, where nothing else is to change; None for everything else."""
+    wanted, recipe = resource.desired.objects, resource.desired.recipe
+    again, runs = moved(live, wanted, recipe.images if recipe else {})
+    if not runs or recipe is None:
+        return None
+    same = observed(again, wanted, resource.locator, recipe.ignored)
+    left = without(wanted, recipe.ignored)
+    if same.state.objects != left or same.state.health != resource.desired.health:
+        return None
+    would_be = replace(resource.desired, objects=left)
+    otherwise = replace(seen, would_be=would_be)
+    return replace(otherwise, state=same.state, runs=runs, otherwise=otherwise, note=staying(live, runs))
 
 
 def _unowned(one: Object) -> Object:
