@@ -12,18 +12,22 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from pipeline.clients.cosign import is_signature
+from pipeline.clients.oci.referrers import index_of, list_tag, told
 from pipeline.clients.oci.repositories import Repositories
 from pipeline.clients.oci.repository import Repository, contents
 from pipeline.core.digest import Digest
 from pipeline.core.image import Registry
+from pipeline.manifest.lock import Lock, engine_key, write_lock
 from pipeline.resources.image.trust import provenance, sbom
 from tests.parts import cosign, signing
 from tests.parts.project import Project, Result
 from tests.parts.registry import RealRegistry, running_registry
+from tests.parts.tiny_image import PLATFORM, push_tiny_engine, tiny_engine
 
 pytestmark = pytest.mark.registry
 
-OK, ERROR, REFUSED, PARTIAL = 0, 1, 4, 5
+OK, ERROR, CHANGES, REFUSED, PARTIAL = 0, 1, 2, 4, 5
 CONFIG = {"architectures": ["LlamaForCausalLM"], "license": "mit"}
 
 
@@ -220,20 +224,89 @@ def signing_with(file: str) -> dict[str, Any]:  # Any: sections as the user writ
 @pytest.mark.cosign
 def test_an_image_and_its_documents_are_signed(works: Works, cosigned: signing.Key, tmp_path: Path) -> None:
     made = works.applied()
-    everything = [
-        made,
-        *(each.digest for each in works.repository().referrers(made) if is_ours(each.artifact_type)),
-    ]
-    assert len(everything) == 3
-    roots = tmp_path / "roots.json"
+    assert verified(works, cosigned, tmp_path, made) == 3
+
+
+def verified(works: Works, key: signing.Key, folder: Path, image: Digest, name: str = "tiny.weights") -> int:
+    """An image and its documents, each with a signature of the key's and no second one; how many these are."""
+    roots = folder / "roots.json"
     roots.write_text('{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}')
-    options = ["--key", str(cosigned.public), "--insecure-ignore-tlog=true", f"--trusted-root={roots}"]
-    for digest in everything:
-        cosign.run("verify", *options, f"{works.place}/tiny.weights@{digest}")
+    options = ["--key", str(key.public), "--insecure-ignore-tlog=true", f"--trusted-root={roots}"]
+    repository = works.repository(name)
+    documents = [each.digest for each in repository.referrers(image) if is_ours(each.artifact_type)]
+    for digest in (image, *documents):
+        cosign.run("verify", *options, f"{works.place}/{name}@{digest}")
+        pointing = told(repository.referrers(digest), repository.manifest)
+        signatures = [each for each in pointing if is_signature(each)]
+        assert len(signatures) == 1
+    return 1 + len(documents)
 
 
 def is_ours(kind: str | None) -> bool:
     return kind in (sbom.MEDIA_TYPE, provenance.MEDIA_TYPE)
+
+
+@pytest.mark.cosign
+def test_an_image_that_was_there_before_is_signed_afterwards(
+    works: Works, cosigned: signing.Key, tmp_path: Path
+) -> None:
+    works.write()
+    made = works.applied()
+    works.write(**signing_with("cosign.key"))
+    assert works.project.mp("drift").code == OK, "a change that was declared is no drift"
+    planned = works.project.mp("plan", "--json").json()
+    assert planned["transfer"]["push_bytes"] == 0
+    assert "signed no → yes" in works.plan().out
+    assert works.applied() == made
+    assert verified(works, cosigned, tmp_path, made) == 3
+    assert works.project.mp("plan", "--detailed-exitcode").code == OK
+
+
+@pytest.mark.cosign
+def test_a_signature_that_was_lost_is_drift_and_made_again(
+    works: Works, cosigned: signing.Key, tmp_path: Path
+) -> None:
+    made = works.applied()
+    left = [each for each in works.repository().referrers(made) if is_ours(each.artifact_type)]
+    works.repository().put_manifest(list_tag(made), index_of(left))
+    drift = works.project.mp("drift")
+    assert (drift.code, "signed yes → no" in drift.out) == (CHANGES, True), drift.text
+    works.applied()
+    assert verified(works, cosigned, tmp_path, made) == 3
+
+
+@pytest.mark.cosign
+def test_a_signature_outlives_the_word_that_asked_for_it(works: Works, cosigned: signing.Key) -> None:
+    works.applied()
+    works.write()
+    assert works.project.mp("plan", "--detailed-exitcode").code == OK
+    assert works.project.mp("drift").code == OK
+
+
+@pytest.mark.cosign
+def test_an_engine_image_that_was_there_before_is_signed_too_and_nothing_is_built(
+    works: Works, cosigned: signing.Key, tmp_path: Path
+) -> None:
+    engine = tiny_engine()
+    push_tiny_engine(Registry("main", url=works.place), engine)
+    write_lock(works.folder / "models.lock", Lock({}, {engine_key(engine, PLATFORM): engine}))
+    declared: dict[str, Any] = {  # Any: sections as the user writes them
+        "targets": {"main": {"kind": "registry", "publish": ["model"]}},
+        "engines": {"transformers": {"base": f"{engine.base}@{engine.base_digest}"}},
+    }
+    works.write(**declared)
+    works.project.applied()
+    works.write(**declared, **signing_with("cosign.key"))
+    planned = works.plan()
+    assert planned.out.count("signed no → yes") == 2
+    assert "images again" not in planned.out
+    works.project.applied()
+    for name in ("tiny", "transformers.engine"):
+        (tag,) = [tag for tag in works.repository(name).tags() if tag.startswith("mp-")]
+        found = works.repository(name).head(tag)
+        assert found is not None
+        assert verified(works, cosigned, tmp_path, found[0], name) >= 1
+    assert works.project.mp("plan", "--detailed-exitcode").code == OK
 
 
 @pytest.mark.cosign

@@ -6,12 +6,13 @@ the tag `sha256-<hex>`, which clients keep up to date.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pipeline.clients.oci.repository import INDEX, Descriptor, ImageManifest
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.errors import BackendError, Corrupt
 
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"  # of the config of what has none
 _TAG = re.compile(r"sha256-[0-9a-f]{64}")
 _TRIES = 5  # of writing a list that others write too
 
@@ -45,6 +46,16 @@ def described(manifest: ImageManifest) -> Descriptor:
         str(kind) if kind else None,
         manifest.annotations(),
     )
+
+
+def told(found: Iterable[Descriptor], read: Callable[[str], ImageManifest | None]) -> Iterator[Descriptor]:
+    """Each with what its manifest says, where the list does not.
+
+    Lists by tag that go-containerregistry keeps (0.22, and with it cosign) name the config's type and no annotations.
+    """
+    for each in found:
+        manifest = read(each.digest) if each.artifact_type in (None, EMPTY_TYPE) else None
+        yield described(manifest) if manifest else each
 
 
 def listed(index: bytes, location: str) -> tuple[Descriptor, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.clients.oci.referrers import EMPTY_TYPE
 from pipeline.clients.oci.repository import MANIFEST, ImageManifest, Repository, held
 from pipeline.core.digest import Digest, canonical
 from pipeline.core.digest import digest as digest_of
@@ -20,7 +21,6 @@ from pipeline.resources.image.trust import provenance, sbom
 from pipeline.resources.image.trust.provenance import Run
 from pipeline.resources.image.trust.signing import Signing, is_signed
 
-EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"
 _PREDICATE = "in-toto.io/predicate-type"  # the annotation by which BuildKit and others tell statements apart
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from pipeline.clients.cosign import Cosign, Signer, is_signature
+from pipeline.clients.oci.referrers import told
 from pipeline.clients.oci.repository import Repository
 from pipeline.core.digest import Digest
 from pipeline.core.image import Registry
@@ -42,7 +43,8 @@ class Signing:
 
 def is_signed(repository: Repository, image: Digest) -> bool:
     """Whether a signature lies beside an image; whose it is, nobody asks here. Raises BackendError."""
-    return any(is_signature(attached) for attached in repository.referrers(image))
+    pointing = told(repository.referrers(image), repository.manifest)
+    return any(is_signature(attached) for attached in pointing)
 
 
 def seen_signed(repository: Repository, image: Digest, *, wanted: bool, entry: Entry | None) -> bool:
