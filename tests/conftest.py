@@ -1,6 +1,7 @@
 """What every test may use: the real parts of this machine, each started once a session. Marks say what a test needs."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.parts import capability, network
 from tests.parts.base_image import BaseImage, import_base, push_base
 from tests.parts.buckets import Buckets, running_buckets
+from tests.parts.buildkit import RealBuilder, running_buildkit
 from tests.parts.cluster import RealCluster, running_cluster
 from tests.parts.registry import RealRegistry, running_registry
 
@@ -56,6 +58,13 @@ def buckets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buckets]:
 
 
 @pytest.fixture(scope="session")
+def buildkit() -> Iterator[RealBuilder]:
+    """A BuildKit that is no Docker engine's; it pulls from this machine's registries."""
+    with running_buildkit() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[RealCluster]:
     """A Kubernetes whose node pulls from this machine's registries; use namespaces of your own."""
     with running_cluster() as started:
@@ -68,6 +77,31 @@ def base_image(docker_host: str, registry: RealRegistry) -> BaseImage:
     client = docker.DockerClient(base_url=docker_host)
     try:
         return push_base(client, import_base(client, capability.CACHE), registry.host)
+    finally:
+        client.close()
+
+
+@pytest.fixture(scope="session")
+def engine_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]:
+    """A registry for the real engine images, which are large: whoever needs them first builds them, once a run.
+
+    MP_TEST_REGISTRY names a folder in which it keeps them, so that the next run builds nothing.
+    """
+    kept = os.environ.get("MP_TEST_REGISTRY")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("engine-registry")
+    folder.mkdir(parents=True, exist_ok=True)
+    with running_registry(folder) as started:
+        yield started
+    if not kept:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def engine_base(docker_host: str, engine_registry: RealRegistry) -> BaseImage:
+    """The base of the real engine images, in their registry."""
+    client = docker.DockerClient(base_url=docker_host)
+    try:
+        return push_base(client, import_base(client, capability.CACHE), engine_registry.host)
     finally:
         client.close()
 

@@ -31,6 +31,7 @@ from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resou
 from pipeline.resources.engine import resource as engine
 from pipeline.resources.engine.resource import EngineDriver, EngineState
 from tests.parts.base_image import BaseImage
+from tests.parts.buildkit import RealBuilder
 from tests.parts.ports import free_port
 from tests.parts.registry import RealRegistry
 
@@ -199,9 +200,12 @@ def test_an_engine_that_was_pruned_is_made_again_from_what_is_cached(yard: Yard)
     assert "cached" in yard.said().lower(), "nor are the steps of its Dockerfile run again"
 
 
-@pytest.mark.skipif(not os.environ.get("BUILDKIT_HOST"), reason="BUILDKIT_HOST names no builder")
-def test_another_builder_makes_an_image_that_runs_the_same(yard: Yard, main: Registry) -> None:
-    remote = RemoteBuilder(os.environ["BUILDKIT_HOST"], os.environ)
+@pytest.mark.buildkit
+def test_another_builder_makes_an_image_that_runs_the_same(
+    yard: Yard, main: Registry, buildkit: RealBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", buildkit.environ["PATH"])
+    remote = RemoteBuilder(buildkit.tcp, os.environ)
     wanted = engine.resource(yard.build(), main)
 
     yard.bring(wanted, builder=remote)

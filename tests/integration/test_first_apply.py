@@ -1,8 +1,7 @@
 """From models.yaml to answering deployments on the real parts, through the real command line.
 
-One project is applied once: both CPU engines are built and pushed, two containers and a process are started. Every test
-uses that one and leaves it as it was. MP_TEST_REGISTRY names a folder in which the registry keeps its images, so that
-the next run builds nothing; without it they go with the run (gigabytes).
+One project is applied once: both CPU engines are built and pushed, where nobody has done so in this run, two containers
+and a process are started. Every test uses that one and leaves it as it was.
 """
 
 import contextlib
@@ -10,7 +9,6 @@ import copy
 import fcntl
 import itertools
 import json
-import os
 import shutil
 import stat
 import urllib.error
@@ -18,7 +16,7 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +25,12 @@ import pytest
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-from pipeline.manifest.lock import Lock, engine_key, write_lock
+from pipeline.manifest.lock import write_lock
 from tests.parts import capability
-from tests.parts.base_image import BaseImage, import_base, push_base
-from tests.parts.engines import PLATFORM, locked_engine
+from tests.parts.base_image import BaseImage
+from tests.parts.engines import ANSWER, CHECKPOINT, PROMPT, locked_engines
 from tests.parts.project import Manifest, Project, Result, chat
-from tests.parts.registry import RealRegistry, running_registry
+from tests.parts.registry import RealRegistry
 
 pytestmark = [
     pytest.mark.docker,
@@ -41,9 +39,6 @@ pytestmark = [
     pytest.mark.vllm,
 ]
 
-CHECKPOINT = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "checkpoint"
-PROMPT = "What is mp?"
-ANSWER = "mp brings the models in models.yaml to life: it plans first, then applies, then proves each one."
 TEST = [{"prompt": PROMPT, "expect": {"contains": "models.yaml"}}]
 OCI = "application/vnd.oci.image.manifest.v1+json"
 KEY = "correct-horse-battery"
@@ -134,38 +129,24 @@ class Acme:
 
 
 @pytest.fixture(scope="module")
-def own_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]:
-    """Of its own: it is stopped, and what is pushed here is large."""
-    kept = os.environ.get("MP_TEST_REGISTRY")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("registry")
-    folder.mkdir(parents=True, exist_ok=True)
-    with running_registry(folder) as started:
-        yield started
-    if not kept:
-        shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
 def acme(
-    own_registry: RealRegistry, docker_host: str, tmp_path_factory: pytest.TempPathFactory
+    engine_registry: RealRegistry,
+    engine_base: BaseImage,
+    docker_host: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Acme]:
     client = docker.DockerClient(base_url=docker_host)
-    base = push_base(client, import_base(client, capability.CACHE), own_registry.host)
     name = f"mp-test-{uuid.uuid4().hex[:6]}"
     folder = tmp_path_factory.mktemp("acme")
     for model in ("tiny-tf", "tiny-vllm"):
         shutil.copytree(CHECKPOINT, folder / model)
     project = Project(folder, capability.CACHE)
-    project.write(manifest_of(name, own_registry.host, base))
-    engines = [
-        replace(locked_engine(template), base=base.name, base_digest=base.digest)
-        for template in ("transformers", "vllm")
-    ]
-    write_lock(folder / "models.lock", Lock({}, {engine_key(e, PLATFORM): e for e in engines}))
+    project.write(manifest_of(name, engine_registry.host, engine_base))
+    write_lock(folder / "models.lock", locked_engines(engine_base))
     try:
-        yield Acme(project, project.mp("apply", "--yes"), name, own_registry, client)
+        yield Acme(project, project.mp("apply", "--yes"), name, engine_registry, client)
     finally:
-        clean(project, client, name, own_registry.host)
+        clean(project, client, name, engine_registry.host)
 
 
 def clean(project: Project, client: docker.DockerClient, name: str, host: str) -> None:

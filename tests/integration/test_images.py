@@ -29,6 +29,7 @@ from pipeline.resources.image import resource as image
 from pipeline.resources.image.resource import ImageDriver, ImageState
 from pipeline.sources.local import LocalSource
 from tests.fakes import engine as tiny
+from tests.parts import crane
 from tests.parts.base_image import BaseImage
 from tests.parts.ports import free_port
 from tests.parts.proxy import counting
@@ -176,6 +177,18 @@ def test_skopeo_reads_the_weights_image(bench: Bench, kind: str) -> None:
     seen = skopeo(place if kind == "registry" else f"oci:{bench.registry.layout}/tiny.weights:{tag}")
     assert seen["Digest"] == made.digest
     assert (seen["Os"], seen["Architecture"], len(seen["Layers"])) == ("linux", "amd64", 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.crane
+@pytest.mark.parametrize("compression", ["", "gzip"])
+def test_crane_finds_every_byte_in_the_weights_image(bench: Bench, compression: str) -> None:
+    bench.registry = replace(bench.registry, compression=compression)
+    model = bench.model(a__safetensors=shard("a", 2**20), config__json=b"{}")
+
+    made = bench.bring(bench.weights(model))
+
+    reference = f"{bench.registry.url}/tiny.weights@{made.digest}"
+    assert crane.files(reference) == {f"models/{entry.path}": entry.sha256 for entry in model.files}
 
 
 def test_a_layout_that_skopeo_copied_from_the_registry_is_the_same_image(bench: Bench) -> None:

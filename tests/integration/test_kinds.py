@@ -21,6 +21,7 @@ from pipeline.clients.oci.repository import (
     MANIFEST,
     ImageManifest,
     Repository,
+    blobs,
     contents,
     held,
 )
@@ -36,12 +37,12 @@ from pipeline.resources.cache.store import Cache
 from pipeline.resources.engine import resource as engines
 from pipeline.resources.engine.resource import EngineDriver, EngineState
 from pipeline.resources.image import resource as image
-from pipeline.resources.image.index import index, parts
+from pipeline.resources.image.index import images, index, parts
 from pipeline.resources.image.resource import ImageDriver, ImageState
 from pipeline.sources.local import LocalSource
 from pipeline.sources.oci.source import OciSource
 from tests.fakes import engine as tiny
-from tests.parts import packages
+from tests.parts import crane, packages
 from tests.parts.bulk import Bulk
 from tests.parts.proxy import counting
 from tests.parts.registry import RealRegistry
@@ -298,6 +299,26 @@ def test_an_engine_of_two_platforms_is_built_for_both_and_carried_on_whole(yard:
     assert [one["digest"] for one in layout["manifests"]] == [made.digest]
     assert all((yard.folder / "layout" / "blobs" / one.replace(":", "/")).exists() for one in named.values())
     assert yard.bring(build)[1] == []
+
+
+@pytest.mark.docker
+@pytest.mark.crane
+def test_crane_copies_an_engine_with_both_platforms_and_each_has_its_own_base(yard: Yard) -> None:
+    made, _ = yard.bring(yard.build(AMD, ARM))
+    place, copy = f"{yard.registry.url}/tiny.engine@{made.digest}", f"{yard.registry.url}/copied:v1"
+
+    crane.run("copy", place, copy)
+
+    assert crane.run("digest", copy) == made.digest
+    repository = Repositories({})(yard.registry, "tiny.engine")
+    found = repository.manifest(str(made.digest))
+    assert found is not None
+    named = {blob for _, image in images(repository, found) for blob, _ in blobs(image)}
+    assert named < crane.pulled(copy, yard.folder / "pulled")
+    for platform in (AMD, ARM):
+        held = crane.files(copy, f"--platform={platform}")
+        assert held["platform"] == _sha256(platform.encode())
+        assert held["opt/mp/serve.py"] == _sha256(b"print('serve')\n")
 
 
 @pytest.mark.docker

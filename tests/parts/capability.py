@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 import docker.errors
 
-from tests.parts import cluster
+from tests.parts import buildkit, cluster, programs
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "mp-test"  # survives between runs, ignored by git
 
@@ -48,11 +48,15 @@ def chromium_missing() -> str | None:
 
 
 def cosign_missing() -> str | None:
-    if shutil.which("cosign") or (CACHE / "bin" / "cosign").exists():
-        return None
-    if not shutil.which("go"):
-        return "neither cosign nor Go is installed"
-    return None if wants_everything() else "cosign is not installed: run just test-all once"
+    return programs.missing("cosign", compiles=wants_everything())
+
+
+def crane_missing() -> str | None:
+    return programs.missing("crane", compiles=wants_everything())
+
+
+def buildkit_missing() -> str | None:
+    return buildkit.missing(wants_everything())
 
 
 def cluster_missing() -> str | None:
@@ -74,6 +78,8 @@ MARKS: Mapping[str, Callable[[], str | None]] = {
     "cluster": cluster_missing,
     "chromium": chromium_missing,
     "cosign": cosign_missing,
+    "crane": crane_missing,
+    "buildkit": buildkit_missing,
     "gpu": gpu_missing,
 }
 

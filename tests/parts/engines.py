@@ -16,9 +16,15 @@ from pipeline.core.change import Action, Change
 from pipeline.core.digest import fingerprint
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import Hardware
+from pipeline.manifest.lock import Lock, engine_key
 from pipeline.resources.engine import environment
 from pipeline.templates import TEMPLATES
+from tests.parts.base_image import BaseImage
 from tests.parts.capability import CACHE
+
+CHECKPOINT = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "checkpoint"
+PROMPT = "What is mp?"  # what the checkpoint answers to it, by every engine and in every place
+ANSWER = "mp brings the models in models.yaml to life: it plans first, then applies, then proves each one."
 
 CPU = Hardware(name="cpu", gpus=0)
 PLATFORM = "linux/amd64"
@@ -46,6 +52,15 @@ def locked_engine(template: str) -> Engine:
             memory.write_text(json.dumps(uv.resolve(variant, PLATFORM, print)))
     index, requirements = json.loads(memory.read_text())
     return _engine(variant, index, requirements)
+
+
+def locked_engines(base: BaseImage) -> Lock:
+    """Both engines upon a base: equal locks make equal images, so a registry that has them is built into no second time."""
+    engines = [
+        dataclasses.replace(locked_engine(template), base=base.name, base_digest=base.digest)
+        for template in ("transformers", "vllm")
+    ]
+    return Lock({}, {engine_key(engine, PLATFORM): engine for engine in engines})
 
 
 def _engine(variant: Variant, index: str, requirements: list[str]) -> Engine:
