@@ -8,6 +8,7 @@ from pipeline.core.change import FieldDiff
 from pipeline.core.digest import Json
 from pipeline.core.size import size_bytes
 from pipeline.engine.diff import differences
+from pipeline.resources.cluster.filling import FILLED
 
 Readable = dict[str, Any]  # Any: fields of objects, heterogeneous
 
@@ -60,6 +61,8 @@ def readable(state: Json) -> Readable:
                 found |= _launch(one)
             case "ConfigMap":
                 found[key] = one
+            case "PersistentVolumeClaim":
+                found["claim"] = _claim(one)
             case _:
                 found[kind] = _body(one)
     return found
@@ -125,6 +128,14 @@ def _launch(one: Readable) -> Readable:
     except (ValueError, KeyError, AttributeError, TypeError):
         return {"ConfigMap": one}
     return {**told, "launch": document}
+
+
+def _claim(one: Readable) -> Readable:
+    """Whether it is filled is an annotation: an empty one is filled before any pod mounts it."""
+    spec = dict(one.get("spec") or {})
+    storage = ((spec.pop("resources", None) or {}).get("requests") or {}).get("storage")
+    annotations = (one.get("metadata") or {}).get("annotations") or {}
+    return {**spec, "size": storage, "content": "verified" if FILLED in annotations else "empty"}
 
 
 def _config_name(objects: Mapping[str, Any]) -> str:

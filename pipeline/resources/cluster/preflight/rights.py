@@ -46,9 +46,16 @@ def _needs(steps: Iterable[Step]) -> set[Need]:
             if _name(key) in WORKLOADS:
                 found |= {("list", kind, "") for kind in (POD, REPLICA_SET, EVENT)}
         found |= {(verb, _kind(key), "") for key in step.live if key not in step.wanted for verb in REMOVING}
+        found |= {(verb, kind, "") for kind in _filling(step) for verb in WRITING}
         if step.recipe and step.recipe.prove == "request" and step.recipe.port is not None:
             found.add(("create", POD, "portforward"))
     return found
+
+
+def _filling(step: Step) -> set[Kind]:
+    """What is made for the time that a claim is filled."""
+    tasks = step.recipe.tasks.values() if step.recipe else ()
+    return {KINDS[str(one["kind"])] for task in tasks for one in task if isinstance(one, dict)}
 
 
 def _said(missing: Iterable[Need]) -> str:
