@@ -63,11 +63,18 @@ def _below(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
 def _needed() -> Iterator[tuple[str, bytes]]:
     """The files of the distributions that the program needs, with their licences."""
     for distribution, package in NEEDED.items():
-        for file in metadata.files(distribution) or ():
-            name = file.as_posix()
-            is_part = name.startswith(f"{package}/") or "/licenses/" in name
-            if is_part and not name.endswith(_LEFT_OUT):
-                yield name, _read(Path(str(file.locate())))
+        found = [file for file in metadata.files(distribution) or () if _is_part(file.as_posix(), package)]
+        if not found:
+            hint = "install mp with uv or pip, which keep a list of the files of each package"
+            raise BackendError(
+                "mp", f"the files of {distribution} are not listed where it is installed", hint
+            )
+        for file in found:
+            yield file.as_posix(), _read(Path(str(file.locate())))
+
+
+def _is_part(name: str, package: str) -> bool:
+    return (name.startswith(f"{package}/") or "/licenses/" in name) and not name.endswith(_LEFT_OUT)
 
 
 def _read(file: Path) -> bytes:
