@@ -13,6 +13,7 @@ from pipeline.targets.kubernetes import KubernetesOptions, KubernetesSpec, Kuber
 from pipeline.templates import TEMPLATES
 
 MAIN = Registry("main", url="127.0.0.1:5000/acme")
+FAR = Registry("main", url="registry.acme.example/models")  # pods reach it
 HASH = "a" * 64
 CPU = Hardware("cpu", 0, cpus=2, memory_bytes=2**31)
 L40S = Hardware("l40s", 2, "L40S", 44.0, cpus=1.5, memory_bytes=48 * 2**30)
@@ -69,5 +70,13 @@ DEPLOYMENTS: Mapping[str, Mapping[str, Any]] = {
         "autoscale": {"by": "keda", "max": 4, "prometheus": "http://prometheus:9090", "target": 2.5},
     },
     "secrets": {"model": a_model(api_key=KEY, secret_env={"HF_TOKEN": TOKEN}), "weights": "volume"},
+    "claim": {"weights": "pvc", "registry": FAR, "spec": {"pull_secret": "ghcr"}},
+    "claim-on-gpus": {
+        "model": a_model("vllm", L40S),
+        "weights": "pvc",
+        "registry": FAR,
+        "claim": {"storage_class": "fast", "size": "20Gi", "access_mode": "ReadWriteMany"},
+    },
+    "claim-of-others": {"weights": "pvc", "claim": {"name": "shared", "path": "models/qwen"}},
     "nothing-declared": {"model": a_model(hardware=Hardware("cpu", 0))},
 }

@@ -15,11 +15,10 @@ from pipeline.resources.cluster.filling import FILLED
 from pipeline.resources.cluster.marks import mark_of
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
-from tests.parts.deployments import HASH, L40S, MAIN, a_model, deployment
+from tests.parts.deployments import FAR, HASH, L40S, MAIN, a_model, deployment
 
 Object = dict[str, Any]  # Any: an object of the API
 
-FAR = Registry("main", url="registry.acme.example/models")
 GIB = 2**30
 
 

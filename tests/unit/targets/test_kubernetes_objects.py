@@ -54,6 +54,7 @@ def test_objects_come_in_the_order_they_need_one_another_and_bear_their_own_mark
     order = [
         "ServiceAccount",
         "ConfigMap",
+        "PersistentVolumeClaim",
         "Service",
         "PodDisruptionBudget",
         "Deployment",
