@@ -23,6 +23,8 @@ DIGEST = f"sha256:{'c' * 64}"
 
 @pytest.fixture(scope="module")
 def server(cluster: RealCluster) -> Cluster:
+    for kind in ("LeaderWorkerSet", "ScaledObject"):
+        cluster.install(kind)
     return Cluster(cluster.context, {"KUBECONFIG": str(cluster.kubeconfig)})
 
 

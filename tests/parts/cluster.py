@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.parts.schemas import definition
+
 SCRIPT = Path(__file__).resolve().parents[1] / "cluster" / "cluster.py"
 BUILT = Path(os.environ.get("MP_CLUSTER_CACHE", Path.home() / ".cache" / "mp-cluster"))
 TOOLS = ("go", "runc", "gcc", "openssl", "ip", "iptables")
@@ -63,6 +65,14 @@ class RealCluster:
 
     def get(self, namespace: str, *what: str) -> Any:  # Any: an object of the API
         return json.loads(self.kubectl("-n", namespace, "get", *what, "-o", "json"))
+
+    def install(self, kind: str) -> None:
+        """A kind of a custom resource, "LeaderWorkerSet"; nothing of its controller."""
+        crd = definition(kind)
+        name = str(crd["metadata"]["name"])
+        if name not in self.kubectl("get", "customresourcedefinitions", "-o", "name"):
+            self.kubectl("create", "-f", "-", stdin=json.dumps(crd))
+        self.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
 
     def as_account(self, namespace: str, name: str, verbs: str, folder: Path) -> Path:
         """A kubeconfig of a service account that may do `verbs` ("get,list") in a namespace."""
