@@ -253,6 +253,8 @@ state = '{self.root}/ctd/state'
   address = '{self.socket}.ttrpc'
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = 'mp.test/pause:1'
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = '{self.root}/certs.d'
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true

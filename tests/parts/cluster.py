@@ -91,6 +91,18 @@ class RealCluster:
         file.write_text(json.dumps(config))
         return file
 
+    def node_address(self) -> str:
+        """Where pods reach what listens on the node, which is this machine."""
+        (node,) = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
+        found = {one["type"]: one["address"] for one in node["status"]["addresses"]}
+        return str(found["InternalIP"])
+
+    def speaks_http(self, host: str) -> None:
+        """The node pulls from this registry without TLS; from loopback it does anyway."""
+        folder = self.kubeconfig.parent / "certs.d" / host
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "hosts.toml").write_text(f'server = "http://{host}"\n')
+
     @contextlib.contextmanager
     def namespace(self) -> Iterator[str]:
         """One of your own; everything in it goes with it."""

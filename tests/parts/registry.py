@@ -33,6 +33,7 @@ class RealRegistry:
     certificate: Certificate | None = None  # for TLS
     auth: str = ""  # the value of `auth` in its configuration, where it is not a password
     deletes: bool = True
+    everywhere: bool = False  # it listens on every address of this machine, so that pods reach it
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -55,7 +56,8 @@ class RealRegistry:
 
     def start(self) -> None:
         self.storage.mkdir(parents=True, exist_ok=True)
-        config = CONFIG.format(storage=self.storage, host=self.host)
+        where = f":{self.port}" if self.everywhere else self.host
+        config = CONFIG.format(storage=self.storage, host=where)
         if self.password:
             (self.folder / "htpasswd").write_text(HTPASSWD)
             config += f"auth: {{htpasswd: {{realm: mp, path: {self.folder / 'htpasswd'}}}}}\n"
@@ -63,7 +65,7 @@ class RealRegistry:
             config += f"auth: {self.auth}\n"
         if self.certificate:
             tls = f"{{certificate: {self.certificate.file}, key: {self.certificate.key}}}"
-            config = config.replace(f'addr: "{self.host}"', f'addr: "{self.host}", tls: {tls}')
+            config = config.replace(f'addr: "{where}"', f'addr: "{where}", tls: {tls}')
         if not self.deletes:
             config = config.replace("delete: {enabled: true}", "delete: {enabled: false}")
         (self.folder / "config.yml").write_text(config)

@@ -1,7 +1,7 @@
 """The filler image of an engine: what the engine image stands on, and mp's own files. Made from a registry alone.
 
 The layers of the base are taken over from the engine image, which is in the same registry: no other registry is asked, no
-Docker engine is needed, and a node that runs the engine has all but two megabytes already.
+Docker engine is needed, and a node that runs the engine has all but one megabyte already.
 """
 
 import json
