@@ -122,6 +122,7 @@ class Secret:
     env: str | None = None  # the environment variable that holds it on this machine
     file: str | None = None  # or the file, relative to models.yaml
     kubernetes: tuple[str, str] | None = None  # where pods find it: name and key of a Secret
+    restarts: bool = False  # pods that use it, when its value there has changed
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,8 @@ def lifecycle_of(spec: ModelSpec) -> Lifecycle:
 def secret_of(manifest: Manifest, name: str) -> Secret:
     declared = manifest.secrets[name]
     there = declared.kubernetes
-    return Secret(name, declared.env, declared.file, (there.name, there.key) if there else None)
+    place = (there.name, there.key) if there else None
+    return Secret(name, declared.env, declared.file, place, restarts=declared.on_rotate == "restart")
 
 
 def _overlays(world: World, spec: ModelSpec) -> tuple[Overlay, ...]:

@@ -60,6 +60,11 @@ class SecretSpec(Spec):
     kubernetes: ClusterSecretSpec | None = Field(
         default=None, description="Where pods of kubernetes targets find it; mp only names it"
     )
+    on_rotate: Literal["restart"] | None = Field(
+        default=None,
+        description="`restart`: when its value in the cluster has changed, the next apply restarts the pods that use it; "
+        "left out, nothing happens and nothing drifts",
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -67,6 +72,8 @@ class SecretSpec(Spec):
             raise mistake('needs either "env" or "file"', "env: HF_TOKEN, for example")
         if self.env is None and self.file is None and self.kubernetes is None:
             raise mistake('needs "env", "file" or "kubernetes"', "env: HF_TOKEN, for example")
+        if self.on_rotate is not None and self.kubernetes is None:
+            raise mistake('"on_rotate" is for pods', "add kubernetes: {name: …, key: …}, or remove it")
         return self
 
 

@@ -14,6 +14,7 @@ Readable = dict[str, Any]  # Any: fields of objects, heterogeneous
 
 _DOCUMENT = "launch.json"
 _GPUS = "nvidia.com/gpu"
+_REVISIONS = "revisions/"
 _TOLD = ("argv", "env", "secrets")  # of the launch document, by their own names
 
 
@@ -33,7 +34,9 @@ def readable_differences(before: Json, after: Json) -> Iterator[FieldDiff | str]
             _with_objects(after, old.keys() & new.keys()),
         )
     for diff in differences(readable(before), readable(after)):
-        if diff.before is None and isinstance(diff.after, dict):
+        if diff.path.startswith(_REVISIONS):
+            yield f"restart: secret {_named(diff.path.removeprefix(_REVISIONS))} changed"
+        elif diff.before is None and isinstance(diff.after, dict):
             yield f"{_named(diff.path)} added"
         elif diff.after is None and isinstance(diff.before, dict):
             yield f"{_named(diff.path)} removed"

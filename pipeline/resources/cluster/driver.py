@@ -44,6 +44,7 @@ from pipeline.resources.cluster.marks import key_of, mark_of
 from pipeline.resources.cluster.preflight import preflight
 from pipeline.resources.cluster.restoring import as_it_was, recalled
 from pipeline.resources.cluster.rollout import Rollout
+from pipeline.resources.cluster.rotation import Secrets, recorded, recording, rotated
 from pipeline.resources.cluster.scalers import freed, left_alone, obsolete, said, scalers_in
 from pipeline.resources.cluster.standing import as_found, in_the_way, restored, take, unlabelled
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
@@ -113,14 +114,14 @@ class ClusterDriver:
             return self._take(rollout, resource, before, digests)
         emit(Progress(resource.address, "start"))
         recipe, wanted = _recipe(resource), _objects(resource.desired.objects)
-        with self._turns.turn(
-            rollout.cluster, wanted, before, digests, may_interrupt=recipe.recreate
-        ) as turn:
+        revisions = _revisions(rollout, before)
+        sent = recording(wanted, revisions)
+        with self._turns.turn(rollout.cluster, sent, before, digests, may_interrupt=recipe.recreate) as turn:
             rollout = replace(rollout, old_first=turn.old_first)
             first = {**_first(resource, before), **{key: before[key] for key in turn.leaving}}
             try:
                 rollout.remove({**first, **obsolete(before, wanted)})
-                return self._bring(rollout, resource, before, digests)
+                return self._bring(rollout, resource, before, digests, revisions)
             except StartFailed as problem:
                 if recipe.on_failure == "rollback":
                     old = _objects(good.get("objects"))
@@ -145,7 +146,7 @@ class ClusterDriver:
         others = [key for entry in entries for key in unlabelled(_objects(entry.applied.get("objects")))]
         known = [key for entry in entries for key in _known(entry)]
         live = listed(cluster, place.namespace, (*wanted, *others), known)
-        owned = Owned(live)
+        owned, secrets = Owned(live), Secrets(cluster, place.namespace)
         scalers = scalers_in(cluster, place.namespace, wanted)
         answers: dict[Address, Answer] = {}
         for declared in resources:
@@ -154,9 +155,11 @@ class ClusterDriver:
             own = owned.by(mark, each.locator["name"])
             seen = compared(cluster, each, live, own, mark, self._take_from | freed(each, scalers))
             if isinstance(seen, Observed):
-                seen = replace(seen, note=said(declared, scalers))
+                seen = replace(seen, note="; ".join(filter(None, (said(declared, scalers), seen.note))))
             if isinstance(seen, Observed) and seen.mark == mark:
                 self._remember(each, own)
+            if isinstance(seen, Observed) and not each.watched:
+                seen = rotated(seen, live, each.desired, secrets)
             lacking = isinstance(seen, Absent) and _recipe(each).standing and not each.watched
             answers[each.address] = _nothing_stands(each) if lacking else seen
         for entry in entries:
@@ -207,17 +210,25 @@ class ClusterDriver:
         return replace(seen, mark=self._mark(resource.address), accepted=True)
 
     def _bring(
-        self, rollout: Rollout, resource: Resource[ClusterState], before: Live, digests: dict[str, str]
+        self,
+        rollout: Rollout,
+        resource: Resource[ClusterState],
+        before: Live,
+        digests: dict[str, str],
+        revisions: Mapping[str, str],
     ) -> Observed[ClusterState]:
         recipe, wanted = _recipe(resource), resource.desired.objects
-        sent = settled(wanted, wanted, before, recipe.ignored)
+        sent = recording(settled(wanted, wanted, before, recipe.ignored), revisions)
         made = rollout.bring(_objects(sent), digests, recipe.start_timeout_s)
         self._remember(resource, made)
         proof = self._proof(rollout, resource, made)
         made = {**made, **rollout.finish(_objects(sent), digests)}
         rollout.remove({key: one for key, one in before.items() if key not in wanted})
         seen = observed(made, wanted, resource.locator, recipe.ignored)
-        return replace(seen, mark=self._mark(resource.address), proof=proof, accepted=proof is None)
+        state = replace(seen.state, revisions=revisions)
+        return replace(
+            seen, state=state, mark=self._mark(resource.address), proof=proof, accepted=proof is None
+        )
 
     def _proof(self, rollout: Rollout, resource: Resource[ClusterState], made: Live) -> Proof | None:
         recipe = _recipe(resource)
@@ -253,7 +264,7 @@ class ClusterDriver:
                 rollout.remove(self._left(rollout, resource, {}, stays))
                 good = {key: restored(one) for key, one in removed.items()}
             if good:
-                again = _objects(settled(good, wanted, before, ignored))
+                again = recording(_objects(settled(good, wanted, before, ignored)), recorded(before))
                 rollout.bring(again, known, _recipe(resource).start_timeout_s)
                 rollout.finish(again, known)
             if not removed:
@@ -302,6 +313,13 @@ class ClusterDriver:
 
     def _mark(self, address: Address) -> Mark:
         return replace(self._owner, address=address)
+
+
+def _revisions(rollout: Rollout, before: Live) -> dict[str, str]:
+    """Of the secrets that restart it: as they are, or as its pods have them where they may not be read."""
+    rotating = rollout.recipe.rotating
+    known = {name: value for name, value in recorded(before).items() if name in rotating}
+    return known | Secrets(rollout.cluster, rollout.recipe.namespace).revisions(rotating)
 
 
 def _digests(resource: Resource[ClusterState], inputs: Mapping[Address, Observed[Any]]) -> dict[str, str]:

@@ -9,6 +9,7 @@ PROJECT, ENVIRONMENT, ADDRESS = "dev.mp.project", "dev.mp.environment", "dev.mp.
 OBJECT = "dev.mp.object"  # "Deployment/qwen": a copy under another name has a mark that does not fit it
 # Of pods whose controller tells them apart by no label that can be computed: which version of the template they are of.
 TEMPLATE = "dev.mp.template"
+REVISIONS = "dev.mp.revisions"  # of pods: the secrets that restart them, as rotation.py tells them
 FINGERPRINT = "dev.mp.fingerprint"  # of the object as mp wrote it, its digests and this annotation aside
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.clients.kube import MANAGER
 from pipeline.core.digest import Json
-from pipeline.resources.cluster.marks import FINGERPRINT
+from pipeline.resources.cluster.marks import FINGERPRINT, REVISIONS
 from pipeline.resources.cluster.sending import IMAGE_FIELDS
 
 _IDENTITY = ("apiVersion", "kind", "metadata")
@@ -60,6 +60,9 @@ def _record(
     found = {}
     for key, value in live.items():
         ours = f"f:{key}" in owned
+        if key == "annotations" and isinstance(value, Mapping) and REVISIONS in value:
+            value = {name: text for name, text in value.items() if name != REVISIONS}  # a field of its own
+            ours = ours and bool(value)
         if key in wanted or ours or (top and key in _IDENTITY):
             found[key] = _value(key, value, wanted.get(key), owned.get(f"f:{key}", {}))
     return found

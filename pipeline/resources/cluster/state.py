@@ -29,6 +29,9 @@ class ClusterRecipe:
     start_timeout_s: int  # how long apply waits for the roll-out: longer than the Deployment's own deadline
     digests: Mapping[str, str] = field(default_factory=dict)  # of images, where no Observed has them
     gpu_driver: str | None = None  # the oldest with which its image runs: "580.65"
+    rotating: Mapping[str, tuple[str, str]] = field(
+        default_factory=dict
+    )  # secrets that restart it: name in `secrets:` → name and key of a Secret
     ignored: tuple[str, ...] = ()  # JSON pointers into the workload: left as they are
     last: tuple[str, ...] = ()  # keys of objects that are applied once the others serve: "Service/qwen"
     recreate: bool = False  # of what is made anew the old one goes first
@@ -46,6 +49,9 @@ class ClusterState(State):
     objects: Mapping[str, Json]  # "Deployment/qwen" → the object; its images have no digest
     recipe: ClusterRecipe | None = field(default=None, compare=False)
     health: str = "Healthy"  # of a live one also why it is not: "Degraded: ImagePullBackOff: …"
+    revisions: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of secrets that restart it, as its pods have them
 
     def replaces(self, path: str) -> bool:
         """A selector never changes: the object is made anew (of a Service it does). Others are made anew for any change."""
@@ -59,6 +65,8 @@ class ClusterState(State):
     def restarts(self, path: str) -> bool:
         """All of an object that is there but its own labels and marks, and how many pods there are."""
         _, below = _below(path)
+        if path.startswith("revisions"):
+            return True
         return bool(below) and below[0] != "metadata" and below != ["spec", "replicas"]
 
 

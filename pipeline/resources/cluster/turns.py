@@ -14,7 +14,9 @@ from pipeline.clients.kube import Cluster, Object
 from pipeline.core.errors import BackendError, Refused
 from pipeline.resources.cluster.capacity import Ask, gpu_nodes, gpus_of, unplaced
 from pipeline.resources.cluster.live import Live, digests_in, is_leaving
+from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.preflight.steps import pods_of
+from pipeline.resources.cluster.rotation import recorded
 from pipeline.resources.cluster.shape import shaped
 from pipeline.resources.cluster.workloads import workload_in
 
@@ -94,6 +96,8 @@ def restarts(wanted: Object, live: Object, digests: Mapping[str, str]) -> bool:
     """Whether its pods are made anew."""
     seen = shaped(live, wanted)
     assert isinstance(seen, dict), "an object is a mapping"
+    if recorded({key_of(live): live}) != recorded({key_of(wanted): wanted}):
+        return True
     moved = any(digests.get(image, digest) != digest for image, digest in digests_in(live).items())
     return moved or [pods.spec for pods in pods_of(seen)] != [pods.spec for pods in pods_of(wanted)]
 

@@ -139,6 +139,7 @@ class KubernetesTarget:
             recreate=place.options.rollout.when_no_spare == "recreate",
             start_timeout_s=rollout_s(model, launch, most_replicas(place)),
             gpu_driver=launch.gpu_driver,
+            rotating=_rotating(model, launch),
             ignored=(*model.lifecycle.ignore_drift, *left_alone(place)),
             tasks=weights.tasks,
         )
@@ -209,6 +210,12 @@ def _problems(place: Place[KubernetesSpec], model: Model, launch: Launch) -> Ite
                 f"secrets: {{{secret.name}: {{kubernetes: {{name: …, key: …}}}}}} names a Secret of the namespace",
                 model.name,
             )
+
+
+def _rotating(model: Model, launch: Launch) -> Mapping[str, tuple[str, str]]:
+    """The secrets that restart its pods."""
+    used = [one for one in _secrets(model) if one.name in launch.secrets.values() and one.restarts]
+    return {one.name: one.kubernetes for one in used if one.kubernetes is not None}
 
 
 def _secrets(model: Model) -> Iterable[Secret]:
