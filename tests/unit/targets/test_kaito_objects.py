@@ -13,6 +13,7 @@ from pipeline.resources.cluster.marks import key_of, mark_of
 from pipeline.resources.cluster.sending import ordered
 from pipeline.resources.cluster.state import ClusterState
 from tests.parts.deployments import HASH, KEY, a_model
+from tests.parts.schemas import KUBERNETES, mistakes
 from tests.parts.workspaces import A100, ADAPTER, COMMIT, NODES, PRESET, WORKSPACES, hub, workspace
 
 Object = dict[str, Any]  # Any: an object of the API
@@ -52,6 +53,24 @@ def test_objects_bear_their_own_mark_and_the_service_comes_last(name: str) -> No
     assert recipe is not None
     assert recipe.last == (f"Service/{made.locator['name']}",)
     assert recipe.last[0] in made.desired.objects
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("name", WORKSPACES)
+def test_every_form_passes_the_strict_schemas_of_kaito_and_of_kubernetes(name: str, version: str) -> None:
+    for one in ordered(workspace(**WORKSPACES[name]).desired.objects):
+        assert mistakes(one, version) == []
+        inference = one.get("inference") or one.get("spec", {}).get("template", {}).get("inference") or {}
+        if "template" in inference:  # KAITO's definition says nothing of a pod's fields
+            spec = inference["template"]["spec"]
+            template = {"metadata": {}, "spec": spec}
+            whole = {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": "x"},
+                "spec": {"selector": {}, "template": template},
+            }
+            assert mistakes(whole, version) == []
 
 
 def test_own_image_is_a_pod_template_on_a_node_of_the_instance_type() -> None:
