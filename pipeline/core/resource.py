@@ -49,6 +49,10 @@ class State:
 
     adoptable: ClassVar[bool] = False  # its driver can take over what others made
 
+    def compared(self, applied: Mapping[str, Json]) -> Mapping[str, Json]:
+        """Of what was applied last the fields that are compared now: some may be left to others since."""
+        return applied
+
     def replaces(self, path: str) -> bool:
         """Whether a change of this field takes another thing; `path` as in FieldDiff."""
         replacing = {f.name for f in dataclasses.fields(self) if f.metadata.get("replace")}

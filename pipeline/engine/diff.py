@@ -197,10 +197,11 @@ def _compare(
     diffs = tuple(differences(live, fields_of(seen.would_be or resource.desired)))
     drift: tuple[FieldDiff, ...] = ()
     if entry is not None and entry.applied:
-        known = {key: value for key, value in live.items() if key in entry.applied}  # an older mp knew fewer
+        applied = dict(resource.desired.compared(entry.applied))
+        known = {key: value for key, value in live.items() if key in applied}  # an older mp knew fewer
         if diffs:  # what is as desired has not drifted, whoever brought it there
-            drift = tuple(differences(dict(entry.applied), known))
-        if entry.digest and seen.digest and entry.digest != seen.digest and dict(entry.applied) == known:
+            drift = tuple(differences(applied, known))
+        if entry.digest and seen.digest and entry.digest != seen.digest and applied == known:
             drift = (FieldDiff("digest", entry.digest, seen.digest),)
             diffs = diffs or (FieldDiff("digest", seen.digest, entry.digest),)
     action, reason = _action(resource.desired, diffs), _reason(diffs, drift)

@@ -275,7 +275,7 @@ def test_changed_template_is_refused_with_its_fields_unless_asked_for(restored: 
     uids = restored.uids()
     refused = restored.project.mp("apply", "--yes", "--adopt")
     assert refused.code == REFUSED, refused.text
-    assert "vllm-openai:v0.9.1 → registry.example/vllm/vllm-openai:v1" in flat(refused.out), refused.out
+    assert "image vllm-openai:v0.9.1 → v1" in flat(refused.out), refused.out
     assert restored.uids() == uids
     assert "annotations" not in restored.get("deployment", "llm-70")["metadata"] or not any(
         key.startswith(OURS) for key in restored.get("deployment", "llm-70")["metadata"]["annotations"]

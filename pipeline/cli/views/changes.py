@@ -93,7 +93,7 @@ def drift(change: Change[Any]) -> str:
     watched = change.resource is not None and change.resource.watched
     if change.missing:
         return "is not there" if watched else "was applied and is not there any more"
-    applied = _desired(change) if watched else dict(change.entry.applied) if change.entry else {}
+    applied = _desired(change) if watched else _applied(change)
     return "; ".join(differences(change.drift, applied, _live(change)))
 
 
@@ -199,6 +199,11 @@ def _at(value: Json, path: str) -> Json:
 
 def _live(change: Change[Any]) -> Json:
     return fields_of(change.observed.state) if change.observed else None
+
+
+def _applied(change: Change[Any]) -> Json:
+    applied = change.entry.applied if change.entry else {}
+    return dict(change.resource.desired.compared(applied) if change.resource else applied)
 
 
 def _desired(change: Change[Any]) -> Json:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pipeline.core.digest import Json
 from pipeline.core.model import Question, Secret
 from pipeline.core.resource import Address, State
+from pipeline.resources.cluster.ignoring import without
 from pipeline.resources.cluster.workloads import WORKLOADS
 
 
@@ -52,6 +53,10 @@ class ClusterState(State):
     revisions: Mapping[str, str] = field(
         default_factory=dict
     )  # of secrets that restart it, as its pods have them
+
+    def compared(self, applied: Mapping[str, Json]) -> Mapping[str, Json]:
+        objects, ignored = applied.get("objects"), self.recipe.ignored if self.recipe else ()
+        return {**applied, "objects": without(objects, ignored)} if isinstance(objects, dict) else applied
 
     def replaces(self, path: str) -> bool:
         """A selector never changes: the object is made anew (of a Service it does). Others are made anew for any change."""
