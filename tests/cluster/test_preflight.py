@@ -14,7 +14,8 @@ from pipeline.clients.kube import Cluster
 from pipeline.core.change import Action, Change
 from pipeline.core.model import Hardware
 from pipeline.core.protocols import Findings
-from pipeline.core.resource import Observed, Resource
+from pipeline.core.resource import Absent, Address, Mark, Observed, Resource
+from pipeline.resources.cluster.driver import ClusterDriver
 from pipeline.resources.cluster.preflight import preflight
 from pipeline.resources.cluster.state import ClusterState
 from tests.parts.cluster import RealCluster
@@ -193,6 +194,20 @@ def test_driver_that_is_too_old_everywhere_is_refused_and_somewhere_is_a_warning
     found = asked(simulated.kubeconfig, simulated.context, change)
     assert not found.refusals
     assert "1 of 2 nodes" in found.remarks[0].summary
+
+
+def test_kind_that_is_not_installed_is_named_and_is_not_unreadable(
+    simulated: RealCluster, namespace: str, h200: str
+) -> None:
+    across = Hardware("h200", 4, "H200", cpus=1, memory_bytes=2**30, nodes=2)
+    wanted = deployment(model=a_model("vllm", across), spec={"namespace": namespace})
+    (text,) = texts(asked(simulated.kubeconfig, simulated.context, creation(wanted)))
+    assert "has no LeaderWorkerSet of leaderworkerset.x-k8s.io/v1" in text
+    environ = {"KUBECONFIG": str(simulated.kubeconfig)}
+    driver = ClusterDriver(
+        lambda _: Cluster(simulated.context, environ), Mark("acme", "default", Address("")), str
+    )
+    assert isinstance(driver.observe([wanted], [])[wanted.address], Absent)
 
 
 def test_secrets_and_keys_that_are_missing_are_named_all_at_once(

@@ -23,7 +23,7 @@ from pipeline.clients.kube import (
     address_of,
 )
 from pipeline.core.digest import Json
-from pipeline.core.errors import BackendError, Unreachable
+from pipeline.core.errors import BackendError, Missing, Unreachable
 from pipeline.core.resource import Absent, Locator, Mark, Observed, Resource
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.ignoring import settled, without
@@ -76,11 +76,11 @@ def listed(cluster: Cluster, namespace: str, wanted: Iterable[str], known: Itera
     missing = set(wanted)
     found: dict[str, Object] = {}
     for kind in kinds_of((*missing, *known)):
-        objects = cluster.list(kind, namespace, OURS)
+        objects = known_in(cluster, kind, namespace, OURS)
         found |= {key_of(one): one for one in objects}
         lacking = {key for key in missing - found.keys() if key.startswith(f"{kind.name}/")}
         if lacking:  # another one's object may have the name
-            others = cluster.list(kind, namespace)
+            others = known_in(cluster, kind, namespace)
             found |= {key_of(one): one for one in others if key_of(one) in lacking}
     return _staying(found)
 
@@ -91,13 +91,23 @@ def listed_of(
     """The same of one deployment alone."""
     found: dict[str, Object] = {}
     for kind in kinds_of((*wanted, *known)):
-        objects = cluster.list(kind, namespace, f"{OURS},{INSTANCE}={name}")
+        objects = known_in(cluster, kind, namespace, f"{OURS},{INSTANCE}={name}")
         found |= {key_of(one): one for one in objects}
     for key in wanted:
         kind_name, _, object_name = key.partition("/")
         if key not in found and (one := cluster.get(KINDS[kind_name], namespace, object_name)):
             found[key] = one
     return _staying(found)
+
+
+def known_in(cluster: Cluster, kind: Kind, namespace: str, selector: str = "") -> tuple[Object, ...]:
+    """A list; nothing of a kind whose definition is not installed. Raises Missing for what every server has."""
+    try:
+        return cluster.list(kind, namespace, selector)
+    except Missing:
+        if kind in USUAL:
+            raise
+        return ()
 
 
 def _staying(found: Live) -> Live:
