@@ -11,6 +11,7 @@ from pipeline.resources.cluster.marks import key_of, mark_of
 from pipeline.resources.cluster.rollout import Rollout
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.shape import shaped
+from pipeline.resources.cluster.workloads import WORKLOADS
 
 # What the server and the Deployment's controller keep there themselves; Kubernetes 1.36.
 _OF_THE_SERVER = ("name", "namespace", "labels", "annotations")
@@ -40,7 +41,7 @@ def in_the_way(objects: Mapping[str, Json], live: Live, *, partial: bool) -> Liv
     return {
         key: one
         for key, one in live.items()
-        if key in objects and (mark_of(one) is None or _selector(one) != _selector(objects[key]))
+        if key in objects and (mark_of(one) is None or _is_fixed(key, one, objects[key]))
     }
 
 
@@ -70,6 +71,11 @@ def unlabelled(objects: Mapping[str, Any]) -> tuple[str, ...]:
 
 def template_of(one: Object) -> Json:
     return (one.get("spec") or {}).get("template")
+
+
+def _is_fixed(key: str, one: Object, wanted: Json) -> bool:
+    """Whether the selector of what runs pods would change; a Service's may."""
+    return key.partition("/")[0] in WORKLOADS and _selector(one) != _selector(wanted)
 
 
 def _selector(one: Any) -> Json:
