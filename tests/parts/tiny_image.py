@@ -35,13 +35,13 @@ def tiny_engine(hardware: Hardware = CPU) -> Engine:
     )
 
 
-def push_tiny_engine(registry: Registry, engine: Engine) -> Build:
+def push_tiny_engine(registry: Registry, engine: Engine, server: Path = SERVER) -> Build:
     """The image that `mp` finds by the engine's fingerprint, so that it builds none."""
     build = TEMPLATES[TEMPLATE].build(engine)
     name = engine_name(build, registry)
     repository = Repositories({})(registry, name.repository)
     if repository.manifest(name.tag) is None:
-        layers = [Layer(debian_tar(CACHE).read_bytes(), LAYER_TAR), _server(SERVER)]
+        layers = [Layer(debian_tar(CACHE).read_bytes(), LAYER_TAR), _server(server)]
         config = {
             "architecture": "amd64",
             "os": "linux",
