@@ -35,6 +35,7 @@ bench:
     uv run python -m benchmarks.apply
     uv run python -m benchmarks.kill
     uv run python -m benchmarks.pull
+    uv run python -m benchmarks.cluster
 
 # rewrite the expected files of tests/cases, to be reviewed like code
 golden:
