@@ -19,10 +19,14 @@ from typing import Any
 
 import pytest
 
+from pipeline.clients.kube import Cluster
+from pipeline.core.errors import StartFailed
 from pipeline.core.image import Registry
 from pipeline.manifest.lock import Lock, engine_key, write_lock
+from pipeline.resources.cluster.filling import Filling, objects_of
 from tests.fakes.engine import CPU
 from tests.parts.cluster import RealCluster
+from tests.parts.deployments import DEPLOYMENTS, deployment
 from tests.parts.project import MP, Manifest, Project, Result
 from tests.parts.registry import RealRegistry
 from tests.parts.tiny_image import PLATFORM, push_tiny_engine, tiny_engine
@@ -273,8 +277,8 @@ def test_claim_that_was_deleted_is_drift_and_is_filled_again(restored: Acme) -> 
     restored.kubectl("delete", "pvc", claim, "--wait=false")
     drift = restored.mp("drift")
     assert drift.code == CHANGES, drift.text
-    assert claim in flat(drift.out)
-    restored.failed("is being deleted")
+    assert "claim removed" in flat(drift.out)
+    restored.failed(f"claim {claim} is being deleted")
     restored.kubectl("delete", "deployment", "tiny")
     until(lambda: claim not in restored.names("pvc"))
     restored.volume()
@@ -290,6 +294,7 @@ def test_claim_of_somebody_else_is_mounted_and_stays(restored: Acme) -> None:
         "storageClassName": restored.storage_class,
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1Gi"}},
+        "volumeName": folder.name,
     }
     made = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "shared"}, "spec": spec}
     restored.kubectl("apply", "-f", "-", stdin=json.dumps(made))
@@ -307,6 +312,19 @@ def test_destroy_takes_the_claim_too(acme: Acme) -> None:
     gone = acme.mp("destroy", "--all", "--yes")
     assert gone.code == 0, gone.text
     assert acme.claims() <= {"shared"}
+
+
+def test_job_whose_pods_nobody_may_make_is_named(cluster: RealCluster) -> None:
+    server = Cluster(cluster.context, {"KUBECONFIG": str(cluster.kubeconfig)})
+    with cluster.namespace() as namespace:
+        made = deployment(**{**DEPLOYMENTS["claim"], "spec": {"namespace": namespace}})
+        assert made.desired.recipe is not None
+        ((key, task),) = made.desired.recipe.tasks.items()
+        claim = made.desired.objects[key]
+        assert isinstance(claim, dict)
+        filling = Filling(server, "qwen", namespace, lambda text: None)
+        with pytest.raises(StartFailed, match=r'FailedCreate: .*serviceaccount "qwen" not found'):
+            filling.bring(claim, objects_of(task), {})
 
 
 def safetensors(size_bytes: int) -> bytes:

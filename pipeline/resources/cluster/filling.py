@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.clients.kube import CLAIM, EVENT, JOB, KINDS, POD, Cluster, Object
 from pipeline.core.digest import Json
 from pipeline.core.errors import StartFailed
+from pipeline.resources.cluster.health import said
 from pipeline.resources.cluster.live import is_leaving, put
 from pipeline.resources.cluster.pods import Trouble, troubles
 from pipeline.resources.cluster.sending import written
@@ -27,7 +28,8 @@ STALL_S = (
 )
 BIND_S = 180.0  # for storage that is made when it is asked for
 UNBOUND = frozenset(("ProvisioningFailed", "FailedBinding"))  # of events: its storage class does not make any
-UNBOUND_S = 20.0
+NOT_MADE = frozenset(("FailedCreate",))  # the same, of a Job: a quota or an admission takes no pod of it
+REFUSED_S = 20.0  # it may be tried again meanwhile
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Filling:
         name = str(claim["metadata"]["name"])
         live = self.cluster.get(CLAIM, self.namespace, name)
         if live is not None and is_leaving(live):
-            hint = f"it goes when no pod mounts it any more: kubectl -n {self.namespace} delete its workload, then mp apply"
+            hint = "Kubernetes keeps it while a pod mounts it: delete the workload as well, then run mp apply"
             raise StartFailed(self.system, f"claim {name} is being deleted", hint)
         if live is not None and _filled(live) == _filled(claim):
             return put(self.cluster, written(claim, digests))
@@ -98,7 +100,7 @@ class Filling:
             if failed := _condition(one, "Failed"):
                 raise self._failed(claim, _end(pods) or str(failed.get("message") or failed.get("reason")))
             now = time.monotonic()
-            words, lasting = self._words(claim, pods, now - began)
+            words, lasting = self._words(claim, one, pods, now - began)
             if lasting:
                 raise self._failed(claim, words)
             if words and words != told:
@@ -108,16 +110,18 @@ class Filling:
                 raise self._failed(claim, f"nothing was heard of job {job} for {STALL_S / 60:.0f} minutes")
             time.sleep(pause_s)
 
-    def _words(self, claim: str, pods: Sequence[Object], waited_s: float) -> tuple[str, bool]:
+    def _words(self, claim: str, job: Object, pods: Sequence[Object], waited_s: float) -> tuple[str, bool]:
         """What is to be said of it now, and whether waiting does not help."""
         active = [pod for pod in pods if _phase(pod) in ("Pending", "Running") and not is_leaving(pod)]
         if running := next((pod for pod in active if _phase(pod) == "Running"), None):
             name = str(running["metadata"]["name"])
             return f"weights: {_last_line(self.cluster.log(self.namespace, name, CONTAINER, lines=1))}", False
-        if not active:
-            end = _end(pods)
-            return (f"weights: {end}; it is tried again", False) if end else ("", False)
+        if not active and (end := _end(pods)):
+            return f"weights: {end}; it is tried again", False
         events = self.cluster.list(EVENT, self.namespace)
+        if not active:
+            refused = _said_of(job, events, NOT_MADE)
+            return refused or "", bool(refused) and waited_s > REFUSED_S
         found = next(iter(troubles(active, events, datetime.now(UTC))), None)
         if found is None:
             return "", False
@@ -130,9 +134,8 @@ class Filling:
         live = self.cluster.get(CLAIM, self.namespace, claim)
         if live is None or (live.get("status") or {}).get("phase") == "Bound":
             return None
-        own = [one for one in events if one.get("involvedObject", {}).get("uid") == live["metadata"]["uid"]]
-        if refused := next((one for one in reversed(own) if one.get("reason") in UNBOUND), None):
-            return f"{refused['reason']}: {refused.get('message', '')}", waited_s > UNBOUND_S
+        if refused := _said_of(live, events, UNBOUND):
+            return refused, waited_s > REFUSED_S
         return found.reason, found.lasting and waited_s > BIND_S
 
     def _failed(self, claim: str, why: str) -> StartFailed:
@@ -168,6 +171,13 @@ def _of_claim(one: Object, claim: Object) -> Object:
         "uid": claim["metadata"]["uid"],
     }
     return {**one, "metadata": {**one["metadata"], "ownerReferences": [owner]}}
+
+
+def _said_of(one: Object, events: Sequence[Object], reasons: frozenset[str]) -> str | None:
+    """The last event of an object that has one of these reasons, in the words of whoever wrote it."""
+    uid = one["metadata"]["uid"]
+    own = [event for event in events if event.get("involvedObject", {}).get("uid") == uid]
+    return next((said(event) for event in reversed(own) if event.get("reason") in reasons), None)
 
 
 def _ended(job: Object) -> bool:

@@ -34,8 +34,9 @@ LONGEST = 63  # of a Job's name: its pods have it as a label
 RETRIES = 6  # pods that are killed, a registry that does not answer
 NEVER = 3  # exit code of pipeline/cli/filling.py: another try fails the same way
 SPARE = 1.1  # of the files' bytes: what a file system needs for itself
-# Four files at a time, a block of each; the page cache is the kernel's to give back.
-MEMORY, CPU = "512Mi", "250m"
+# Four files at a time, a block of each; the page cache is the kernel's to give back. A quota may ask for every limit.
+REQUESTS = {"cpu": "250m", "memory": "512Mi"}
+LIMITS = {"cpu": "2", "memory": "512Mi"}
 
 
 class ClaimOptions(BaseModel):
@@ -231,7 +232,7 @@ def _container(place: Place[Any], image: str) -> Object:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "args": [f"{CONFIG}/{DOCUMENT}", MOUNT],
-        "resources": {"requests": {"cpu": CPU, "memory": MEMORY}, "limits": {"memory": MEMORY}},
+        "resources": {"requests": dict(REQUESTS), "limits": dict(LIMITS)},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
