@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.digest import Digest
 from pipeline.core.errors import UserError
 from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, FileEntry, Overlay
-from pipeline.core.resource import Mark, Resource
-from pipeline.resources.cluster.filling import FILLED
+from pipeline.core.resource import Entry, Mark, Observed, Resource, Version, fields_of
+from pipeline.resources.cluster.filling import FILLED, objects_of
 from pipeline.resources.cluster.marks import mark_of
+from pipeline.resources.cluster.restoring import as_it_was, recalled
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from tests.parts.deployments import FAR, HASH, L40S, MAIN, a_model, deployment
@@ -214,3 +216,17 @@ def test_what_cannot_be_is_said_before_anything_moves(options: dict[str, Any], w
     with pytest.raises(UserError) as refused:
         with_claim(**options)
     assert any(words in one.summary for one in refused.value.diagnostics)
+
+
+def test_version_that_is_brought_back_knows_how_its_claim_is_filled() -> None:
+    made = with_claim()
+    digests = {where: Observed(made.desired, digest=Digest(f"sha256:{HASH}")) for where in made.needs}
+    record = json.loads(json.dumps(recalled(made, digests)))
+    state = fields_of(made.desired)
+    entry = Entry(made.address, made.kind, made.locator, None, None, state, state)
+    back = as_it_was(entry, Version(state, 0.0, recipe=record))
+    ((key, task),) = recipe_of(back).tasks.items()
+    assert objects_of(task) == task_of(made)
+    assert key in back.desired.objects
+    image = task_of(made)[1]["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert recipe_of(back).digests[image] == f"sha256:{HASH}"
