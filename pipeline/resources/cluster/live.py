@@ -200,6 +200,8 @@ def compared(
     strange = [whose for one in named.values() if (whose := mark_of(one)) != mark]
     if resource.watched or any(strange):
         return replace(seen, mark=next(filter(None, strange), None))
+    if not strange and seen.state.objects == (same := without(wanted, ignored)):  # as nearly always
+        return replace(seen, mark=mark, would_be=replace(resource.desired, objects=same))
     if not strange and (kept := _kept(resource, named | extra, replace(seen, mark=mark))):
         return kept
     would_be, refused = _would_be(cluster, settled(wanted, wanted, named, ignored), named, take_from)

@@ -60,7 +60,7 @@ def _record(
     found = {}
     for key, value in live.items():
         ours = f"f:{key}" in owned
-        if key == "annotations" and isinstance(value, Mapping) and REVISIONS in value:
+        if key == "annotations" and isinstance(value, dict) and REVISIONS in value:
             value = {name: text for name, text in value.items() if name != REVISIONS}  # a field of its own
             ours = ours and bool(value)
         if key in wanted or ours or (top and key in _IDENTITY):
@@ -69,10 +69,10 @@ def _record(
 
 
 def _value(key: str, live: Any, wanted: Any, owned: Mapping[str, Any]) -> Any:
-    if isinstance(live, Mapping):
-        if not owned and not isinstance(wanted, Mapping):
+    if isinstance(live, dict):
+        if not owned and not isinstance(wanted, dict):
             return live if key != "metadata" else {}  # owned as one value
-        return _record(live, wanted if isinstance(wanted, Mapping) else {}, owned)
+        return _record(live, wanted if isinstance(wanted, dict) else {}, owned)
     if isinstance(live, list):
         keys = _keys(key, live)
         return _merged(live, wanted, owned, keys) if keys else _whole(live, wanted)
@@ -84,14 +84,14 @@ def _value(key: str, live: Any, wanted: Any, owned: Mapping[str, Any]) -> Any:
 def _keys(name: str, items: list[Any]) -> tuple[str, ...]:
     """The keys by which the items of a list are told apart; () of a list that is one value."""
     for keys in _KEYS.get(name, ()):
-        if all(isinstance(item, Mapping) and keys[0] in item for item in items):
+        if all(isinstance(item, dict) and keys[0] in item for item in items):
             return keys
     return ()
 
 
 def _merged(live: list[Any], wanted: Any, owned: Mapping[str, Any], keys: tuple[str, ...]) -> list[Any]:
     """Items that are wanted or ours, the wanted first and in their order: the server may keep another one."""
-    asked = {_identity(item, keys): item for item in wanted if isinstance(item, Mapping)} if wanted else {}
+    asked = {_identity(item, keys): item for item in wanted if isinstance(item, dict)} if wanted else {}
     ours = {_of_field(name, keys): fields for name, fields in owned.items() if name.startswith("k:")}
     found = {_identity(item, keys): item for item in live}
     order = [*(each for each in asked if each in found), *(each for each in found if each not in asked)]
@@ -107,7 +107,7 @@ def _whole(live: list[Any], wanted: Any) -> list[Any]:
     if not isinstance(wanted, list) or len(wanted) != len(live):
         return live
     return [
-        _record(item, other, {}) if isinstance(item, Mapping) and isinstance(other, Mapping) else item
+        _record(item, other, {}) if isinstance(item, dict) and isinstance(other, dict) else item
         for item, other in zip(live, wanted, strict=True)
     ]
 
