@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.change import Change
@@ -202,6 +202,7 @@ def test_a_limit_of_the_target_holds(tmp_path: Path) -> None:
     assert fleet.driver.most <= 2
 
 
+@settings(deadline=None, max_examples=30)  # each writes an inventory: a busy disk is no failure
 @given(waves=WAVES, total=st.integers(1, 24))
 def test_a_wave_begins_when_the_one_before_has_ended(
     waves: list[Wave], total: int, tmp_path_factory: pytest.TempPathFactory
