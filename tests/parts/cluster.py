@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,7 +73,11 @@ class RealCluster:
         name = str(crd["metadata"]["name"])
         if name not in self.kubectl("get", "customresourcedefinitions", "-o", "name"):
             self.kubectl("create", "-f", "-", stdin=json.dumps(crd))
-        self.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
+        state = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
+        end = time.monotonic() + UP_S
+        while self.kubectl("get", f"crd/{name}", "-o", state) != "True":  # at first it has no conditions
+            assert time.monotonic() < end, f"{kind} is not served"
+            time.sleep(0.2)
 
     def as_account(self, namespace: str, name: str, verbs: str, folder: Path) -> Path:
         """A kubeconfig of a service account that may do `verbs` ("get,list") in a namespace."""

@@ -15,6 +15,7 @@ from pipeline.core.errors import BackendError, Refused
 from pipeline.resources.cluster.capacity import Ask, gpu_nodes, gpus_of, unplaced
 from pipeline.resources.cluster.live import Live, digests_in, is_leaving
 from pipeline.resources.cluster.marks import key_of
+from pipeline.resources.cluster.preflight.gpus import grows
 from pipeline.resources.cluster.preflight.steps import pods_of
 from pipeline.resources.cluster.rotation import recorded
 from pipeline.resources.cluster.shape import shaped
@@ -68,6 +69,8 @@ class Turns:
                 if not held:
                     if may_interrupt:
                         return False
+                    if grows(cluster):
+                        break
                     raise _none_spare(cluster, asks)
                 self._changed.wait(LOOK_S)
             held.append(asks)

@@ -61,7 +61,7 @@ def gpus(cluster: Cluster, nodes: Sequence[Object], steps: Sequence[Step]) -> It
     if not (lacking := _lacking(now, wishes)):
         return
     then = counted(with_gpus, (pod for pod in pods if _key(pod) not in replaced | removed))
-    later = "a node may be added" if _grows(cluster) else ""
+    later = "a node may be added" if grows(cluster) else ""
     later = later or ("" if _lacking(then, wishes) else "they are free once what is deleted is gone")
     for wish, count in lacking:
         text = f"{wish.step.model}: {_said(wish, count, usable(now, wish.ask.spec))} in {cluster.system}"
@@ -189,7 +189,7 @@ def _wanted(ask: Ask) -> str:
     return " or ".join(found[PRODUCT]) or "GPUs"
 
 
-def _grows(cluster: Cluster) -> bool:
+def grows(cluster: Cluster) -> bool:
     """An autoscaler adds nodes when pods wait: Karpenter, or the cluster autoscaler of clouds."""
     try:
         return KARPENTER in cluster.groups() or cluster.get(CONFIG_MAP, *AUTOSCALER) is not None
