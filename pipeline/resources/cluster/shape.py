@@ -64,21 +64,37 @@ def _record(
             value = {name: text for name, text in value.items() if name != REVISIONS}  # a field of its own
             ours = ours and bool(value)
         if key in wanted or ours or (top and key in _IDENTITY):
-            found[key] = _value(key, value, wanted.get(key), owned.get(f"f:{key}", {}))
+            found[key] = _value(key, value, wanted.get(key), owned.get(f"f:{key}"))
     return found
 
 
-def _value(key: str, live: Any, wanted: Any, owned: Mapping[str, Any]) -> Any:
+def _value(key: str, live: Any, wanted: Any, owned: Mapping[str, Any] | None) -> Any:
     if isinstance(live, dict):
         if not owned and not isinstance(wanted, dict):
             return live if key != "metadata" else {}  # owned as one value
-        return _record(live, wanted if isinstance(wanted, dict) else {}, owned)
+        return _record(live, wanted if isinstance(wanted, dict) else {}, owned or {})
     if isinstance(live, list):
         keys = _keys(key, live)
-        return _merged(live, wanted, owned, keys) if keys else _whole(live, wanted)
+        if (
+            keys and owned == {}
+        ):  # ours as one value: its schema says nothing of the list (KAITO's pod templates)
+            return _undigested(live)
+        return _merged(live, wanted, owned or {}, keys) if keys else _whole(live, wanted)
     if live == wanted or key not in IMAGE_FIELDS or not isinstance(live, str):
         return live
     return _DIGEST.sub("", live)
+
+
+def _undigested(value: Any) -> Any:
+    """All of a value; images without digests."""
+    if isinstance(value, list):
+        return [_undigested(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _DIGEST.sub("", item) if key in IMAGE_FIELDS and isinstance(item, str) else _undigested(item)
+        for key, item in value.items()
+    }
 
 
 def _keys(name: str, items: list[Any]) -> tuple[str, ...]:

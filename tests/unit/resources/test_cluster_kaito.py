@@ -99,6 +99,25 @@ def test_pods_are_told_by_kaitos_labels_and_the_one_that_answers_comes_first() -
         assert [one["metadata"]["name"] for one in found] == ["first", "worker"]
 
 
+def test_pod_template_that_is_ours_as_one_value_is_seen_whole_also_when_nothing_stands_for_it_any_more() -> (
+    None
+):
+    sent = {"containers": [{"name": "server", "image": "ghcr.io/acme/qwen:mp-1"}]}
+    digest = f"@sha256:{'a' * 64}"
+    there = {"containers": [{"name": "server", "image": f"ghcr.io/acme/qwen:mp-1{digest}", "tty": True}]}
+    fields: Object = {"f:inference": {"f:template": {"f:spec": {"f:containers": {}}}}}
+    entry = {"manager": "mp", "operation": "Apply", "fieldsV1": fields}
+    live = {
+        "metadata": {"name": "q", "managedFields": [entry]},
+        "inference": {"template": {"spec": there}},
+    }
+    seen = {"containers": [{**sent["containers"][0], "tty": True}]}
+    for wanted in ({}, {"inference": {"template": {"spec": sent}}}):
+        found = shaped(live, wanted)
+        assert isinstance(found, dict)
+        assert found["inference"] == {"template": {"spec": seen}}  # what was added by hand is drift
+
+
 def test_image_that_is_declared_by_its_digest_is_no_drift() -> None:
     image = f"ghcr.io/acme/fr@sha256:{'a' * 64}"
     one = {"metadata": {"name": "q"}, "inference": {"adapters": [{"source": {"image": image}}]}}
