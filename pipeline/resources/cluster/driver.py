@@ -14,7 +14,6 @@ from pipeline.core.model import Secret
 from pipeline.core.protocols import Findings
 from pipeline.core.report import Emit, Line, Progress
 from pipeline.core.resource import (
-    Absent,
     Address,
     Entry,
     Mark,
@@ -25,33 +24,27 @@ from pipeline.core.resource import (
     Version,
     current_of,
 )
-from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.live import (
-    OURS,
     Live,
     Owned,
     Place,
-    compared,
     digests_in,
-    labelled,
-    listed,
     listed_of,
     observed,
-    pods_in,
+    uids_of,
 )
-from pipeline.resources.cluster.marks import key_of, mark_of
+from pipeline.resources.cluster.looking import Answer, look
+from pipeline.resources.cluster.marks import mark_of
 from pipeline.resources.cluster.preflight import preflight
 from pipeline.resources.cluster.restoring import as_it_was, recalled
 from pipeline.resources.cluster.rollout import Rollout
-from pipeline.resources.cluster.rotation import Secrets, recorded, recording, rotated
-from pipeline.resources.cluster.scalers import freed, left_alone, obsolete, said, scalers_in
+from pipeline.resources.cluster.rotation import Secrets, recorded, recording
+from pipeline.resources.cluster.scalers import freed, left_alone, obsolete, scalers_in
 from pipeline.resources.cluster.standing import as_found, in_the_way, restored, take, unlabelled
-from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
+from pipeline.resources.cluster.state import ClusterRecipe, ClusterState, keys_of, objects_in, recipe_of
 from pipeline.resources.cluster.turns import Turns
-from pipeline.resources.cluster.workloads import renamed_in, workload_in, workload_of
-
-Answer = Observed[ClusterState] | Absent | Unreadable
+from pipeline.resources.cluster.workloads import renamed_in, workload_in
 
 
 class ClusterDriver:
@@ -84,7 +77,12 @@ class ClusterDriver:
         answers: dict[Address, Answer] = {}
         for place, (resources, entries) in places.items():
             try:
-                answers |= self._look(place, resources, entries)
+                seen = look(
+                    self._connect(place.context), place, resources, entries, self._owner, self._take_from
+                )
+                answers |= seen.answers
+                for each in resources:
+                    self._remember(each, seen.uids.get(each.address, ()))
             except (BackendError, Refused) as problem:
                 nothing = Unreadable(problem.message, problem.hint)
                 answers |= {each.address: nothing for each in resources}
@@ -108,12 +106,14 @@ class ClusterDriver:
             return None
         good = change.entry.good if change.entry else {}
         resource, rollout = self._started(change.resource, emit)
-        before = self._before(rollout, resource, _known(change.entry), adopting=change.action is Action.ADOPT)
+        before = self._before(
+            rollout, resource, keys_of(change.entry), adopting=change.action is Action.ADOPT
+        )
         digests = _digests(resource, inputs)
         if change.action is Action.ADOPT and not change.interrupts:
             return self._take(rollout, resource, before, digests)
         emit(Progress(resource.address, "start"))
-        recipe, wanted = _recipe(resource), _objects(resource.desired.objects)
+        recipe, wanted = recipe_of(resource), objects_in(resource.desired.objects)
         revisions = _revisions(rollout, before)
         sent = recording(wanted, revisions)
         with self._turns.turn(rollout.cluster, sent, before, digests, may_interrupt=recipe.recreate) as turn:
@@ -124,7 +124,7 @@ class ClusterDriver:
                 return self._bring(rollout, resource, before, digests, revisions)
             except StartFailed as problem:
                 if recipe.on_failure == "rollback":
-                    old = _objects(good.get("objects"))
+                    old = objects_in(good.get("objects"))
                     if change.action is Action.ADOPT and recipe.standing:
                         old = as_found(resource.desired.objects, before)
                     self._go_back(rollout, resource, before, old, digests, problem, first)
@@ -138,36 +138,6 @@ class ClusterDriver:
     def restore(self, entry: Entry, version: Version) -> Resource[ClusterState]:
         return as_it_was(entry, version)
 
-    def _look(
-        self, place: Place, resources: Sequence[Resource[ClusterState]], entries: Sequence[Entry]
-    ) -> dict[Address, Answer]:
-        cluster = self._connect(place.context)
-        wanted = [key for each in resources for key in each.desired.objects]
-        others = [key for entry in entries for key in unlabelled(_objects(entry.applied.get("objects")))]
-        known = [key for entry in entries for key in _known(entry)]
-        live = listed(cluster, place.namespace, (*wanted, *others), known)
-        owned, secrets = Owned(live), Secrets(cluster, place.namespace)
-        scalers = scalers_in(cluster, place.namespace, wanted)
-        answers: dict[Address, Answer] = {}
-        for declared in resources:
-            each = left_alone(declared, scalers)
-            mark = self._mark(each.address)
-            own = owned.by(mark, each.locator["name"])
-            seen = compared(cluster, each, live, own, mark, self._take_from | freed(each, scalers))
-            if isinstance(seen, Observed):
-                seen = replace(seen, note="; ".join(filter(None, (said(declared, scalers), seen.note))))
-            if isinstance(seen, Observed) and seen.mark == mark:
-                self._remember(each, own)
-            if isinstance(seen, Observed) and not each.watched:
-                seen = rotated(seen, live, each.desired, secrets)
-            lacking = isinstance(seen, Absent) and _recipe(each).standing and not each.watched
-            answers[each.address] = _nothing_stands(each) if lacking else seen
-        for entry in entries:
-            mark = self._mark(current_of(entry.address))
-            own = owned.by(mark, entry.locator["name"])
-            answers[entry.address] = replace(observed(own, {}, entry.locator), mark=mark) if own else Absent()
-        return answers | _explained(cluster, place, answers, live)
-
     def _started(
         self, resource: Resource[ClusterState], emit: Emit
     ) -> tuple[Resource[ClusterState], Rollout]:
@@ -175,7 +145,7 @@ class ClusterDriver:
         place = Place.of(resource.locator)
         scalers = scalers_in(self._connect(place.context), place.namespace, resource.desired.objects)
         resource = left_alone(resource, scalers)
-        rollout = self._rollout(resource.locator, _recipe(resource), resource.address, emit)
+        rollout = self._rollout(resource.locator, recipe_of(resource), resource.address, emit)
         return resource, replace(rollout, take_from=rollout.take_from | freed(resource, scalers))
 
     def _before(
@@ -203,9 +173,9 @@ class ClusterDriver:
         self, rollout: Rollout, resource: Resource[ClusterState], before: Live, digests: dict[str, str]
     ) -> Observed[ClusterState]:
         """Our mark on what runs, which goes on running. Nothing is waited for, and nothing is asked."""
-        wanted, ignored = resource.desired.objects, _recipe(resource).ignored
+        wanted, ignored = resource.desired.objects, recipe_of(resource).ignored
         made = take(rollout, settled(wanted, wanted, before, ignored), before, digests)
-        self._remember(resource, made)
+        self._remember(resource, uids_of(made))
         seen = observed(made, wanted, resource.locator, ignored)
         return replace(seen, mark=self._mark(resource.address), accepted=True)
 
@@ -217,12 +187,12 @@ class ClusterDriver:
         digests: dict[str, str],
         revisions: Mapping[str, str],
     ) -> Observed[ClusterState]:
-        recipe, wanted = _recipe(resource), resource.desired.objects
+        recipe, wanted = recipe_of(resource), resource.desired.objects
         sent = recording(settled(wanted, wanted, before, recipe.ignored), revisions)
-        made = rollout.bring(_objects(sent), digests, recipe.start_timeout_s)
-        self._remember(resource, made)
+        made = rollout.bring(objects_in(sent), digests, recipe.start_timeout_s)
+        self._remember(resource, uids_of(made))
         proof = self._proof(rollout, resource, made)
-        made = {**made, **rollout.finish(_objects(sent), digests)}
+        made = {**made, **rollout.finish(objects_in(sent), digests)}
         rollout.remove({key: one for key, one in before.items() if key not in wanted})
         seen = observed(made, wanted, resource.locator, recipe.ignored)
         state = replace(seen.state, revisions=revisions)
@@ -231,7 +201,7 @@ class ClusterDriver:
         )
 
     def _proof(self, rollout: Rollout, resource: Resource[ClusterState], made: Live) -> Proof | None:
-        recipe = _recipe(resource)
+        recipe = recipe_of(resource)
         key = workload_in(resource.desired.objects)
         if recipe.prove == "skip" or recipe.port is None or key is None:
             return None
@@ -254,7 +224,7 @@ class ClusterDriver:
 
         `removed`: what was deleted to make room is made again as it was, whatever the last good version was.
         """
-        wanted, ignored = _objects(resource.desired.objects), _recipe(resource).ignored
+        wanted, ignored = objects_in(resource.desired.objects), recipe_of(resource).ignored
         if good == without(wanted, ignored) and not removed:
             return  # it is the last good version that does not start
         stays = {key: one for key, one in before.items() if key not in removed}
@@ -264,8 +234,8 @@ class ClusterDriver:
                 rollout.remove(self._left(rollout, resource, {}, stays))
                 good = {key: restored(one) for key, one in removed.items()}
             if good:
-                again = recording(_objects(settled(good, wanted, before, ignored)), recorded(before))
-                rollout.bring(again, known, _recipe(resource).start_timeout_s)
+                again = recording(objects_in(settled(good, wanted, before, ignored)), recorded(before))
+                rollout.bring(again, known, recipe_of(resource).start_timeout_s)
                 rollout.finish(again, known)
             if not removed:
                 rollout.remove(self._left(rollout, resource, good, before))
@@ -288,8 +258,8 @@ class ClusterDriver:
     def _delete(self, entry: Entry, emit: Emit) -> None:
         """What carries our fitting mark, and is not wanted under another locator: two contexts may name one cluster."""
         place, name = Place.of(entry.locator), entry.locator["name"]
-        others = unlabelled(_objects(entry.applied.get("objects")))
-        live = listed_of(self._connect(place.context), place.namespace, name, others, _known(entry))
+        others = unlabelled(objects_in(entry.applied.get("objects")))
+        live = listed_of(self._connect(place.context), place.namespace, name, others, keys_of(entry))
         own = Owned(live).by(self._mark(current_of(entry.address)), name)
         here = _key(entry.locator)
         leaving = {
@@ -302,8 +272,8 @@ class ClusterDriver:
         )
         self._rollout(entry.locator, recipe, entry.address, emit).remove(leaving)
 
-    def _remember(self, resource: Resource[ClusterState], live: Live) -> None:
-        self._wanted |= {str(one["metadata"]["uid"]): _key(resource.locator) for one in live.values()}
+    def _remember(self, resource: Resource[ClusterState], uids: Iterable[str]) -> None:
+        self._wanted |= dict.fromkeys(uids, _key(resource.locator))
 
     def _rollout(
         self, locator: Mapping[str, str], recipe: ClusterRecipe, address: Address, emit: Emit
@@ -323,8 +293,8 @@ def _revisions(rollout: Rollout, before: Live) -> dict[str, str]:
 
 
 def _digests(resource: Resource[ClusterState], inputs: Mapping[Address, Observed[Any]]) -> dict[str, str]:
-    found = dict(_recipe(resource).digests)
-    for image, address in _recipe(resource).images.items():
+    found = dict(recipe_of(resource).digests)
+    for image, address in recipe_of(resource).images.items():
         digest = inputs[address].digest if address in inputs else None
         if digest is None:
             raise Missing(image, "its digest is not known", "run mp apply")
@@ -332,72 +302,15 @@ def _digests(resource: Resource[ClusterState], inputs: Mapping[Address, Observed
     return found
 
 
-def _explained(
-    cluster: Cluster, place: Place, answers: Mapping[Address, Answer], live: Live
-) -> dict[Address, Answer]:
-    """Deployments that do not serve, told with their pods' own reasons. Nothing is asked when all are well."""
-    unwell = {
-        address: seen
-        for address, seen in answers.items()
-        if isinstance(seen, Observed) and seen.state.health.startswith((Word.PROGRESSING, Word.DEGRADED))
-    }
-    if not unwell:
-        return {}
-    workloads = {str(one["metadata"]["uid"]): one for one in live.values()}
-    ours = all(_shows(workloads[str(seen.remote_id)]) for seen in unwell.values())
-    pods = pods_in(cluster, place.namespace, OURS if ours else "")
-    found: dict[Address, Answer] = {}
-    for address, seen in unwell.items():
-        worst = next(iter(pods.troubles(workloads[str(seen.remote_id)])), None)
-        if worst is not None:
-            word = Word.DEGRADED if worst.lasting else Word.PROGRESSING
-            health = str(Health(word, worst.reason))
-            found[address] = replace(seen, state=replace(seen.state, health=health))
-    return found
-
-
 def _first(resource: Resource[ClusterState], before: Live) -> Live:
     """What is deleted before: what cannot be written over, and the old one of what is made anew where nothing is spare."""
-    recipe, wanted = _recipe(resource), resource.desired.objects
+    recipe, wanted = recipe_of(resource), resource.desired.objects
     old = [key for key in renamed_in(before) if recipe.recreate and key not in wanted]
     return {**in_the_way(wanted, before, partial=recipe.standing), **{key: before[key] for key in old}}
 
 
-def _shows(workload: Mapping[str, Any]) -> bool:
-    """Whether its pods bear our label."""
-    return labelled(workload) and workload_of(key_of(workload)).labelled
-
-
-def _nothing_stands(resource: Resource[ClusterState]) -> Unreadable:
-    """What mp writes a part of has to be there: that part alone makes no object."""
-    what = ", ".join(resource.desired.objects)
-    hint = "make it the way it was made before, or remove runs: from this entry, so that mp makes its own"
-    return Unreadable(f"there is no {what} in {resource.locator['namespace']} to take over", hint)
-
-
-def _objects(found: object) -> dict[str, dict[str, Any]]:
-    """Objects of a state, also of one that the inventory kept."""
-    return (
-        {key: one for key, one in found.items() if isinstance(one, dict)}
-        if isinstance(found, Mapping)
-        else {}
-    )
-
-
-def _known(entry: Entry | None) -> tuple[str, ...]:
-    """Keys of the objects that were applied last; what KAITO has also when that was cut off."""
-    if entry is None:
-        return ()
-    return (*_objects(entry.applied.get("objects")), *(("Workspace/",) if entry.kind == "kaito" else ()))
-
-
 def _key(locator: Mapping[str, str]) -> tuple[str, ...]:
     return (locator["context"], locator["namespace"], locator["name"])
-
-
-def _recipe(resource: Resource[ClusterState]) -> ClusterRecipe:
-    assert resource.desired.recipe is not None, "a desired deployment knows how it is made"
-    return resource.desired.recipe
 
 
 def _say(emit: Emit, address: Address, text: str) -> None:

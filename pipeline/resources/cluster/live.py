@@ -114,6 +114,10 @@ def _staying(found: Live) -> Live:
     return {key: one for key, one in found.items() if not is_leaving(one)}
 
 
+def uids_of(live: Live) -> tuple[str, ...]:
+    return tuple(str(one["metadata"]["uid"]) for one in live.values())
+
+
 def is_leaving(one: Object) -> bool:
     return "deletionTimestamp" in one["metadata"]
 

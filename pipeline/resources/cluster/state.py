@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pipeline.core.digest import Json
 from pipeline.core.model import Question, Secret
-from pipeline.core.resource import Address, State
+from pipeline.core.resource import Address, Entry, Resource, State
 from pipeline.resources.cluster.ignoring import without
 from pipeline.resources.cluster.workloads import WORKLOADS
 
@@ -85,3 +85,22 @@ def _below(path: str) -> tuple[str, list[str]]:
     room, _, rest = path.partition("/")
     key, *below = rest.split("/")
     return key.partition("~1")[0], below if room == "objects" else []
+
+
+def recipe_of(resource: Resource[ClusterState]) -> ClusterRecipe:
+    assert resource.desired.recipe is not None, "a desired deployment knows how it is made"
+    return resource.desired.recipe
+
+
+def objects_in(found: object) -> dict[str, dict[str, Any]]:
+    """The objects of a state, also of one that the inventory kept."""
+    if not isinstance(found, Mapping):
+        return {}
+    return {key: one for key, one in found.items() if isinstance(one, dict)}
+
+
+def keys_of(entry: Entry | None) -> tuple[str, ...]:
+    """Keys of the objects that were applied last; what KAITO has also when that was cut off."""
+    if entry is None:
+        return ()
+    return (*objects_in(entry.applied.get("objects")), *(("Workspace/",) if entry.kind == "kaito" else ()))

@@ -1,0 +1,112 @@
+"""What a namespace has of deployments that are wanted, and of those that are known: one look for all of them. Used by driver."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from pipeline.clients.kube import Cluster
+from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, Unreadable, current_of
+from pipeline.resources.cluster.health import Health, Word
+from pipeline.resources.cluster.live import (
+    OURS,
+    Live,
+    Owned,
+    Place,
+    compared,
+    labelled,
+    listed,
+    observed,
+    pods_in,
+    uids_of,
+)
+from pipeline.resources.cluster.marks import key_of
+from pipeline.resources.cluster.rotation import Secrets, rotated
+from pipeline.resources.cluster.scalers import freed, left_alone, said, scalers_in
+from pipeline.resources.cluster.standing import unlabelled
+from pipeline.resources.cluster.state import ClusterState, keys_of, objects_in, recipe_of
+from pipeline.resources.cluster.workloads import workload_of
+
+Answer: TypeAlias = Observed[ClusterState] | Absent | Unreadable
+
+
+@dataclass
+class Look:
+    """The answers for a namespace, and the uids of the objects behind each that is ours and wanted."""
+
+    answers: dict[Address, Answer] = field(default_factory=dict)
+    uids: dict[Address, tuple[str, ...]] = field(default_factory=dict)
+
+
+def look(
+    cluster: Cluster,
+    place: Place,
+    resources: Sequence[Resource[ClusterState]],
+    entries: Sequence[Entry],
+    owner: Mark,
+    take_from: frozenset[str],
+) -> Look:
+    """`owner` is ours; its address is filled in for each. Raises Denied, Unreachable."""
+    wanted = [key for each in resources for key in each.desired.objects]
+    others = [key for entry in entries for key in unlabelled(objects_in(entry.applied.get("objects")))]
+    live = listed(
+        cluster, place.namespace, (*wanted, *others), [key for one in entries for key in keys_of(one)]
+    )
+    owned, secrets = Owned(live), Secrets(cluster, place.namespace)
+    scalers = scalers_in(cluster, place.namespace, wanted)
+    found = Look()
+    for declared in resources:
+        each = left_alone(declared, scalers)
+        mark = replace(owner, address=each.address)
+        own = owned.by(mark, each.locator["name"])
+        seen = compared(cluster, each, live, own, mark, take_from | freed(each, scalers))
+        if isinstance(seen, Observed):
+            seen = replace(seen, note="; ".join(filter(None, (said(declared, scalers), seen.note))))
+            if seen.mark == mark:
+                found.uids[each.address] = uids_of(own)
+            if not each.watched:
+                seen = rotated(seen, live, each.desired, secrets)
+        lacking = isinstance(seen, Absent) and recipe_of(each).standing and not each.watched
+        found.answers[each.address] = _nothing_stands(each) if lacking else seen
+    for entry in entries:
+        mark = replace(owner, address=current_of(entry.address))
+        own = owned.by(mark, entry.locator["name"])
+        answer = replace(observed(own, {}, entry.locator), mark=mark) if own else Absent()
+        found.answers[entry.address] = answer
+    found.answers |= _explained(cluster, place, found.answers, live)
+    return found
+
+
+def _explained(
+    cluster: Cluster, place: Place, answers: Mapping[Address, Answer], live: Live
+) -> dict[Address, Answer]:
+    """Deployments that do not serve, told with their pods' own reasons. Nothing is asked when all are well."""
+    unwell = {
+        address: seen
+        for address, seen in answers.items()
+        if isinstance(seen, Observed) and seen.state.health.startswith((Word.PROGRESSING, Word.DEGRADED))
+    }
+    if not unwell:
+        return {}
+    workloads = {str(one["metadata"]["uid"]): one for one in live.values()}
+    ours = all(_shows(workloads[str(seen.remote_id)]) for seen in unwell.values())
+    pods = pods_in(cluster, place.namespace, OURS if ours else "")
+    found: dict[Address, Answer] = {}
+    for address, seen in unwell.items():
+        worst = next(iter(pods.troubles(workloads[str(seen.remote_id)])), None)
+        if worst is not None:
+            word = Word.DEGRADED if worst.lasting else Word.PROGRESSING
+            health = str(Health(word, worst.reason))
+            found[address] = replace(seen, state=replace(seen.state, health=health))
+    return found
+
+
+def _shows(workload: Mapping[str, Any]) -> bool:
+    """Whether its pods bear our label."""
+    return labelled(workload) and workload_of(key_of(workload)).labelled
+
+
+def _nothing_stands(resource: Resource[ClusterState]) -> Unreadable:
+    """What mp writes a part of has to be there: that part alone makes no object."""
+    what = ", ".join(resource.desired.objects)
+    hint = "make it the way it was made before, or remove runs: from this entry, so that mp makes its own"
+    return Unreadable(f"there is no {what} in {resource.locator['namespace']} to take over", hint)
