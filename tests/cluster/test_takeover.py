@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from tests.parts.cluster import RealCluster
+from tests.parts.fleet import Fleet, fleet_of, model_name
 from tests.parts.project import Manifest, Project, Result
+from tests.parts.registry import RealRegistry
 
 pytestmark = pytest.mark.cluster
 
@@ -381,3 +383,50 @@ def test_autoscaled_deployment_is_imported_with_its_replicas_left_alone(restored
     assert restored.project.mp("import", "kubernetes", "prod", "llm-72", "--add").code == 0
     assert restored.manifest()["models"]["llm-72"]["lifecycle"] == {"ignore_drift": ["/spec/replicas"]}
     restored.kubectl("delete", "deployment", "llm-72")
+
+
+@pytest.fixture
+def moving(simulated: RealCluster, registry: RealRegistry, tmp_path: Path) -> Iterator[Fleet]:
+    """One model of mp's, and a Deployment of others in the same namespace that was taken over."""
+    with fleet_of(1, simulated, registry, tmp_path) as fleet:
+        fleet.project.applied()
+        fleet.kubectl(0, "apply", "-f", "-", stdin=json.dumps(foreign(0)))
+        assert fleet.project.mp("import", "kubernetes", "east", "--add").code == 0
+        manifest = yaml.safe_load((tmp_path / "models.yaml").read_text())
+        del manifest["models"]["llm-00"]["targets"]["east"]["manage"]
+        fleet.project.write(manifest)
+        fleet.project.applied("--adopt")
+        fleet.nothing_to_do()
+        yield fleet
+
+
+def served_by_mp(fleet: Fleet, **options: Any) -> Manifest:
+    """The same entry, which is to be served by mp's own image."""
+    manifest = copy.deepcopy(fleet.project.manifest)
+    entry = manifest["models"][model_name(0)]
+    manifest["models"]["llm-00"] = copy.deepcopy(entry)
+    manifest["models"]["llm-00"]["targets"]["east"] |= options
+    return manifest
+
+
+@pytest.mark.registry
+def test_what_was_taken_over_moves_to_mps_image_under_its_name(moving: Fleet) -> None:
+    before = moving.generations()
+    moving.project.write(served_by_mp(moving, name="llm-00"))
+    planned = moving.project.mp("plan")
+    assert "1 to replace" in planned.out, planned.text
+    moving.project.applied()
+    moving.nothing_to_do()
+    (one,) = [each for each in moving.get("deployments") if each["metadata"]["name"] == "llm-00"]
+    assert "app" not in one["spec"]["selector"]["matchLabels"]
+    assert [each["name"] for each in one["spec"]["template"]["spec"]["containers"]] == ["server"]
+    assert moving.generations()[model_name(0)] == before[model_name(0)]
+
+
+@pytest.mark.registry
+def test_what_was_taken_over_moves_beside_itself_under_another_name(moving: Fleet) -> None:
+    moving.project.write(served_by_mp(moving, name="llm-new"))
+    moving.project.applied()
+    moving.nothing_to_do()
+    names = moving.cluster.get(moving.namespaces[0], "deployments")["items"]
+    assert {each["metadata"]["name"] for each in names} == {model_name(0), "llm-new"}
