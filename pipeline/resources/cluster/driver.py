@@ -24,16 +24,9 @@ from pipeline.core.resource import (
     Version,
     current_of,
 )
+from pipeline.resources.cluster.comparing import observed
 from pipeline.resources.cluster.ignoring import settled, without
-from pipeline.resources.cluster.live import (
-    Live,
-    Owned,
-    Place,
-    digests_in,
-    listed_of,
-    observed,
-    uids_of,
-)
+from pipeline.resources.cluster.live import Live, Owned, Place, listed_of, uids_of
 from pipeline.resources.cluster.looking import Answer, look
 from pipeline.resources.cluster.marks import mark_of
 from pipeline.resources.cluster.preflight import preflight
@@ -41,6 +34,7 @@ from pipeline.resources.cluster.restoring import as_it_was, recalled
 from pipeline.resources.cluster.rollout import Rollout
 from pipeline.resources.cluster.rotation import Secrets, recorded, recording
 from pipeline.resources.cluster.scalers import freed, left_alone, obsolete, scalers_in
+from pipeline.resources.cluster.sending import digests_in
 from pipeline.resources.cluster.standing import as_found, in_the_way, restored, take, unlabelled
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState, keys_of, objects_in, recipe_of
 from pipeline.resources.cluster.turns import Turns

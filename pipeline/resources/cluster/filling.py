@@ -13,8 +13,9 @@ from typing import Any
 from pipeline.clients.kube import CLAIM, EVENT, JOB, KINDS, POD, Cluster, Object
 from pipeline.core.digest import Json
 from pipeline.core.errors import StartFailed
+from pipeline.resources.cluster.applying import put
 from pipeline.resources.cluster.health import said
-from pipeline.resources.cluster.live import is_leaving, put
+from pipeline.resources.cluster.live import is_leaving
 from pipeline.resources.cluster.pods import Trouble, troubles
 from pipeline.resources.cluster.sending import written
 

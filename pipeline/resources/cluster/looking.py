@@ -6,19 +6,9 @@ from typing import Any, TypeAlias
 
 from pipeline.clients.kube import Cluster
 from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, Unreadable, current_of
+from pipeline.resources.cluster.comparing import compared, observed
 from pipeline.resources.cluster.health import Health, Word
-from pipeline.resources.cluster.live import (
-    OURS,
-    Live,
-    Owned,
-    Place,
-    compared,
-    labelled,
-    listed,
-    observed,
-    pods_in,
-    uids_of,
-)
+from pipeline.resources.cluster.live import OURS, Live, Owned, Place, labelled, listed, pods_in, uids_of
 from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.rotation import Secrets, rotated
 from pipeline.resources.cluster.scalers import freed, left_alone, said, scalers_in

@@ -11,9 +11,10 @@ from pipeline.clients.kube import KINDS, POD, Cluster, Object, forwarded
 from pipeline.clients.openai import Server, wait_until_answering
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.resource import Proof
+from pipeline.resources.cluster.applying import put
 from pipeline.resources.cluster.filling import Filling, is_claim, objects_of
 from pipeline.resources.cluster.health import Health, Word
-from pipeline.resources.cluster.live import Live, Pods, pods_in, put
+from pipeline.resources.cluster.live import Live, Pods, pods_in
 from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.pods import Trouble, is_ready
 from pipeline.resources.cluster.sending import ordered, written

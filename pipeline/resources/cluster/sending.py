@@ -46,6 +46,12 @@ def images_of(one: Object) -> Iterable[str]:
     yield from _texts(one, IMAGE_FIELDS)
 
 
+def digests_in(*objects: Object) -> dict[str, str]:
+    """The digest of each image that live objects name: "repo:tag" → "sha256:…"."""
+    found = (image.partition("@") for one in objects for image in images_of(one))
+    return {name: digest for name, _, digest in found if digest}
+
+
 def mounts_images(one: Json) -> bool:
     """Whether an object has an image volume."""
     return any(_texts(one, (VOLUME_FIELD,)))

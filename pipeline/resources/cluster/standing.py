@@ -6,7 +6,8 @@ from typing import Any
 from pipeline.clients.kube import KINDS, Object
 from pipeline.core.digest import Json
 from pipeline.core.errors import Refused
-from pipeline.resources.cluster.live import Live, labelled, put
+from pipeline.resources.cluster.applying import put
+from pipeline.resources.cluster.live import Live, labelled
 from pipeline.resources.cluster.marks import key_of, mark_of
 from pipeline.resources.cluster.rollout import Rollout
 from pipeline.resources.cluster.sending import ordered, written

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pipeline.clients.kube import Cluster, Object
 from pipeline.core.errors import BackendError, Refused
 from pipeline.resources.cluster.capacity import Ask, gpu_nodes, gpus_of, unplaced
-from pipeline.resources.cluster.live import Live, digests_in, is_leaving
+from pipeline.resources.cluster.live import Live, is_leaving
 from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.preflight.gpus import grows
 from pipeline.resources.cluster.preflight.steps import pods_of
 from pipeline.resources.cluster.rotation import recorded
+from pipeline.resources.cluster.sending import digests_in
 from pipeline.resources.cluster.shape import shaped
 from pipeline.resources.cluster.workloads import workload_in
 
