@@ -237,11 +237,18 @@ def test_new_version_is_filled_beside_the_old_one_also_when_its_pod_is_killed(re
     os.kill(until(_filler, 5, 0.001), signal.SIGKILL)
     said, _ = running.communicate(timeout=300)
     assert running.returncode == 0, said
-    assert "tried again" in flat(said)
+    made = restored.get("events", "--field-selector=involvedObject.kind=Job,reason=SuccessfulCreate")["items"]
+    jobs = [one["involvedObject"]["name"] for one in made]
+    assert max(map(jobs.count, jobs)) == 2  # pods of one Job
     assert "deep blue" in flat(said)
     assert restored.claims() == {restored.mounted()}
     assert restored.claims() & before == set()
     restored.nothing_to_do()
+    restored.volume()
+    back = restored.mp("rollback", "tiny", "--yes")
+    assert back.code == 0, back.text
+    assert "the sky is blue" in back.out
+    assert restored.claims() == before
 
 
 def test_wrong_bytes_are_named_and_the_old_version_serves_on(restored: Acme) -> None:
