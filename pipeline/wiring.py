@@ -118,9 +118,7 @@ def drivers(
 
 def _clusters(settings: Settings, owner: Mark, take_from: frozenset[str]) -> ClusterDriver:
     """One driver for objects in clusters, whatever target they are made by: two of them may name one cluster."""
-    return ClusterDriver(
-        cache(partial(Cluster, environ=settings.environ)), owner, settings.secret, take_from
-    )
+    return ClusterDriver(cache(partial(Cluster, environ=settings.environ)), owner, settings.secret, take_from)
 
 
 def cluster(settings: Settings, context: str | None) -> Cluster:

@@ -282,6 +282,7 @@ def test_schema_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert written == [
         "cached",
         "drift",
+        "history",
         "imported",
         "launch",
         "list",
@@ -295,6 +296,7 @@ def test_schema_names_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixtur
         "pulled",
         "report",
         "show",
+        "status",
         "validate",
         "verified",
     ]

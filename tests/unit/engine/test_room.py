@@ -14,6 +14,7 @@ from pipeline.core.resource import Address, Resource, State, Transfer
 from pipeline.engine.room import short_of_room
 from pipeline.resources.cache.artifact import ArtifactState
 from pipeline.resources.image import resource as image
+from pipeline.resources.image.publish import UPLOADS
 from tests.fakes.engine import CPU, ENGINE
 
 TOO_MUCH = 1 << 60
@@ -77,18 +78,18 @@ def test_what_is_pushed_elsewhere_or_not_at_all_takes_no_room(tmp_path: Path) ->
     assert said([away, straight, standing], tmp_path) == []
 
 
-def test_layers_that_are_compressed_take_room_two_at_a_time(tmp_path: Path) -> None:
-    third = shutil.disk_usage(tmp_path).free // 3
+def test_layers_that_are_compressed_take_room_as_many_at_a_time_as_are_sent(tmp_path: Path) -> None:
+    share = shutil.disk_usage(tmp_path).free // (UPLOADS + 1)
 
     def packed(count: int, compression: str) -> Change[image.ImageState]:
-        files = tuple(FileEntry(f"{n}.safetensors", third, f"{n}" * 64) for n in range(count))
+        files = tuple(FileEntry(f"{n}.safetensors", share, f"{n}" * 64) for n in range(count))
         model = Model("m", Artifact("hf://acme/m", "main", "c" * 40, files), CPU, "vllm", ENGINE)
         registry = Registry("main", url="ghcr.io/acme", compression=compression)
         wanted = image.weights_image(model, registry, "acme")
-        moves = Transfer(push_bytes=count * third)
+        moves = Transfer(push_bytes=count * share)
         return Change(wanted.address, "image", Action.CREATE, wanted, None, None, transfer=moves)
 
     assert said([packed(9, "gzip")], tmp_path) == []
     assert said([packed(9, "")], tmp_path) == []
-    (summary,) = said([packed(9, "gzip"), fetched(third + third // 10)], tmp_path)
+    (summary,) = said([packed(9, "gzip"), fetched(share + share // 10)], tmp_path)
     assert str(tmp_path) in summary
