@@ -24,6 +24,7 @@ from pipeline.templates import TEMPLATES
 SPECS: Mapping[str, Mapping[str, Any]] = {
     "local": {"kind": "local"},
     "docker": {"kind": "docker"},
+    "kaito": {"kind": "kaito", "namespace": "models"},
     "kubernetes": {"kind": "kubernetes", "namespace": "models"},
     "registry": {"kind": "registry", "publish": ["model", "weights"]},
 }
@@ -45,7 +46,7 @@ def a_model(name: str = "qwen", **changed: Any) -> Model:
         (),
     )
     artifact = Artifact("file:///m", "", f"sha256-{HASH}", (FileEntry("model.safetensors", 9, HASH),))
-    hardware = Hardware("cpu", 0, cpus=2, memory_bytes=2**31)
+    hardware = Hardware("cpu", 0, cpus=2, memory_bytes=2**31, instance_type="Standard_D4s_v5")
     return Model(name, artifact, hardware, "transformers", engine, **changed)
 
 
