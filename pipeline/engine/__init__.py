@@ -8,47 +8,35 @@ World that every function here takes; cli shows what they return.
 
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.core.diagnostic import Diagnostic, error, warning
+from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import Refused, Stale, UserError
-from pipeline.core.image import Engine, Variant
 from pipeline.core.plan import Plan
 from pipeline.core.protocols import Answer
 from pipeline.core.report import Emit, Report
-from pipeline.core.resource import Address, Entry, Mark, Resource, current_of, owner_of
-from pipeline.engine.compose import Composition, compose, images_of
+from pipeline.core.resource import Address, Mark, Resource, owner_of
+from pipeline.engine.compose import Composition, images_of
 from pipeline.engine.crew import Crew
-from pipeline.engine.diff import Adoption, Comparison, diff, guard_deletes, orphans
+from pipeline.engine.diff import Comparison, diff, guard_deletes
 from pipeline.engine.execute import execute
 from pipeline.engine.held import go_back, with_held
 from pipeline.engine.history import origin_of
+from pipeline.engine.judge import judged
+from pipeline.engine.leftover import gone_of, kept_of, known_images
 from pipeline.engine.observe import observe
-from pipeline.engine.place import Pinned, engines_of, place_models, registries_of
-from pipeline.engine.policy import breaches
-from pipeline.engine.preflight import preflight
-from pipeline.engine.remarks import misplaced, open_bases, unfetchable
-from pipeline.engine.resolve import (
-    Pins,
-    choose_variants,
-    locked_engines,
-    merge,
-    pin_artifacts,
-    pin_engines,
-    wanted_engines,
-)
+from pipeline.engine.remarks import open_bases
+from pipeline.engine.resolve import Pins
 from pipeline.engine.rollout import rollouts_of
-from pipeline.engine.room import short_of_room
-from pipeline.engine.standing import made_here, with_standing
-from pipeline.engine.trusted import unsignable, untrusted
+from pipeline.engine.wanted import ALL, Selection, built, names_of, wanted
 from pipeline.engine.world import World
 from pipeline.manifest.lock import Lock, write_lock
 from pipeline.store.history import Past
 from pipeline.store.inventory import Inventory
 
-NEEDS_ENGINE = ("@engine/", "@environment/")
+__all__ = ["ALL", "Selection"]
 
 
 @dataclass(frozen=True)
@@ -62,73 +50,31 @@ class Planned:
     command: str = "apply"  # for the history
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which part of the project a run is about."""
-
-    models: tuple[str, ...] = ()  # names in the manifest; empty is all
-    destroy: bool = False  # nothing is desired any more
-    max_deletes: int | None = None
-    cached: bool = True  # False: no weights are kept on this disk, whatever the entries say
-    adoption: Adoption = Adoption.NONE  # of what has a wanted name and nobody's mark
-    build_only: bool = (
-        False  # engines and images, and what they are made of: deployments are left as they are
-    )
-    release: bool = False  # what rollbacks hold is brought to what is declared
-
-
-ALL = Selection()
-
-
 def plan(world: World, selection: Selection = ALL) -> Planned:
     """What would have to be done for the world to be as declared. Reads only.
 
     Raises UserError when names are unknown, Stale when the world is `locked` and models.lock is not fresh.
     """
     began = time.monotonic()
-    names = _names(world, selection)
+    names = names_of(world, selection)
     inventory = world.store.load()
-    pins, composition = _desired(world, () if selection.destroy else names, cached=selection.cached)
+    pins, composition = wanted(world, () if selection.destroy else names, cached=selection.cached)
     if world.locked and pins.stale:
         raise Stale("models.lock is stale: " + "; ".join(pins.stale), "run mp lock and commit models.lock")
     if selection.build_only:
         composition = images_of(composition)
     if not selection.release:
         composition = with_held(composition, inventory, world.drivers)
-    gone, notes = _gone(world, names, selection, composition, inventory)
-    answers = observe(composition.resources, (*gone, *_kept(composition, inventory)), world.drivers)
+    gone, notes = gone_of(world, names, selection, composition, inventory)
+    answers = observe(composition.resources, (*gone, *known_images(composition, inventory)), world.drivers)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
     why_gone = "to be destroyed" if selection.destroy else "no longer declared"
     compared = diff(composition.resources, gone, answers, inventory, mark, why_gone, selection.adoption)
     made = _assemble(world, selection, composition, compared, inventory)
-    handled = {entry.address for entry in gone} | composition.resources.keys()
-    chosen = set(names) if selection.models else None
-    left = () if selection.build_only else sorted(inventory.entries.items())
-    kept = tuple(e for _, e in left if _is_kept(e, handled, chosen))
-    found = preflight(made.active, world.drivers)
-    made = replace(made, refusals=(*made.refusals, *found.refusals), barred=found.barred)
-    diagnostics = (*pins.diagnostics, *composition.diagnostics, *notes, *compared.diagnostics)
-    diagnostics += (*found.remarks, *found.barred)
-    if not selection.destroy:
-        diagnostics += open_bases(pins, _built(composition))
-        diagnostics += misplaced(composition.resources.values(), world.platform)
-        diagnostics += unfetchable(compared.changes) if world.settings.offline else ()
-        diagnostics += short_of_room(compared.changes, world.settings.cache)
-        refused, unclear = untrusted(world, pins.models)
-        diagnostics += (*unclear, *unsignable(world, made.active))
-        made = replace(
-            made,
-            refusals=(
-                *made.refusals,
-                *pins.refusals,
-                *breaches(world.manifest.policy, pins.models, world.document),
-                *refused,
-            ),
-        )
+    made = judged(world, selection, pins, composition, made, (*notes, *compared.diagnostics))
     made = replace(
         made,
-        diagnostics=diagnostics,
-        kept=kept,
+        kept=kept_of(names, selection, composition, gone, inventory),
         lock="stale" if pins.stale else "ok",
         models=len(names),
         read_seconds=time.monotonic() - began,
@@ -190,9 +136,9 @@ class Locked:
 
 def lock(world: World, names: Sequence[str] = (), upgrade: frozenset[str] = frozenset()) -> Locked:
     """Resolve what models.lock does not hold, or (for the models in `upgrade`) everything anew. Writes nothing."""
-    chosen = _names(world, Selection(tuple(names)))
-    pins, composition = _desired(world, chosen, upgrade)
-    diagnostics = (*pins.diagnostics, *composition.diagnostics, *open_bases(pins, _built(composition)))
+    chosen = names_of(world, Selection(tuple(names)))
+    pins, composition = wanted(world, chosen, upgrade)
+    diagnostics = (*pins.diagnostics, *composition.diagnostics, *open_bases(pins, built(composition)))
     made = _locked(world, pins)
     changed = pins.stale
     if not changed and made != world.lock:
@@ -214,7 +160,7 @@ def desired(world: World, kinds: Collection[str], selection: Selection = ALL) ->
 
     Raises UserError when names are unknown, Stale when the world is `locked` and models.lock is not fresh.
     """
-    pins, composition = _desired(world, _names(world, selection))
+    pins, composition = wanted(world, names_of(world, selection))
     if world.locked and pins.stale:
         raise Stale("models.lock is stale: " + "; ".join(pins.stale), "run mp lock and commit models.lock")
     resources = tuple(r for r in composition.resources.values() if r.kind in kinds)
@@ -247,90 +193,6 @@ def owned(world: World) -> Inventory:
 def past(world: World) -> tuple[Past, ...]:
     """What was done, the newest first: for history."""
     return tuple(reversed(tuple(world.store.history())))
-
-
-def _names(world: World, selection: Selection) -> tuple[str, ...]:
-    declared = world.manifest.models
-    unknown = [name for name in selection.models if name not in declared and not selection.destroy]
-    if unknown:
-        raise UserError([error(f'"{name}" is not a model of {world.document.name}') for name in unknown])
-    return tuple(n for n in declared if not selection.models or n in selection.models)
-
-
-def _desired(
-    world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset(), *, cached: bool = True
-) -> tuple[Pins, Composition]:
-    """Pins and resources. Engines are pinned only when a resource builds on them: publishing weights needs none."""
-    chosen = tuple(names)
-    names = made_here(world.manifest, chosen)
-    pins = pin_artifacts(world, names, upgrade, cached=cached)
-    pinned = [name for name in names if name in pins.models]  # in manifest order
-    variants, problems = choose_variants(world, pinned, anew=bool(upgrade))
-    pins = replace(pins, diagnostics=(*pins.diagnostics, *problems))
-    keyed = wanted_engines(world, variants.values())
-    composition = _compose(world, pins, variants, locked_engines(world, keyed), cached=cached)
-    used = {key: one for key, one in keyed.items() if _is_used(one.variant.key, composition)}
-    engines = pin_engines(world, used, anew=bool(upgrade))
-    pins = merge(pins, engines)
-    if engines.stale:  # composed with engines that were not pinned yet
-        composition = _compose(world, pins, variants, pins.engines, cached=cached)
-    return pins, with_standing(world, chosen, composition)
-
-
-def _compose(
-    world: World, pins: Pins, variants: Mapping[str, Variant], engines: Mapping[str, Engine], *, cached: bool
-) -> Composition:
-    models = {n: Pinned(pins.models[n], engines_of(world, v, engines)) for n, v in variants.items()}
-    placed = place_models(world, models, cached=cached)
-    return compose(placed, world.templates, world.targets, registries_of(world), world.manifest.project)
-
-
-def _is_used(variant_key: str, composition: Composition) -> bool:
-    starts = tuple(prefix + variant_key for prefix in NEEDS_ENGINE)
-    return any(address.startswith(starts) for address in composition.resources)
-
-
-def _built(composition: Composition) -> frozenset[str]:
-    """Keys of the engines whose images are among the resources."""
-    images = (a for a in composition.resources if a.startswith("@engine/"))
-    return frozenset(a.removeprefix("@engine/").partition(":")[0] for a in images)
-
-
-def _gone(
-    world: World,
-    names: Sequence[str],
-    selection: Selection,
-    composition: Composition,
-    inventory: Inventory,
-) -> tuple[tuple[Entry, ...], tuple[Diagnostic, ...]]:
-    """Entries to remove. A model that is declared and could not be composed keeps everything it has."""
-    if selection.build_only:
-        return (), ()
-    if not world.manifest.models and not selection.destroy:
-        note = "models.yaml declares no model: nothing is deleted because of that (mp destroy --all does)"
-        return (), (warning(note),) if inventory.entries else ()
-    gone = orphans(composition.resources, inventory)
-    if selection.destroy:
-        return tuple(e for e in gone if not selection.models or owner_of(e.address) in selection.models), ()
-    broken = {name for name in world.manifest.models if name not in composition.models}
-    chosen = set(names) if selection.models else None
-    return tuple(
-        e
-        for e in gone
-        if owner_of(e.address) not in broken and (chosen is None or owner_of(e.address) in chosen)
-    ), ()
-
-
-def _kept(composition: Composition, inventory: Inventory) -> tuple[Entry, ...]:
-    """What is known of wanted images: their tags change with their content, so only the entry says which was applied."""
-    pairs = ((inventory.entries.get(r.address), r) for r in composition.resources.values())
-    return tuple(e for e, r in pairs if e and e.keep and e.applied and dict(e.locator) == dict(r.locator))
-
-
-def _is_kept(entry: Entry, handled: set[Address], chosen: set[str] | None) -> bool:
-    """Owned, and nothing of this plan."""
-    mine = chosen is None or owner_of(entry.address) in chosen
-    return mine and entry.address not in handled and current_of(entry.address) not in handled
 
 
 def _assemble(

@@ -1,0 +1,62 @@
+"""What the inventory knows and nobody wants: what is to be removed, and what stays where it is. Used by the story in __init__."""
+
+from collections.abc import Sequence
+
+from pipeline.core.diagnostic import Diagnostic, warning
+from pipeline.core.resource import Entry, current_of, owner_of
+from pipeline.engine.compose import Composition
+from pipeline.engine.diff import orphans
+from pipeline.engine.wanted import Selection
+from pipeline.engine.world import World
+from pipeline.store.inventory import Inventory
+
+
+def gone_of(
+    world: World,
+    names: Sequence[str],
+    selection: Selection,
+    composition: Composition,
+    inventory: Inventory,
+) -> tuple[tuple[Entry, ...], tuple[Diagnostic, ...]]:
+    """Entries to remove. A model that is declared and could not be composed keeps everything it has."""
+    if selection.build_only:
+        return (), ()
+    if not world.manifest.models and not selection.destroy:
+        note = "models.yaml declares no model: nothing is deleted because of that (mp destroy --all does)"
+        return (), (warning(note),) if inventory.entries else ()
+    gone = orphans(composition.resources, inventory)
+    if selection.destroy:
+        return tuple(e for e in gone if not selection.models or owner_of(e.address) in selection.models), ()
+    broken = {name for name in world.manifest.models if name not in composition.models}
+    chosen = set(names) if selection.models else None
+    return tuple(
+        e
+        for e in gone
+        if owner_of(e.address) not in broken and (chosen is None or owner_of(e.address) in chosen)
+    ), ()
+
+
+def known_images(composition: Composition, inventory: Inventory) -> tuple[Entry, ...]:
+    """What is known of wanted images: their tags change with their content, so only the entry says which was applied."""
+    pairs = ((inventory.entries.get(r.address), r) for r in composition.resources.values())
+    return tuple(e for e, r in pairs if e and e.keep and e.applied and dict(e.locator) == dict(r.locator))
+
+
+def kept_of(
+    names: Sequence[str],
+    selection: Selection,
+    composition: Composition,
+    gone: Sequence[Entry],
+    inventory: Inventory,
+) -> tuple[Entry, ...]:
+    """Owned, and nothing of this plan: images of what is not declared any more."""
+    if selection.build_only:
+        return ()
+    handled = {entry.address for entry in gone} | composition.resources.keys()
+    chosen = set(names) if selection.models else None
+    return tuple(
+        entry
+        for _, entry in sorted(inventory.entries.items())
+        if (chosen is None or owner_of(entry.address) in chosen)
+        and not {entry.address, current_of(entry.address)} & handled
+    )
