@@ -24,8 +24,9 @@ from pipeline.core.model import Hardware, Model
 from pipeline.core.resource import Address, Entry, Mark, Observed, Resource, fields_of
 from pipeline.engine.diff import differences
 from pipeline.resources.cluster.driver import ClusterDriver
+from pipeline.resources.cluster.marks import TEMPLATE
+from pipeline.resources.cluster.pods import is_ready
 from pipeline.resources.cluster.state import ClusterState
-from pipeline.resources.cluster.workloads import workload_in
 from tests.parts.cluster import RealCluster
 from tests.parts.deployments import a_model, deployment
 
@@ -249,7 +250,7 @@ class Controller:
     """Does what LeaderWorkerSet's controller does: pods of each group, by the templates as they are, and the status."""
 
     room: Room
-    ends_with: int | None = None  # exit code of every new leader
+    broken: str = ""  # version of the template whose leaders end with exit code 1
     over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -261,15 +262,16 @@ class Controller:
     def reconcile(self, one: Object) -> None:
         template, name = one["spec"]["leaderWorkerTemplate"], one["metadata"]["name"]
         wanted = {f"{name}-{group}" for group in range(one["spec"]["replicas"])}
-        pods = {pod["metadata"]["name"]: pod for pod in self.room.get("pods")["items"]}
-        version = template["workerTemplate"]["metadata"]["annotations"]["dev.mp.template"]
+        own = self.room.get("pods", "-l", f"leaderworkerset.sigs.k8s.io/name={name}")["items"]
+        pods = {pod["metadata"]["name"]: pod for pod in own}
+        version = template["workerTemplate"]["metadata"]["annotations"][TEMPLATE]
         for pod_name, pod in pods.items():
-            if pod["metadata"]["annotations"].get("dev.mp.template") != version:
+            if pod["metadata"]["annotations"][TEMPLATE] != version:
                 self.room.kubectl("delete", "pod", pod_name, "--grace-period=0", "--force")
         for group in sorted(wanted):
             for rank in range(template["size"]):
                 self.pod(one, group, rank)
-        ready = sum(self.is_ready(group) for group in wanted)
+        ready = sum(self.is_ready(group, template["size"]) for group in wanted)
         status = {
             "observedGeneration": one["metadata"]["generation"],
             "replicas": len(wanted),
@@ -302,9 +304,9 @@ class Controller:
         if any(found["metadata"]["name"] == name for found in self.room.get("pods")["items"]):
             return
         self.room.kubectl("create", "-f", "-", stdin=json.dumps(pod))
-        if rank == 0 and self.ends_with is not None:
+        if rank == 0 and template["metadata"]["annotations"][TEMPLATE] == self.broken:
             wait_for(lambda: self.room.get("pod", name)["status"].get("containerStatuses") is not None)
-            ended = {"terminated": {"exitCode": self.ends_with, "reason": "Error"}}
+            ended = {"terminated": {"exitCode": 1, "reason": "Error"}}
             status = {
                 "name": "server",
                 "ready": False,
@@ -313,21 +315,21 @@ class Controller:
                 "imageID": "",
                 "restartCount": 1,
             }
-            patch = json.dumps({"status": {"containerStatuses": [status]}})
+            unready = {"type": "Ready", "status": "False"}
+            patch = json.dumps({"status": {"containerStatuses": [status], "conditions": [unready]}})
             self.room.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
 
-    def is_ready(self, group: str) -> bool:
-        for pod in self.room.get("pods")["items"]:
-            if pod["metadata"]["name"] == group:
-                conditions = pod.get("status", {}).get("conditions") or ()
-                return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-        return False
+    def is_ready(self, group: str, size: int) -> bool:
+        """Whether all its pods are."""
+        names = {group, *(f"{group}-{rank}" for rank in range(1, size))}
+        pods = [pod for pod in self.room.get("pods")["items"] if pod["metadata"]["name"] in names]
+        return len(pods) == size and all(map(is_ready, pods))
 
 
 @contextmanager
-def controlled(room: Room, ends_with: int | None = None) -> Iterator[None]:
+def controlled(room: Room, broken: str = "") -> Iterator[None]:
     room.cluster.install("LeaderWorkerSet")
-    controller = Controller(room, ends_with)
+    controller = Controller(room, broken)
     thread = threading.Thread(target=controller.run)
     thread.start()
     try:
@@ -363,13 +365,14 @@ def test_a_group_whose_leader_ends_says_why_and_the_version_before_serves_again(
     for _ in range(4):
         add_node(room, 8)
     first, second = room.wanted(room.model(8, nodes=2)), room.wanted(room.model(8, nodes=2, env={"A": "1"}))
-    with controlled(room):
+    one: Any = second.desired.objects["LeaderWorkerSet/qwen"]
+    broken = one["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["metadata"]["annotations"][TEMPLATE]
+    with controlled(room, broken):
         room.apply(first)
-    with controlled(room, ends_with=1), pytest.raises(StartFailed, match="exit code 1"):
-        room.apply(second)
-    key = workload_in(first.desired.objects)
-    assert key == "LeaderWorkerSet/qwen"
-    assert room.get("leaderworkersets")["items"][0]["spec"]["replicas"] == 1
+        with pytest.raises(StartFailed, match="exit code 1") as caught:
+            room.apply(second)
+        assert caught.value.hint == "the last good version serves again"
+        assert room.differs(first) == []
 
 
 def test_a_model_that_moves_to_two_nodes_leaves_no_deployment_behind(room: Room) -> None:

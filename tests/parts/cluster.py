@@ -73,11 +73,15 @@ class RealCluster:
         name = str(crd["metadata"]["name"])
         if name not in self.kubectl("get", "customresourcedefinitions", "-o", "name"):
             self.kubectl("create", "-f", "-", stdin=json.dumps(crd))
-        state = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
         end = time.monotonic() + UP_S
-        while self.kubectl("get", f"crd/{name}", "-o", state) != "True":  # at first it has no conditions
+        while not self._serves(name):
             assert time.monotonic() < end, f"{kind} is not served"
             time.sleep(0.2)
+
+    def _serves(self, definition_name: str) -> bool:
+        status = json.loads(self.kubectl("get", f"crd/{definition_name}", "-o", "json")).get("status") or {}
+        conditions = status.get("conditions") or ()  # null at first
+        return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
     def as_account(self, namespace: str, name: str, verbs: str, folder: Path) -> Path:
         """A kubeconfig of a service account that may do `verbs` ("get,list") in a namespace."""
