@@ -32,7 +32,13 @@ pytestmark = [
 # Where a pod finds its weights, by the word for it in models.yaml.
 FOLDERS: Mapping[str, str] = {"baked": "/models", "volume": "/mnt/models"}
 SERVE = {"transformers": {}, "vllm": {"max_model_len": 256}}
-UP_S = 20.0
+# Every run has one pod an engine; both ways of both are for `just test-all`: a node unpacks gigabytes for each image.
+PODS = (
+    pytest.param("transformers", "baked"),
+    pytest.param("vllm", "volume"),
+    pytest.param("transformers", "volume", marks=pytest.mark.slow),
+    pytest.param("vllm", "baked", marks=pytest.mark.slow),
+)
 
 
 @dataclass
@@ -120,8 +126,7 @@ def emptied(works: Works) -> Iterator[Works]:
     works.cluster.kubectl("-n", works.namespace, "wait", "--for=delete", "pod", "--all", "--timeout=120s")
 
 
-@pytest.mark.parametrize("weights", FOLDERS)
-@pytest.mark.parametrize("template", SERVE)
+@pytest.mark.parametrize(("template", "weights"), PODS)
 def test_engine_on_a_node_says_what_it_says_everywhere(emptied: Works, template: str, weights: str) -> None:
     emptied.declare(template, weights)
 
