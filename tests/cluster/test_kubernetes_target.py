@@ -6,6 +6,7 @@ One project is applied once. Every test uses that one and leaves it as it was.
 import copy
 import json
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -90,6 +91,12 @@ class Acme:
         found = self.get("pods", "-l", f"app.kubernetes.io/instance={instance}")["items"]
         (ready,) = [pod for pod in found if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)]
         return ready
+
+    def answered(self, instance: str = "tiny") -> bool:
+        """Whether one of the pods that a Service sends requests to answers now."""
+        found = self.get("pods", "-l", f"app.kubernetes.io/instance={instance}")["items"]
+        ready = [pod for pod in found if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)]
+        return bool(ready) and instance in self.said(ready[0])
 
     def said(self, pod: Any) -> str:
         """What a pod answers now, through the API server."""
@@ -311,6 +318,31 @@ def test_new_launch_rolls_over_and_takes_the_old_config_with_it(restored: Acme) 
     restored.nothing_to_do()
     assert len(restored.names()) == len(before)
     assert restored.names() != before
+
+
+def test_two_other_images_are_rolled_out_and_somebody_answers_at_every_moment(restored: Acme) -> None:
+    answers, over = [restored.answered()], threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            answers.append(restored.answered())
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    file = restored.project.folder / "weights" / "answer.txt"
+    images = {restored.pod()["spec"]["containers"][0]["image"]}
+    try:
+        for text in ("at noon the sky is blue", "at dusk the sky is blue"):
+            file.write_text(text)
+            restored.project.applied()
+            images.add(restored.pod()["spec"]["containers"][0]["image"])
+    finally:
+        over.set()
+        asking.join()
+        file.write_text("the sky is blue")
+    assert len(images) == 3
+    assert len(answers) > 10
+    assert all(answers), answers
 
 
 def test_second_replica_has_a_budget_that_goes_with_it(restored: Acme) -> None:
