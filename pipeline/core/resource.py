@@ -154,6 +154,15 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A canary: a little of a new version beside the good one, until somebody says that it may take its place."""
+
+    wanted: str  # fingerprint of the desired state that is tried
+    words: str  # "1 pod of the new version beside 2 of the old"
+    contents: Contents = Contents()  # of the new version
+
+
+@dataclass(frozen=True)
 class Resource(Generic[S]):
     """One thing that shall be so."""
 
@@ -171,6 +180,8 @@ class Resource(Generic[S]):
     lifecycle: Lifecycle = Lifecycle()
     contents: Contents = Contents()  # of a deployment
     held: Held | None = None  # it is an earlier version, which a rollback brought back
+    canary: bool = False  # another version is tried beside the good one first
+    trial: Trial | None = None  # it is the good version with a canary beside it
     where: Where | None = field(default=None, compare=False)
 
 
@@ -243,3 +254,4 @@ class Entry:
         Version, ...
     ] = ()  # that were good, of a deployment: the newest first, each another state
     held: Held | None = None
+    trial: Trial | None = None  # the canary that is beside the newest good version

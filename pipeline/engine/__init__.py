@@ -18,6 +18,7 @@ from pipeline.core.plan import Plan
 from pipeline.core.protocols import Answer
 from pipeline.core.report import Emit, Report
 from pipeline.core.resource import Address, Mark, Resource, owner_of
+from pipeline.engine.canary import promotable, promoted, with_canaries
 from pipeline.engine.compose import Composition, images_of
 from pipeline.engine.crew import Crew
 from pipeline.engine.diff import Comparison, diff, guard_deletes
@@ -65,6 +66,10 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
         composition = images_of(composition)
     if not selection.release:
         composition = with_held(composition, inventory, world.drivers)
+    if selection.promote:
+        composition = promoted(composition, inventory, selection.promote)
+    else:
+        composition = with_canaries(composition, inventory, world.drivers)
     gone, notes = gone_of(world, names, selection, composition, inventory)
     answers = observe(composition.resources, (*gone, *known_images(composition, inventory)), world.drivers)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
@@ -79,7 +84,7 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
         models=len(names),
         read_seconds=time.monotonic() - began,
     )
-    command = "destroy" if selection.destroy else "apply"
+    command = "destroy" if selection.destroy else "promote" if selection.promote else "apply"
     return Planned(made, _locked(world, pins), pins.stale, inventory, command)
 
 
@@ -97,6 +102,12 @@ def apply(world: World, planned: Planned, emit: Emit, stop: threading.Event) -> 
     crew = Crew(world.drivers, run, emit, settings.commit, inventory.entries)
     crew = replace(crew, command=planned.command, origin=origin_of(settings.environ))
     return execute(made, crew, stop)
+
+
+def promote(world: World, models: Sequence[str], target: str | None = None) -> Planned:
+    """How what canaries try becomes the deployments. Raises UserError when a model has no canary."""
+    chosen = promotable(world.store.load(), models, target)
+    return plan(world, Selection(tuple(models), promote=chosen))
 
 
 def rollback(world: World, models: Sequence[str], target: str | None = None) -> Planned:

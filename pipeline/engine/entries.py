@@ -29,22 +29,27 @@ def begun(change: Change[Any], resource: Resource[Any], crew: Crew) -> Entry:
         made=_made(change, resource, crew),
         wanted=wanted_of(resource),
         held=resource.held,
+        trial=resource.trial,
     )
 
 
 def entry_after(change: Change[Any], seen: Observed[Any] | None, inputs: Inputs, crew: Crew) -> Entry | None:
-    """The entry after a step: None when the thing is gone or no longer ours. Only what was proven is good."""
+    """The entry after a step: None when the thing is gone or no longer ours. Only what was proven is good, and a canary
+    changes nothing of what is.
+    """
     resource = change.resource
     if resource is None or seen is None:
         return None
     state = fields_of(seen.state)
     proven = resource.keep or seen.proof is not None or seen.accepted or change.entry is None
     good = state if proven or change.entry is None else change.entry.good
+    contents = resource.contents
     versions: tuple[Version, ...] = ()
     if not resource.keep:
-        new = _version(resource, state, seen, inputs, crew) if proven else None
+        new = _version(resource, state, seen, inputs, crew) if proven and not resource.trial else None
         versions = _versions(change.entry, new, resource)
-        good = versions[0].state if resource.held and versions else good
+        good = versions[0].state if (resource.held or resource.trial) and versions else good
+        contents = versions[0].contents if resource.trial and versions else contents
     return Entry(
         address=resource.address,
         kind=resource.kind,
@@ -58,17 +63,22 @@ def entry_after(change: Change[Any], seen: Observed[Any] | None, inputs: Inputs,
         on_remove=resource.lifecycle.on_remove,
         keep=resource.keep,
         made=_made(change, resource, crew),
-        contents=resource.contents,
+        contents=contents,
         wanted=wanted_of(resource),
         versions=versions,
         held=resource.held,
+        trial=resource.trial,
     )
 
 
 def wanted_of(resource: Resource[Any]) -> str:
-    """Names the desired state of a deployment; of one that is held, the state that it was brought back from."""
+    """Names the desired state of a deployment; of one that is held, the state that it was brought back from; of one with a
+    canary, the state that is tried.
+    """
     if resource.keep:
         return ""
+    if resource.trial:
+        return resource.trial.wanted
     return resource.held.wanted if resource.held else fingerprint(fields_of(resource.desired))
 
 

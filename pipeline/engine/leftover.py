@@ -19,7 +19,7 @@ def gone_of(
     inventory: Inventory,
 ) -> tuple[tuple[Entry, ...], tuple[Diagnostic, ...]]:
     """Entries to remove. A model that is declared and could not be composed keeps everything it has."""
-    if selection.build_only:
+    if selection.build_only or selection.promote:
         return (), ()
     if not world.manifest.models and not selection.destroy:
         note = "models.yaml declares no model: nothing is deleted because of that (mp destroy --all does)"
@@ -50,7 +50,7 @@ def kept_of(
     inventory: Inventory,
 ) -> tuple[Entry, ...]:
     """Owned, and nothing of this plan: images of what is not declared any more."""
-    if selection.build_only:
+    if selection.build_only or selection.promote:
         return ()
     handled = {entry.address for entry in gone} | composition.resources.keys()
     chosen = set(names) if selection.models else None

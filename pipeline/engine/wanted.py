@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pipeline.core.diagnostic import error
 from pipeline.core.errors import UserError
 from pipeline.core.image import Engine, Variant
+from pipeline.core.resource import Address
 from pipeline.engine.compose import Composition, compose
 from pipeline.engine.diff import Adoption
 from pipeline.engine.place import Pinned, engines_of, place_models, registries_of
@@ -37,6 +38,7 @@ class Selection:
         False  # engines and images, and what they are made of: deployments are left as they are
     )
     release: bool = False  # what rollbacks hold is brought to what is declared
+    promote: tuple[Address, ...] = ()  # these alone: what a canary tries takes the place of what is beside it
 
 
 ALL = Selection()

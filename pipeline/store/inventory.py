@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.core.change import Action
 from pipeline.core.digest import Digest
-from pipeline.core.resource import Address, Contents, Entry, Held, Made, Proof, Version
+from pipeline.core.resource import Address, Contents, Entry, Held, Made, Proof, Trial, Version
 from pipeline.store.history import Past
 
 
@@ -97,6 +97,7 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
         "wanted": entry.wanted or None,
         "versions": [_version(one, entry) for one in entry.versions] or None,
         "held": vars(entry.held) if entry.held else None,
+        "trial": _trial(entry.trial) if entry.trial else None,
     }
     return record | {key: value for key, value in optional.items() if value is not None}
 
@@ -121,11 +122,20 @@ def entry_from_json(address: str, record: Mapping[str, Any]) -> Entry:
         record.get("wanted", ""),
         tuple(_version_from(one, record.get("good", applied)) for one in record.get("versions", ())),
         Held(**record["held"]) if record.get("held") else None,
+        _trial_from(record["trial"]) if record.get("trial") else None,
     )
 
 
 def _contents(contents: Contents) -> dict[str, Any] | None:
     return dict(vars(contents)) if contents != Contents() else None
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {**vars(trial), "contents": dict(vars(trial.contents))}
+
+
+def _trial_from(record: Mapping[str, Any]) -> Trial:
+    return Trial(record["wanted"], record["words"], Contents(**record["contents"]))
 
 
 def _version(version: Version, entry: Entry) -> dict[str, Any]:

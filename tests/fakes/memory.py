@@ -28,6 +28,7 @@ from pipeline.core.resource import (
     current_of,
     fields_of,
 )
+from pipeline.resources.cluster.canary import beside
 from pipeline.sources.choice import choose
 from pipeline.sources.facts import facts, telling
 from pipeline.sources.safety import require_safe
@@ -125,6 +126,9 @@ class MemoryDriver:
     def restore(self, entry: Entry, version: Version) -> Resource[Any]:
         assert version.recipe is not None, "it was recalled"
         return Resource(entry.address, entry.kind, entry.locator, self.past[str(version.recipe["name"])])
+
+    def beside(self, wanted: Resource[Any], good: Resource[Any]) -> Resource[Any] | None:
+        return beside(wanted, good)
 
     def key(self, address: Address, locator: Mapping[str, str]) -> Key:
         name = current_of(address) if self.kind in SHARED else ""

@@ -17,7 +17,7 @@ from pipeline.resources.cluster.moved import moved, staying
 from pipeline.resources.cluster.sending import digests_in, written
 from pipeline.resources.cluster.shape import shaped
 from pipeline.resources.cluster.state import ClusterState
-from pipeline.resources.cluster.workloads import workload_in, workload_of
+from pipeline.resources.cluster.workloads import workload_in, workload_of, workloads_in
 
 NO_WORKLOAD = Health(Word.MISSING, "nothing that runs pods is there")
 
@@ -87,14 +87,24 @@ def observed(
     present = {key: one for key, one in live.items() if key in wanted}
     key = workload_in(present) or workload_in(live) or workload_in(wanted)
     workload = live.get(key) if key else None
+    keys = workloads_in(present) or workloads_in(live)
     shapes = {key: shaped(one, _record(wanted.get(key))) for key, one in live.items()}
     return Observed(
         ClusterState(
-            without(shapes, ignored), health=str(workload_of(key).health_of(workload) if key else NO_WORKLOAD)
+            without(shapes, ignored), health=str(_health(live, keys or (key,)) if key else NO_WORKLOAD)
         ),
         remote_id=None if workload is None else str(workload["metadata"]["uid"]),
         endpoint=None if f"Service/{name}" not in live else f"http://{name}.{namespace}.svc",
     )
+
+
+def _health(live: Live, keys: Sequence[str]) -> Health:
+    """Of what is not well, the first; of a canary with its name."""
+    first, *others = ((key, workload_of(key).health_of(live.get(key))) for key in keys)
+    if first[1].word is not Word.HEALTHY:
+        return first[1]
+    unwell = ((key, one) for key, one in others if one.word is not Word.HEALTHY)
+    return next((Health(one.word, f"{key}: {one.reason}") for key, one in unwell), first[1])
 
 
 def _would_be(

@@ -24,6 +24,7 @@ from pipeline.core.resource import (
     Version,
     current_of,
 )
+from pipeline.resources.cluster.canary import beside, leaving
 from pipeline.resources.cluster.comparing import observed
 from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.live import Live, Owned, Place, listed_of, uids_of
@@ -108,6 +109,9 @@ class ClusterDriver:
             return self._take(rollout, resource, before, digests)
         emit(Progress(resource.address, "start"))
         recipe, wanted = recipe_of(resource), objects_in(resource.desired.objects)
+        if canary := leaving(before, wanted, recipe.name):
+            rollout.remove(canary)
+            before = {key: one for key, one in before.items() if key not in canary}
         revisions = _revisions(rollout, before)
         sent = recording(wanted, revisions)
         with self._turns.turn(rollout.cluster, sent, before, digests, may_interrupt=recipe.recreate) as turn:
@@ -131,6 +135,11 @@ class ClusterDriver:
 
     def restore(self, entry: Entry, version: Version) -> Resource[ClusterState]:
         return as_it_was(entry, version)
+
+    def beside(
+        self, wanted: Resource[ClusterState], good: Resource[ClusterState]
+    ) -> Resource[ClusterState] | None:
+        return beside(wanted, good)
 
     def _started(
         self, resource: Resource[ClusterState], emit: Emit
@@ -196,7 +205,7 @@ class ClusterDriver:
 
     def _proof(self, rollout: Rollout, resource: Resource[ClusterState], made: Live) -> Proof | None:
         recipe = recipe_of(resource)
-        key = workload_in(resource.desired.objects)
+        key = recipe.tried or workload_in(resource.desired.objects)
         if recipe.prove == "skip" or recipe.port is None or key is None:
             return None
         if (made[key].get("spec") or {}).get("replicas") == 0:  # an autoscaler has none of it now

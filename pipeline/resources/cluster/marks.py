@@ -10,6 +10,7 @@ OBJECT = "dev.mp.object"  # "Deployment/qwen": a copy under another name has a m
 # Of pods whose controller tells them apart by no label that can be computed: which version of the template they are of.
 TEMPLATE = "dev.mp.template"
 REVISIONS = "dev.mp.revisions"  # of pods: the secrets that restart them, as rotation.py tells them
+SERVES = "dev.mp.serves"  # label of pods that a Service has in front, whichever Deployment they are of
 FINGERPRINT = "dev.mp.fingerprint"  # of the object as mp wrote it, its digests and this annotation aside
 
 

@@ -20,7 +20,7 @@ from pipeline.resources.cluster.pods import Trouble, is_ready
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterRecipe
 from pipeline.resources.cluster.turns import giving_way
-from pipeline.resources.cluster.workloads import gone_s_of, workload_in, workload_of
+from pipeline.resources.cluster.workloads import gone_s_of, workload_of, workloads_in
 
 POLL_S, LAST_POLL_S = 0.5, 3.0
 SETTLE_S = 30.0  # conditions of what was before may still be there
@@ -45,10 +45,10 @@ class Rollout:
         """
         sent = giving_way(objects) if self.old_first else objects
         made = self._put({key: one for key, one in sent.items() if key not in self.recipe.last}, digests)
-        if key := workload_in(objects):
+        for key in workloads_in(objects):
             self._restart_ended(key)
             self._wait(key, limit_s)
-            if sent is not objects:  # from now on it is as it is written down
+            if sent.get(key) != objects[key]:  # from now on it is as it is written down
                 self._put_one(objects[key], digests)
                 self._wait(key, limit_s)
             made |= self._found(key)  # after a roll-out its status is another one

@@ -39,6 +39,7 @@ class ClusterRecipe:
     tasks: Mapping[str, tuple[Json, ...]] = field(
         default_factory=dict
     )  # key of a claim → the objects that fill it, its Job last
+    tried: str = ""  # key of the canary: "Deployment/qwen-canary"
     standing: bool = False  # somebody else made its object: mp writes a part of it, and cannot make it anew
 
 

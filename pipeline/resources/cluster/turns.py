@@ -20,7 +20,7 @@ from pipeline.resources.cluster.preflight.steps import pods_of
 from pipeline.resources.cluster.rotation import recorded
 from pipeline.resources.cluster.sending import digests_in
 from pipeline.resources.cluster.shape import shaped
-from pipeline.resources.cluster.workloads import workload_in
+from pipeline.resources.cluster.workloads import workload_in, workloads_in
 
 LOOK_S = 5.0  # between two looks at what others have freed
 
@@ -91,6 +91,12 @@ def beside(wanted: Live, before: Live, digests: Mapping[str, str]) -> tuple[Ask,
         counts = [(pods, pods.surge) for pods in pods_of(wanted[key])]
     else:
         counts = []
+    counts += [
+        (pods, pods.count)
+        for name in workloads_in(wanted)
+        if name != key and name not in before  # a canary
+        for pods in pods_of(wanted[name])
+    ]
     return tuple(
         Ask(key, gpus, count, pods.spec) for pods, count in counts if count and (gpus := gpus_of(pods.spec))
     )

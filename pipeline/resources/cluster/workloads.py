@@ -117,6 +117,11 @@ def workload_in(objects: Mapping[str, Json] | Mapping[str, Object]) -> str | Non
     return next((key for key in objects if key.partition("/")[0] in WORKLOADS), None)
 
 
+def workloads_in(objects: Mapping[str, Json] | Mapping[str, Object]) -> tuple[str, ...]:
+    """All of them: a canary is one more."""
+    return tuple(key for key in objects if key.partition("/")[0] in WORKLOADS)
+
+
 def gone_s_of(kind: str) -> float:
     """How long an object of any kind may take to be gone."""
     return WORKLOADS[kind].gone_s if kind in WORKLOADS else WORKLOADS["Deployment"].gone_s

@@ -11,9 +11,9 @@ from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.pod import Images, Object, pod, startup_s
 from pipeline.targets.kubernetes.autoscaling import autoscaler, first_replicas, most_replicas
+from pipeline.targets.kubernetes.canary import front_selector, pod_labels
 from pipeline.targets.kubernetes.groups import group_of, group_set, leader_selector
 from pipeline.targets.objects import (
-    labels_of,
     launch_map,
     name_of,
     named,
@@ -36,7 +36,7 @@ def objects(place: Place[Any], model: Model, launch: Launch, images: Images) -> 
     made = [
         service_account(place, model),
         launch_map(place, model, launch, images, group),
-        service(place, model, leader_selector(name) if group else selector_of(name)),
+        service(place, model, leader_selector(name) if group else front_selector(place, model)),
         *([_disruption_budget(place, model)] if most_replicas(place) > 1 else ()),
     ]
     config = str(made[1]["metadata"]["name"])
@@ -70,7 +70,7 @@ def _deployment(place: Place[Any], model: Model, launch: Launch, pod_spec: Objec
         "revisionHistoryLimit": 0,
         "selector": {"matchLabels": selector_of(name)},
         "strategy": {"type": "Recreate"} if alone else rolling,
-        "template": {"metadata": {"labels": labels_of(place, model)}, "spec": pod_spec},
+        "template": {"metadata": {"labels": pod_labels(place, model)}, "spec": pod_spec},
     }
     return named(place, model, "apps/v1", "Deployment", name, spec=spec)
 

@@ -1,9 +1,10 @@
 """A Kubernetes cluster as a target: what the user says, what is compared, and what one model becomes."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import UserError
@@ -19,12 +20,13 @@ from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.filler.resource import filler_address
 from pipeline.resources.image.recipe import engine_name, image_name, weights_name
 from pipeline.targets.kubernetes.autoscaling import AutoscaleOptions, left_alone, most_replicas
+from pipeline.targets.kubernetes.canary import KubernetesRollout, canary_problems, is_canary, last_of
 from pipeline.targets.kubernetes.claims import Claimed, ClaimOptions, claim_problems, claimed
 from pipeline.targets.kubernetes.groups import group_problems
 from pipeline.targets.kubernetes.objects import objects, rollout_s
 from pipeline.targets.kubernetes.standing import RunsOptions, refuse_unknown, standing
 from pipeline.targets.objects import name_of
-from pipeline.targets.rollouts import RolloutOptions, WavesSpec
+from pipeline.targets.rollouts import WavesSpec
 
 # Names of Services begin with a letter: RFC 1035, and the same name is that of every object.
 _SERVICE = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -94,8 +96,8 @@ class KubernetesOptions(BaseModel):
         default="request",
         description="`request`: a roll-out counts once a real request is answered; `skip`: once its pods are ready",
     )
-    rollout: RolloutOptions = Field(
-        default=RolloutOptions(), description="How it is brought to a new version"
+    rollout: KubernetesRollout = Field(
+        default=KubernetesRollout(), description="How it is brought to a new version"
     )
     manage: Literal["full", "observe"] = Field(
         default="full",
@@ -105,6 +107,16 @@ class KubernetesOptions(BaseModel):
         default=None,
         description="Of a Deployment that mp did not make: what runs in it; mp builds nothing for it, and writes nothing else",
     )
+
+    @model_validator(mode="after")
+    def _tries_what_it_makes(self) -> Self:
+        if self.stands and self.rollout.strategy == "canary":
+            said = {
+                "summary": "strategy: canary is for what mp makes whole",
+                "hint": "leave strategy out, or leave runs and manage out",
+            }
+            raise PydanticCustomError("mp", "{summary}", said)
+        return self
 
     @property
     def stands(self) -> bool:
@@ -141,6 +153,7 @@ class KubernetesTarget:
             gpu_driver=launch.gpu_driver,
             rotating=_rotating(model, launch),
             ignored=(*model.lifecycle.ignore_drift, *left_alone(place)),
+            last=last_of(place, model),
             tasks=weights.tasks,
         )
         yield Resource(
@@ -151,6 +164,7 @@ class KubernetesTarget:
             needs=tuple(addresses.values()),
             optional=spec.optional,
             lifecycle=model.lifecycle,
+            canary=is_canary(place),
             where=place.where,
         )
 
@@ -187,6 +201,7 @@ def _problems(place: Place[KubernetesSpec], model: Model, launch: Launch) -> Ite
         )
     yield from claim_problems(place, model)
     yield from group_problems(place, model, launch)
+    yield from canary_problems(place, model, launch)
     name = name_of(place, model)
     if len(name) > 63 or not name[0].isalpha():
         yield error(

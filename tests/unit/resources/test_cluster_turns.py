@@ -45,6 +45,16 @@ def test_what_restarts_no_pod_needs_none() -> None:
     assert beside(objects(model=a_model(env={"A": "1"})), live(), {}) == ()  # it has no GPUs
 
 
+def test_a_canary_needs_gpus_of_its_own_once() -> None:
+    wanted = objects(model=GPUS)
+    canary = copy.deepcopy(wanted["Deployment/qwen"])
+    canary["metadata"]["name"] = "qwen-canary"
+    wanted["Deployment/qwen-canary"] = canary
+    (ask,) = beside(wanted, live(model=GPUS), digests())
+    assert (ask.gpus, ask.pods) == (2, 1)
+    assert beside(wanted, {**live(model=GPUS), "Deployment/qwen-canary": canary}, digests()) == ()
+
+
 def test_an_image_that_is_another_under_its_name_restarts_pods() -> None:
     key = "Deployment/qwen"
     wanted, there = objects(model=GPUS)[key], live(model=GPUS)[key]
