@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, Command] = {
     "outdated": Command("outdated", "Say what moved upstream since it was pinned, and what changed"),
     "plan": Command("plan", "Say what apply would do, before a byte moves"),
     "apply": Command("apply", "Bring the world to what models.yaml declares"),
+    "promote": Command("promote", "Let what a canary tries take the place of the old version"),
     "rollback": Command("rollback", "Bring deployments back to their last good version"),
     "render": Command("render", "Write the objects of kubernetes targets into a folder"),
     "drift": Command("drift", "Say where the world moved away from what was applied"),

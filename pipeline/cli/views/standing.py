@@ -63,6 +63,9 @@ def _remarks(one: Standing, now: float, ink: Ink) -> Iterator[str]:
     if one.entry.held is not None:
         text = f"held since {units.ago(now - one.entry.held.since)} by mp rollback: mp apply --release {one.model} lets it go"
         yield from hanging(f"{clean(one.entry.address)}  ", clean(text))
+    if one.entry.trial is not None and one.entry.applied:
+        text = f"canary: {one.entry.trial.words}; mp promote {one.model}, or mp rollback {one.model}"
+        yield from hanging(f"{clean(one.entry.address)}  ", clean(text))
 
 
 def replicas_of(one: Standing) -> int | None:
@@ -79,7 +82,9 @@ def replicas_of(one: Standing) -> int | None:
 
 
 def _version(one: Standing) -> Version | None:
-    """The version that is applied, when it is a good one."""
+    """The version that is applied, when it is a good one; of one with a canary the one beside it."""
+    if one.entry.trial is not None and one.entry.applied:
+        return next(iter(one.entry.versions), None)
     return next((each for each in one.entry.versions if each.state == one.entry.applied), None)
 
 
@@ -105,7 +110,19 @@ def _one(one: Standing) -> dict[str, Json]:
         "held": None
         if entry.held is None
         else {"since": entry.held.since, "version_at": entry.held.version_at},
+        "canary": _canary(one),
         "proof": {**vars(version.proof), "at": version.proof_at} if version and version.proof else None,
+    }
+
+
+def _canary(one: Standing) -> dict[str, Json] | None:
+    trial = one.entry.trial
+    if trial is None or not one.entry.applied:
+        return None
+    return {
+        "version": trial.contents.model or None,
+        "engine": trial.contents.engine or None,
+        "says": trial.words,
     }
 
 
@@ -124,6 +141,7 @@ def status_schema() -> dict[str, Json]:
         good_since=or_null(SECONDS),
         url=TEXT_OR_NULL,
         held=or_null(record(since=SECONDS, version_at=SECONDS)),
+        canary=or_null(record(version=TEXT_OR_NULL, engine=TEXT_OR_NULL, says=TEXT)),
         proof=or_null(record(url=TEXT, prompt=TEXT, answer=TEXT, seconds=SECONDS, at=SECONDS)),
     )
     return document(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.cli.views.history import history
-from pipeline.cli.views.standing import status
+from pipeline.cli.views.standing import status, status_json
 from pipeline.core.resource import (
     Absent,
     Address,
@@ -14,6 +14,7 @@ from pipeline.core.resource import (
     Observed,
     Proof,
     State,
+    Trial,
     Unreadable,
     Version,
 )
@@ -95,6 +96,24 @@ def test_status_says_what_is_wrong_and_what_is_held() -> None:
         "llama/kubernetes:prod  held since 1 h ago by mp rollback: mp apply --release llama lets it go"
         in said
     )
+
+
+def test_status_says_which_has_a_canary_beside_the_version_that_serves() -> None:
+    trial = Trial("ff", "1 pod of the new version beside 2 of the old", V2)
+    tried = Standing(
+        entry("qwen", trial=trial, applied={"n": "both"}), Observed(Objects(deployment(2))), "Healthy"
+    )
+    failed = Standing(entry("llama", trial=trial, applied={}), Observed(Objects(deployment(1))), "Healthy")
+    lines = status((tried, failed), NOW).splitlines()
+    assert "v1 (aaaaaaa)  3 days ago  2 h ago" in lines[1]
+    said = "canary: 1 pod of the new version beside 2 of the old; mp promote qwen, or mp rollback qwen"
+    assert " ".join(lines[3:]).split() == f"qwen/kubernetes:prod {said}".split()
+    canaries: Any = [one["canary"] for one in _deployments((tried, failed))]
+    assert canaries == [{"version": "v2 (bbbbbbb)", "engine": "vllm-1 (111)", "says": trial.words}, None]
+
+
+def _deployments(ones: tuple[Standing, ...]) -> Any:  # Any: JSON as its schema says
+    return status_json(ones)["deployments"]
 
 
 def test_nothing_is_said_so() -> None:
