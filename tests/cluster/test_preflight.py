@@ -15,6 +15,7 @@ from pipeline.core.change import Action, Change
 from pipeline.core.model import Hardware
 from pipeline.core.protocols import Findings
 from pipeline.core.resource import Absent, Address, Mark, Observed, Resource
+from pipeline.resources.cluster.canary import beside
 from pipeline.resources.cluster.driver import ClusterDriver
 from pipeline.resources.cluster.preflight import preflight
 from pipeline.resources.cluster.state import ClusterState
@@ -162,6 +163,32 @@ def test_spare_gpus_are_used_by_one_roll_out_after_the_other(
     assert asked(simulated.kubeconfig, simulated.context, *changes) == Findings()
     holding(simulated, namespace, f"{h200}-2", 1)
     assert len(asked(simulated.kubeconfig, simulated.context, *changes).refusals) == 3
+
+
+def test_canary_needs_gpus_of_its_own_which_are_free_when_it_is_promoted_or_replaced(
+    simulated: RealCluster, namespace: str, h200: str
+) -> None:
+    def version(colour: str) -> Resource[ClusterState]:
+        model, said = a_model("vllm", gpus(4), env={"COLOUR": colour}), {"strategy": "canary"}
+        return deployment(model=model, spec={"namespace": namespace}, rollout=said)
+
+    def refused(wanted: Resource[ClusterState], now: Resource[ClusterState]) -> list[str]:
+        change = replace(creation(wanted), action=Action.UPDATE, observed=Observed(now.desired))
+        return texts(asked(simulated.kubeconfig, simulated.context, change))
+
+    old, new = version("blue"), version("green")
+    canary, other = beside(new, old), beside(version("red"), old)
+    assert canary is not None and other is not None
+    for number, owner in ((1, "qwen"), (2, "another")):
+        holding(simulated, namespace, f"{h200}-{number}", 4)
+        label = f"app.kubernetes.io/instance={owner}"
+        simulated.kubectl("-n", namespace, "label", "pod", f"on-{h200}-{number}", label)
+    assert refused(canary, old) == ["qwen: needs 4 × NVIDIA-H200, and 0 are free in kubernetes mp-test"]
+    mine = ("--overwrite", f"on-{h200}-2", "app.kubernetes.io/instance=qwen-canary")
+    simulated.kubectl("-n", namespace, "label", "pod", *mine)
+    assert refused(canary, canary) == []
+    assert refused(new, canary) == []
+    assert refused(other, canary) == []
 
 
 def update(namespace: str, name: str = "qwen", **options: Any) -> Change[ClusterState]:

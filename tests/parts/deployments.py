@@ -59,6 +59,7 @@ def deployment(
 DEPLOYMENTS: Mapping[str, Mapping[str, Any]] = {
     "small": {},
     "replicas": {"replicas": 3},
+    "canary": {"replicas": 2, "rollout": {"strategy": "canary"}},
     "none-running": {"replicas": 0},
     "weights-volume": {"weights": "volume", "memory": "1500MB"},
     "pull-secret": {"spec": {"pull_secret": "ghcr"}, "name": "front-door"},

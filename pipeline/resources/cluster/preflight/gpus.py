@@ -12,6 +12,7 @@ from itertools import zip_longest
 from pipeline.clients.kube import CONFIG_MAP, POD, Cluster, Object
 from pipeline.core.diagnostic import Diagnostic, error, warning
 from pipeline.core.errors import BackendError
+from pipeline.resources.cluster.canary import SUFFIX, canary_key
 from pipeline.resources.cluster.capacity import (
     HOLDING,
     PRODUCT,
@@ -56,7 +57,8 @@ def gpus(cluster: Cluster, nodes: Sequence[Object], steps: Sequence[Step]) -> It
         return
     pods = [one for one in cluster.list(POD, "", fields=HOLDING) if not is_leaving(one)]
     with_gpus = [node for node in nodes if gpus_of_node(node)]
-    replaced, removed = _own(steps, _goes), _own(steps, lambda step: not step.wanted)
+    replaced = _own(steps, _goes) | set(_canaries(steps))
+    removed = _own(steps, lambda step: not step.wanted)
     now = counted(with_gpus, (pod for pod in pods if _key(pod) not in replaced))
     if not (lacking := _lacking(now, wishes)):
         return
@@ -133,6 +135,9 @@ def _asks(step: Step) -> list[Ask]:
 def _wishes(step: Step) -> Iterator[Wish]:
     """What a step needs besides what stays: all its pods where the old ones go first, else those that come besides."""
     for key, one in step.wanted.items():
+        if key == canary_key(step.name):
+            yield from () if stays(step, key) else _whole(step, one)
+            continue
         live = [pods.count for pods in pods_of(step.live[key])] if key in step.live else []
         beside = bool(live) and not _goes(step)
         for pods, before in zip_longest(pods_of(one), live if beside else ()):
@@ -144,13 +149,28 @@ def _wishes(step: Step) -> Iterator[Wish]:
                 yield Wish(step, Ask(step.model, each, pods.surge, pods.spec), beside=True)
 
 
+def _whole(step: Step, one: Object) -> Iterator[Wish]:
+    for pods in pods_of(one):
+        if each := gpus_of(pods.spec):
+            yield Wish(step, Ask(step.model, each, pods.count, pods.spec), beside=False)
+
+
 def _goes(step: Step) -> bool:
     """The pods of this deployment go before new ones come."""
-    keys = [key for key in step.wanted if key.partition("/")[0] in WORKLOADS]
+    canary = canary_key(step.name)
+    keys = [key for key in step.wanted if key.partition("/")[0] in WORKLOADS and key != canary]
     return any(
         key in step.live and not stays(step, key) and not any(p.surge for p in pods_of(step.wanted[key]))
         for key in keys
     )
+
+
+def _canaries(steps: Iterable[Step]) -> Iterator[tuple[str, str]]:
+    """Those whose pod goes before anything comes: they are promoted, replaced or taken away."""
+    for step in steps:
+        key = canary_key(step.name)
+        if key in step.live and not (key in step.wanted and stays(step, key)):
+            yield step.namespace, step.name + SUFFIX
 
 
 def _own(steps: Iterable[Step], chosen: Callable[[Step], bool]) -> set[tuple[str, str]]:
