@@ -17,6 +17,8 @@ SECRET_KEY = r"^[-._a-zA-Z0-9]+$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 FLAG_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 REGISTRY_URL = r"^[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*$"
+# RFC 6901, below the parts of workloads that say what runs (resource, inference: of a KAITO Workspace)
+POINTER = r"^/(spec|resource|inference)(/([^/~]|~[01])+)+$"
 BASE_IMAGE = r"^[^\s@]+(@sha256:[0-9a-f]{64})?$"
 # What buildctl connects to: moby/buildkit v0.32.2, client/client.go and client/connhelper.
 BUILDER = r"^(tcp|unix|ssh|docker-container|podman-container|nerdctl-container|kube-pod)://[^\s]+$"
@@ -35,6 +37,7 @@ PATTERNS = {  # pattern → what it asks for, the hint
         "must be host and prefix in lower case, without https://",
         'such as "ghcr.io/acme/models"',
     ),
+    POINTER: ("must be a JSON pointer into what runs the model", 'such as "/spec/replicas"'),
     SIZE: ("is not a size", "write a number and a unit: 44GiB, 4Gi, 500MB"),
     BASE_IMAGE: ("must be an image with an optional digest", 'such as "registry.local/base@sha256:<64 hex>"'),
     BUILDER: (

@@ -15,12 +15,9 @@ from pipeline.manifest.places import (
     SecretReference,
     SecretSpec,
 )
-from pipeline.manifest.scalars import EnvName, FlagName, Name, Sha256, Spec, Template, Text, mistake
+from pipeline.manifest.scalars import POINTER, EnvName, FlagName, Name, Sha256, Spec, Template, Text, mistake
 from pipeline.manifest.trust import SignSpec, VerifySpec
 from pipeline.targets import TargetSpec
-
-# RFC 6901, below the parts of workloads that say what runs (resource, inference: of a KAITO Workspace)
-POINTER = r"^/(spec|resource|inference)(/([^/~]|~[01])+)+$"
 
 
 def _text_or_secret(value: object) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.cli.views import units
+from pipeline.cli.views import cluster, units
 from pipeline.cli.views.entries import day
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, pad, plain, sides
 from pipeline.core.change import FieldDiff
@@ -151,7 +151,8 @@ def _live(one: Live) -> Iterator[tuple[str, str]]:
         ("applied at", one.commit),
     )
     yield from ((name, text) for name, text in named if text)
-    for path, value in _leaves(dict(one.fields), ""):
+    fields = dict(one.fields)
+    for path, value in _leaves(cluster.readable(fields) if cluster.is_cluster(fields) else fields, ""):
         yield units.label(path), value
 
 

@@ -19,6 +19,7 @@ _COLUMNS = (
     Column("COMMIT"),
     Column("TOOK", right=True),
 )
+_OBJECTS = "objects/"
 _FIELDS = 2  # named; the others are counted
 
 
@@ -58,9 +59,23 @@ def moved(one: Past) -> str:
     if before.engine != after.engine:
         return f"{before.engine or '?'} → {after.engine}"
     if one.changed:
-        more = len(one.changed) - _FIELDS
-        return ", ".join(map(units.label, one.changed[:_FIELDS])) + (f" and {more} more" if more > 0 else "")
+        names = list(dict.fromkeys(map(_field, sorted(one.changed, key=_is_launch))))
+        more = len(names) - _FIELDS
+        return ", ".join(names[:_FIELDS]) + (f" and {more} more" if more > 0 else "")
     return f"{one.before.fingerprint} → {one.after.fingerprint}"
+
+
+def _field(path: str) -> str:
+    """A field's name; of a cluster's objects the kind and the last word: "Deployment replicas"."""
+    if not path.startswith(_OBJECTS):
+        return units.label(path)
+    named, *inner = path.removeprefix(_OBJECTS).split("/")
+    return " ".join([named.partition("~1")[0], *map(units.label, inner[-1:])])
+
+
+def _is_launch(path: str) -> bool:
+    """A ConfigMap's name changes with all that is in it, so what else changed says more."""
+    return path.startswith(f"{_OBJECTS}ConfigMap~1")
 
 
 def _failure(one: Past) -> Iterator[str]:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.pod import Object, cores
 from pipeline.targets.objects import name_of, named
 
+_HINT = "such as {min: 1, max: 4}"
 WAITING = (
     "vllm:num_requests_waiting"  # requests that no batch has taken yet (vLLM 0.32, v1/metrics/loggers.py)
 )
@@ -50,7 +52,7 @@ class AutoscaleOptions(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         for problem in self._problems():
-            raise ValueError(problem)
+            raise PydanticCustomError("mp", "{summary}", {"summary": problem, "hint": _HINT})
         return self
 
     def _problems(self) -> Iterator[str]:

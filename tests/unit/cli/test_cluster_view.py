@@ -1,6 +1,7 @@
 """Objects of a cluster in words: what comes and goes whole is said by its name."""
 
 from pipeline.cli.views.cluster import readable_differences
+from pipeline.cli.views.details import Details, Live, details
 from pipeline.core.digest import Json
 
 DEPLOYMENT: Json = {
@@ -17,3 +18,10 @@ def test_deployment_that_is_gone_is_named_and_its_fields_are_not() -> None:
         "health",
     ]
     assert next(iter(readable_differences(left, whole))) == "Deployment/tiny added"
+
+
+def test_show_says_fields_by_the_names_that_people_declare() -> None:
+    fields: dict[str, Json] = {"objects": {"Deployment/tiny": DEPLOYMENT}, "health": "Healthy"}
+    live = Live("tiny/kubernetes:prod", "kubernetes", "running", fields=fields)
+    lines = [line.split() for line in details(Details("tiny", None, (), (live,)), ".").splitlines()]
+    assert ["replicas", "1"] in lines and ["image", "a"] in lines and ["health", "Healthy"] in lines

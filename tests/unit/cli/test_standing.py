@@ -130,3 +130,17 @@ def test_history_says_from_what_to_what() -> None:
     assert "update failed" in lines[4]
     assert "2026-11-21 00:00 qwen/kubernetes:prod  did not start: exit code 1" in lines
     assert all(len(line) <= 100 for line in lines)
+
+
+def test_history_names_fields_of_a_clusters_objects_by_kind_and_the_launch_last() -> None:
+    spec = "objects/Deployment~1qwen/spec"
+    paths = (
+        "objects/ConfigMap~1qwen-1",
+        "objects/ConfigMap~1qwen-2",
+        f"{spec}/replicas",
+        f"{spec}/template/spec/volumes",
+    )
+    line = history([replace(UPDATE, after=Side(V1, "b" * 12), changed=paths)]).splitlines()[1]
+    assert "  Deployment replicas, Deploym" in line
+    (line,) = history([replace(UPDATE, after=Side(V1, "b" * 12), changed=paths[:2])]).splitlines()[1:]
+    assert "  ConfigMap  " in line

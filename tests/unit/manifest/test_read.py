@@ -437,3 +437,13 @@ def test_250_models_are_read_quickly(tmp_path: Path) -> None:
     assert found.manifest is not None
     assert len(found.manifest.models) == 250
     assert spent < 0.12
+
+
+def test_what_an_autoscaler_lacks_and_a_pointer_that_is_none_are_said_in_words(tmp_path: Path) -> None:
+    text = HEAD.replace("targets: {", "targets: {prod: {kind: kubernetes, namespace: models}, ") + (
+        "models:\n  m:\n    source: ./checkpoint\n    lifecycle: {ignore_drift: [spec/replicas]}\n"
+        "    targets: {prod: {autoscale: {min: 5, max: 4}}}\n"
+    )
+    said = "\n".join(lines(document(tmp_path, text)))
+    assert "m: targets.prod.autoscale: max is 4, and min is 5 | such as {min: 1, max: 4}" in said
+    assert "lifecycle.ignore_drift[0] must be a JSON pointer into what runs the model | such as" in said
