@@ -4,10 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from pipeline.core.names import DNS_SUBDOMAIN
 from pipeline.manifest.scalars import (
     BASE_IMAGE,
     BUILDER,
-    DNS_SUBDOMAIN,
     REGISTRY_URL,
     SECRET_KEY,
     EnvName,

@@ -6,13 +6,11 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from pipeline.core.names import DNS_LABEL, DNS_SUBDOMAIN, SERVICE_NAME
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.core.size import size_bytes
 from pipeline.templates import TEMPLATES
 
-DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-SERVICE_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 SECRET_KEY = r"^[-._a-zA-Z0-9]+$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 FLAG_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"

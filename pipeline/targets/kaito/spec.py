@@ -5,21 +5,19 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.core.names import DNS_LABEL, DNS_SUBDOMAIN, SERVICE_NAME
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.targets.rollouts import RolloutOptions, WavesSpec
 
-# Names of Services begin with a letter (RFC 1035). What KAITO and Kubernetes hang on has to stay below 64 characters:
+# What KAITO and Kubernetes hang on has to stay below 64 characters:
 # the hash of the version (9), the InferenceSet's suffix (6) and that of a StatefulSet's revision label (11).
 LONGEST_NAME = 37
-_SERVICE = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 # KAITO's webhook takes a tag or a digest, never both (api/v1beta1/workspace_validation.go).
 _IMAGE = r"^[^\s@]+/[^\s:/@]+(:[^\s:/@]+|@sha256:[0-9a-f]{64})$"
 _SWITCH = r"^(scaledobject\.)?kaito\.sh/[A-Za-z0-9._-]+$"
 _VERSION = r"^0\.[0-9]{1,3}$"
 
-SecretName = Annotated[str, StringConstraints(pattern=_SUBDOMAIN, max_length=253)]
+SecretName = Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, max_length=253)]
 
 
 class KaitoSpec(BaseModel):
@@ -33,7 +31,7 @@ class KaitoSpec(BaseModel):
         min_length=1,
         description="A context of the kubeconfig; the current one, or the cluster that mp runs in, when it is left out",
     )
-    namespace: Annotated[str, StringConstraints(pattern=_LABEL, max_length=63)] = Field(
+    namespace: Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=63)] = Field(
         description="Where the objects are; it has to exist"
     )
     registry: str | None = Field(
@@ -59,7 +57,7 @@ class KaitoAdapter(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, StringConstraints(pattern=_SUBDOMAIN, max_length=63)] = Field(
+    name: Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, max_length=63)] = Field(
         description="Name that requests use"
     )
     image: Annotated[str, StringConstraints(pattern=_IMAGE)] = Field(
@@ -97,7 +95,7 @@ class KaitoOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, StringConstraints(pattern=_SERVICE, max_length=LONGEST_NAME)] | None = Field(
+    name: Annotated[str, StringConstraints(pattern=SERVICE_NAME, max_length=LONGEST_NAME)] | None = Field(
         default=None,
         description="Name of the Service; the model's when it is left out, with the environment before it if it is not the default one",
     )

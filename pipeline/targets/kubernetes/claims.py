@@ -10,17 +10,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from pipeline.clients.kube import Object
 from pipeline.clients.loopback import is_loopback
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.digest import Json, canonical, fingerprint
 from pipeline.core.image import Build, ImageName
 from pipeline.core.model import Model
+from pipeline.core.names import DNS_SUBDOMAIN
 from pipeline.core.protocols import Place
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.core.size import size_bytes
 from pipeline.resources.cluster.filling import CONTAINER, FILLED
 from pipeline.resources.cluster.marks import key_of
-from pipeline.resources.cluster.pod import SECRET_MODE, UID, Claim, Object, gpu_node, quantity
+from pipeline.resources.cluster.pod import SECRET_MODE, UID, Claim, gpu_node, quantity
 from pipeline.resources.filler.resource import filler_name
 from pipeline.resources.image.recipe import weights_name
 from pipeline.targets.kubernetes.autoscaling import most_replicas
@@ -44,9 +46,7 @@ class ClaimOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: (
-        Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)] | None
-    ) = Field(
+    name: Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, max_length=253)] | None = Field(
         default=None,
         description="A claim that is there and that somebody else fills: mounted read-only, never changed",
     )

@@ -12,6 +12,7 @@ from pipeline.core.digest import Json, fingerprint
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Launch
 from pipeline.core.model import Model
+from pipeline.core.names import DNS_LABEL
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, State, address
 from pipeline.resources.cache.artifact import addresses
@@ -35,7 +36,7 @@ class LocalOptions(BaseModel):
 
     name: str | None = Field(
         default=None,
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        pattern=DNS_LABEL,
         max_length=63,
         description="Name of the process and of its folder; the model's name when it is left out",
     )
