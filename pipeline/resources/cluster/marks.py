@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from pipeline.core.digest import Json
-from pipeline.core.resource import Address, Mark
+from pipeline.core.mark import as_texts, mark_in
+from pipeline.core.resource import Mark
 
-PROJECT, ENVIRONMENT, ADDRESS = "dev.mp.project", "dev.mp.environment", "dev.mp.address"
 OBJECT = "dev.mp.object"  # "Deployment/qwen": a copy under another name has a mark that does not fit it
 # Of pods whose controller tells them apart by no label that can be computed: which version of the template they are of.
 TEMPLATE = "dev.mp.template"
@@ -16,7 +16,7 @@ FINGERPRINT = "dev.mp.fingerprint"  # of the object as mp wrote it, its digests 
 
 def annotations_of(mark: Mark, key: str) -> dict[str, Json]:
     """`key` is "Deployment/qwen"."""
-    return {PROJECT: mark.project, ENVIRONMENT: mark.environment, ADDRESS: mark.address, OBJECT: key}
+    return {**as_texts(mark), OBJECT: key}
 
 
 def key_of(one: Mapping[str, Json]) -> str:
@@ -27,9 +27,7 @@ def key_of(one: Mapping[str, Json]) -> str:
 def mark_of(one: Mapping[str, Json]) -> Mark | None:
     """Whose a live object is; None when mp did not make it, or made another that this is a copy of."""
     found = _annotations(one)
-    if not {PROJECT, ENVIRONMENT, ADDRESS} <= found.keys() or found.get(OBJECT) != key_of(one):
-        return None
-    return Mark(str(found[PROJECT]), str(found[ENVIRONMENT]), Address(str(found[ADDRESS])))
+    return mark_in(found) if found.get(OBJECT) == key_of(one) else None
 
 
 def fingerprint_of(one: Mapping[str, Json]) -> str:

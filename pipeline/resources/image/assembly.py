@@ -12,8 +12,6 @@ from pipeline.core.errors import Corrupt
 from pipeline.resources.image.layers import Held, Layer, layer_key
 
 FINGERPRINT = "dev.mp.fingerprint"
-PROJECT = "dev.mp.project"
-ADDRESS = "dev.mp.address"
 DIFF_ID = "dev.mp.diff-id"  # annotation of a compressed layer: the digest of its tar
 ENVIRONMENT = "COPY app /opt/app"  # the step of a Dockerfile whose layers mp makes itself
 _OF_THE_BUILD = (

@@ -7,13 +7,12 @@ from functools import cached_property
 
 from pipeline.core.digest import Digest, Json, fingerprint, image_tag
 from pipeline.core.image import Build, ImageName, Registry
+from pipeline.core.mark import ADDRESS, PROJECT
 from pipeline.core.model import Model
 from pipeline.core.resource import Address, Locator
 from pipeline.resources.image import modelpack
 from pipeline.resources.image.assembly import (
-    ADDRESS,
     FINGERPRINT,
-    PROJECT,
     Assembled,
     EngineParts,
     Placed,

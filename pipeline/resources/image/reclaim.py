@@ -13,7 +13,8 @@ from pipeline.clients.oci.referrers import list_tag
 from pipeline.clients.oci.repository import Repository
 from pipeline.core.digest import Digest, image_tag
 from pipeline.core.image import Registry
-from pipeline.resources.image.assembly import FINGERPRINT, PROJECT
+from pipeline.core.mark import PROJECT
+from pipeline.resources.image.assembly import FINGERPRINT
 from pipeline.resources.image.publish import OpenRepository
 from pipeline.resources.image.recipe import version_tag
 

@@ -15,6 +15,7 @@ from pipeline.core.change import Action, Change
 from pipeline.core.digest import Json, canonical, fingerprint
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.image import Registry
+from pipeline.core.mark import mark_in
 from pipeline.core.model import Secret
 from pipeline.core.report import Emit, Progress
 from pipeline.core.resource import (
@@ -33,13 +34,12 @@ from pipeline.core.resource import (
 )
 from pipeline.resources.cache.store import Cache
 from pipeline.targets.docker import images, labels
-from pipeline.targets.docker.live import MODELS, SECRETS, endpoint_of, state_in
+from pipeline.targets.docker.live import MODELS, SECRETS, can_stay, ended, endpoint_of, seen
 from pipeline.targets.docker.restoring import recalled, restored
 from pipeline.targets.docker.spec import DockerRecipe, DockerState
 from pipeline.templates.launch import document
 
 UID = 10001
-_IN_PLACE = {"memory_bytes", "cpus", "restart", "running"}
 
 Answer = Observed[DockerState] | Absent | Unreadable
 
@@ -105,7 +105,7 @@ class DockerDriver:
         resource = change.resource
         host, name = self._host(resource.locator), resource.locator["name"]
         before = self._own(host, name, resource.address)
-        if before is not None and _can_stay(before, resource.desired):
+        if before is not None and can_stay(before, resource.desired):
             return self._adjust(host, before, resource, emit)
         return self._replace(host, before, resource, inputs, emit)
 
@@ -127,11 +127,11 @@ class DockerDriver:
 
     def _answer(self, host: DockerHost, url: str, ids: Mapping[str, str], asked: _Asked) -> Answer:
         found, left = (host.inspect(ids[n]) if n in ids else None for n in (asked.name, _next(asked.name)))
-        if left is None or labels.mark_of(left.labels) != self._mark(current_of(asked.address)):
-            return _seen(url, found)
+        if left is None or mark_in(left.labels) != self._mark(current_of(asked.address)):
+            return seen(url, found)
         if found is None and not asked.wanted:  # what is to go must be seen, or it would be forgotten
             found = left
-        answer = _seen(url, found)
+        answer = seen(url, found)
         if isinstance(answer, Absent):
             return answer
         return replace(answer, state=replace(answer.state, running=False))
@@ -139,7 +139,7 @@ class DockerDriver:
     def _own(self, host: DockerHost, name: str, address: Address) -> Container | None:
         """The container of that name, if there is one. Raises Denied when it is somebody else's."""
         found = host.inspect(name)
-        if found is not None and labels.mark_of(found.labels) != self._mark(address):
+        if found is not None and mark_in(found.labels) != self._mark(address):
             raise Denied(
                 host.url,
                 f'container "{name}" is not ours',
@@ -155,7 +155,7 @@ class DockerDriver:
                 continue
             if dict(self._places.get(container.id, entry.locator)) != dict(entry.locator):
                 continue  # it moved between two names of one engine: it is what is wanted now
-            if labels.mark_of(container.labels) == self._mark(current_of(entry.address)):
+            if mark_in(container.labels) == self._mark(current_of(entry.address)):
                 host.stop(container.id)
                 host.remove(container.id)
 
@@ -164,7 +164,7 @@ class DockerDriver:
     ) -> Observed[DockerState]:
         """Limits, restart policy, running or not, or nothing at all: the container stays and is proven."""
         desired, left = resource.desired, host.inspect(_next(resource.locator["name"]))
-        if left is not None and labels.mark_of(left.labels) == self._mark(resource.address):
+        if left is not None and mark_in(left.labels) == self._mark(resource.address):
             host.remove(left.id)  # by a run that was cut off: it holds the port, the GPUs
         host.limit(container.id, desired.memory_bytes, desired.cpus)
         host.restart_policy(container.id, desired.restart)
@@ -215,14 +215,14 @@ class DockerDriver:
 
     def _prove(self, host: DockerHost, container: str, resource: Resource[DockerState], emit: Emit) -> Proof:
         recipe = _recipe(resource.desired)
-        seen = host.inspect(container)
-        endpoint = None if seen is None else endpoint_of(resource.locator["host"], seen)
+        there = host.inspect(container)
+        endpoint = None if there is None else endpoint_of(resource.locator["host"], there)
         server = Server(
             system=resource.address,
             endpoint=endpoint or "http://127.0.0.1:9",  # it ended at once: nothing listens
             served_name=recipe.launch.served_name,
             api_key=None if recipe.api_key is None else self._secret(recipe.api_key),
-            alive=lambda: _ended(host.inspect(container)),
+            alive=lambda: ended(host.inspect(container)),
             log=lambda: self._log(host, container, resource),
         )
 
@@ -293,10 +293,10 @@ class DockerDriver:
         self, host: DockerHost, resource: Resource[DockerState], proof: Proof
     ) -> Observed[DockerState]:
         name = resource.locator["name"]
-        match _seen(resource.locator["host"], host.inspect(name)):
-            case Observed() as seen:
-                self._places[str(seen.remote_id)] = resource.locator
-                return replace(seen, proof=proof)
+        match seen(resource.locator["host"], host.inspect(name)):
+            case Observed() as there:
+                self._places[str(there.remote_id)] = resource.locator
+                return replace(there, proof=proof)
             case Absent():
                 raise Missing(host.url, f'container "{name}" is gone', "run mp apply")
 
@@ -321,41 +321,6 @@ class DockerDriver:
 def _next(name: str) -> str:
     """What a container is called until it is proven."""
     return f"{name}.next"
-
-
-def _seen(url: str, container: Container | None) -> Observed[DockerState] | Absent:
-    if container is None:
-        return Absent()
-    return Observed(
-        state_in(container),
-        mark=labels.mark_of(container.labels),
-        remote_id=container.id,
-        endpoint=endpoint_of(url, container),
-    )
-
-
-def _can_stay(container: Container, desired: DockerState) -> bool:
-    """All that differs now can be changed in place; an engine can move a limit and cannot lift one."""
-    live, wanted = fields_of(state_in(container)), fields_of(desired)
-    differing = {name for name in wanted if live[name] != wanted[name]}
-    lifted = {name for name in ("memory_bytes", "cpus") if wanted[name] is None}
-    return differing <= _IN_PLACE - lifted
-
-
-def _ended(container: Container | None) -> str | None:
-    """None while it runs, else how it ended."""
-    if container is None:
-        return "the container is gone"
-    if container.running:
-        return None
-    if container.out_of_memory:
-        limit = (
-            ""
-            if container.memory_bytes is None
-            else f", its limit is {container.memory_bytes / 2**30:.2f} GiB"
-        )
-        return f"out of memory (OOMKilled){limit}"
-    return container.error or f"exit code {container.exit_code}"
 
 
 def _recipe(state: DockerState) -> DockerRecipe:

@@ -1,10 +1,12 @@
-"""A container that was found, read as the state that mp compares, and where it answers. Pure."""
+"""A container that was found, read as the state that mp compares, where it answers, and whether it can stay. Pure."""
 
 import re
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from pipeline.clients.container import Container, launch_document
+from pipeline.core.mark import mark_in
+from pipeline.core.resource import Absent, Observed, fields_of
 from pipeline.targets.deployment import launch_in
 from pipeline.targets.docker.labels import secrets_of
 from pipeline.targets.docker.spec import DockerState
@@ -13,6 +15,7 @@ MODELS = "/models"
 SECRETS = "/run/secrets/mp"
 _TAG = re.compile(r":(mp-[0-9a-f]{12})(?:@sha256:[0-9a-f]{64})?$")
 _ANYWHERE = ("", "0.0.0.0", "::")
+_IN_PLACE = {"memory_bytes", "cpus", "restart", "running"}
 
 
 def state_in(container: Container) -> DockerState:
@@ -46,6 +49,42 @@ def endpoint_of(host: str, container: Container) -> str | None:
     if url.scheme != "unix" and url.hostname:
         address = url.hostname if address in _ANYWHERE else address
     return f"http://{'127.0.0.1' if address in _ANYWHERE else address}:{port}"
+
+
+def seen(url: str, container: Container | None) -> Observed[DockerState] | Absent:
+    """The answer for a container of the engine at `url`."""
+    if container is None:
+        return Absent()
+    return Observed(
+        state_in(container),
+        mark=mark_in(container.labels),
+        remote_id=container.id,
+        endpoint=endpoint_of(url, container),
+    )
+
+
+def can_stay(container: Container, desired: DockerState) -> bool:
+    """All that differs now can be changed in place; an engine can move a limit and cannot lift one."""
+    live, wanted = fields_of(state_in(container)), fields_of(desired)
+    differing = {name for name in wanted if live[name] != wanted[name]}
+    lifted = {name for name in ("memory_bytes", "cpus") if wanted[name] is None}
+    return differing <= _IN_PLACE - lifted
+
+
+def ended(container: Container | None) -> str | None:
+    """None while it runs, else how it ended."""
+    if container is None:
+        return "the container is gone"
+    if container.running:
+        return None
+    if container.out_of_memory:
+        limit = (
+            ""
+            if container.memory_bytes is None
+            else f", its limit is {container.memory_bytes / 2**30:.2f} GiB"
+        )
+        return f"out of memory (OOMKilled){limit}"
+    return container.error or f"exit code {container.exit_code}"
 
 
 def _weights(container: Container) -> tuple[str, str]:

@@ -1,11 +1,9 @@
 """Starts, finds and stops server processes of this machine; each has a folder with its log under `.mp/local/`."""
 
-import json
 import os
 import shutil
-import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +31,13 @@ from pipeline.core.resource import (
 from pipeline.resources.cache.store import Cache
 from pipeline.resources.engine.environment import environment_folder
 from pipeline.targets.local import former
+from pipeline.targets.local.ports import port_for
+from pipeline.targets.local.record import HOST, Process, read, write
 from pipeline.targets.local.restoring import recalled, restored
 from pipeline.targets.local.spec import LocalRecipe, LocalState
 from pipeline.templates.launch import document
 
-HOST = "127.0.0.1"
-
 Answer = Observed[LocalState] | Absent | Unreadable
-
-
-@dataclass(frozen=True)
-class _Process:
-    """What process.json remembers of one process."""
-
-    mark: Mark
-    state: LocalState
-    port: int
-    proof: Proof | None  # None until it has answered
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://{HOST}:{self.port}"
 
 
 class LocalDriver:
@@ -104,13 +88,13 @@ class LocalDriver:
     def _look(self, locator: Locator) -> Answer:
         folder = self._folder / locator["name"]
         try:
-            process = _read(folder)
+            process = read(folder)
             return Absent() if process is None else _seen(folder, process)
         except BackendError as problem:
             return Unreadable(problem.message, problem.hint)
 
     def _delete(self, folder: Path, address: Address) -> None:
-        process = _read(folder)
+        process = read(folder)
         if process is not None and process.mark == self._mark(current_of(address)):
             daemon.stop(folder)
             _remove(folder)
@@ -132,9 +116,9 @@ class LocalDriver:
                 former.put_aside(folder)
         with former.fallback(folder):
             daemon.stop(folder)
-            process = _Process(self._mark(resource.address), state, _port(resource, before), None)
+            process = Process(self._mark(resource.address), state, port_for(resource, before), None)
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder, process)  # before the secrets: what has a record can be deleted
+            write(folder, process)  # before the secrets: what has a record can be deleted
             files = _hand_over(folder, secrets)
             launch = document(recipe.launch, model=str(weights), host=HOST, port=process.port, secrets=files)
             daemon.write(folder / "launch.json", launch)
@@ -142,9 +126,9 @@ class LocalDriver:
             daemon.start(folder, argv, daemon.environ_for(self._environ))
             return self._proven(resource, process, folder, emit)
 
-    def _own(self, folder: Path, address: Address) -> _Process | None:
+    def _own(self, folder: Path, address: Address) -> Process | None:
         """What the folder remembers. Raises Denied when it is another's."""
-        process = _read(folder)
+        process = read(folder)
         if process is not None and process.mark != self._mark(address):
             raise Denied(
                 str(address),
@@ -154,15 +138,15 @@ class LocalDriver:
         return process
 
     def _proven(
-        self, resource: Resource[LocalState], process: _Process, folder: Path, emit: Emit
+        self, resource: Resource[LocalState], process: Process, folder: Path, emit: Emit
     ) -> Observed[LocalState]:
         """Wait for the answer and remember it."""
         proof = self._prove(resource, process, folder, emit)
         process = replace(process, proof=proof)
-        _write(folder, process)
+        write(folder, process)
         return replace(_seen(folder, process), proof=proof)
 
-    def _prove(self, resource: Resource[LocalState], process: _Process, folder: Path, emit: Emit) -> Proof:
+    def _prove(self, resource: Resource[LocalState], process: Process, folder: Path, emit: Emit) -> Proof:
         recipe = _recipe(resource.desired)
         server = Server(
             system=resource.address,
@@ -193,7 +177,7 @@ class LocalDriver:
         return python
 
 
-def _seen(folder: Path, process: _Process) -> Observed[LocalState]:
+def _seen(folder: Path, process: Process) -> Observed[LocalState]:
     """What was started, and whether it still runs; what never answered does not count as running."""
     found = daemon.find(folder)
     running = found is not None and found.running and process.proof is not None
@@ -205,7 +189,7 @@ def _seen(folder: Path, process: _Process) -> Observed[LocalState]:
     )
 
 
-def _still_runs(folder: Path, before: _Process, state: LocalState) -> bool:
+def _still_runs(folder: Path, before: Process, state: LocalState) -> bool:
     """It was started as it is wanted now and has not ended since."""
     found = daemon.find(folder)
     same = fields_of(before.state) == fields_of(state)
@@ -215,35 +199,6 @@ def _still_runs(folder: Path, before: _Process, state: LocalState) -> bool:
 def _recipe(state: LocalState) -> LocalRecipe:
     assert state.recipe is not None, "a desired process knows how it is made"
     return state.recipe
-
-
-def _port(resource: Resource[LocalState], before: _Process | None) -> int:
-    """The declared port, or the one that it had, or a free one. Another's server must not be taken for ours."""
-    state = resource.desired
-    if isinstance(state.port, int):
-        if not _is_free(state.port):
-            raise StartFailed(
-                resource.address,
-                f"port {state.port} is taken by another program",
-                "end it, or declare another port",
-            )
-        return state.port
-    if before is not None and before.state.port == "auto" and _is_free(before.port):
-        return before.port
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        chosen: int = probe.getsockname()[1]
-    return chosen
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what a server does: TIME_WAIT is free
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _remove(folder: Path) -> None:
@@ -283,34 +238,3 @@ def _following(folder: Path, address: Address, emit: Emit) -> Callable[[], None]
             emit(Line(address, text))
 
     return on_wait
-
-
-def _write(folder: Path, process: _Process) -> None:
-    proof: dict[str, Json] | None = None if process.proof is None else asdict(process.proof)
-    record: dict[str, Json] = {
-        "format_version": 1,
-        "mark": asdict(process.mark),
-        "state": fields_of(process.state),
-        "port": process.port,
-        "proof": proof,
-    }
-    daemon.write(folder / former.RECORD, record)
-
-
-def _read(folder: Path) -> _Process | None:
-    try:
-        record = json.loads((folder / former.RECORD).read_text())
-        return _Process(
-            Mark(**record["mark"]),
-            LocalState(**record["state"]),
-            record["port"],
-            Proof(**record["proof"]) if record["proof"] else None,
-        )
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError) as problem:
-        raise BackendError(
-            str(folder / former.RECORD), f"is damaged: {problem}", "remove its folder"
-        ) from problem
-    except OSError as problem:
-        raise BackendError(str(folder / former.RECORD), f"cannot be read: {problem.strerror}") from problem

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from pipeline.clients.container import container_of
+from pipeline.core.mark import mark_in
 from pipeline.core.resource import Mark
-from pipeline.targets.docker.labels import mark_of
 from pipeline.targets.docker.live import endpoint_of, state_in
 from pipeline.targets.docker.spec import is_here
 
@@ -117,8 +117,8 @@ def test_container_that_publishes_nothing_has_no_port() -> None:
 
 
 def test_mark_needs_all_three_labels() -> None:
-    assert mark_of(LABELS) == Mark("acme", "default", "m/docker:box")  # type: ignore[arg-type]
-    assert mark_of({"dev.mp.project": "acme"}) is None
+    assert mark_in(LABELS) == Mark("acme", "default", "m/docker:box")  # type: ignore[arg-type]
+    assert mark_in({"dev.mp.project": "acme"}) is None
 
 
 @pytest.mark.parametrize(
