@@ -190,6 +190,12 @@ class Model:
         return found
 
     @property
+    def secrets(self) -> Mapping[str, Secret]:
+        """Every secret that it refers to, by its name."""
+        found = {secret.name: secret for secret in self.secret_env.values()}
+        return found | ({self.api_key.name: self.api_key} if self.api_key else {})
+
+    @property
     def platforms(self) -> tuple[str, ...]:
         """What its images are made for, sorted: "linux/amd64"."""
         return tuple(sorted(engine.platform for engine in (self.engine, *self.other_engines)))

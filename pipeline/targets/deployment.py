@@ -74,7 +74,4 @@ def launch_in(document: Mapping[str, Json], secret_names: Mapping[str, Json]) ->
 
 
 def _secrets(model: Model, launch: Launch) -> dict[str, Secret]:
-    known = {secret.name: secret for secret in model.secret_env.values()}
-    if model.api_key is not None:
-        known[model.api_key.name] = model.api_key
-    return {variable: known[name] for variable, name in launch.secrets.items()}
+    return {variable: model.secrets[name] for variable, name in launch.secrets.items()}

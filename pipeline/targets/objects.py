@@ -1,18 +1,19 @@
-"""Objects that every target in a cluster writes the same way: names, labels, the ServiceAccount, the launch. Pure."""
+"""Objects that every target in a cluster writes the same way: names, labels, the ServiceAccount, the launch; and what no cluster can do. Pure."""
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from pipeline.clients.kube import Object
 from pipeline.core.digest import Json, canonical, fingerprint
 from pipeline.core.image import Launch
-from pipeline.core.model import Model
+from pipeline.core.model import Model, Secret
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Mark, address
+from pipeline.resources.cluster.live import MANAGED
 from pipeline.resources.cluster.marks import annotations_of
 from pipeline.resources.cluster.pod import HTTP, LAUNCH, Images
+from pipeline.resources.cluster.workloads import INSTANCE
 from pipeline.templates.launch import Group, document
-
-Object: TypeAlias = dict[str, Any]  # Any: an object of the API, as its schema has it
 
 
 def name_of(place: Place[Any], model: Model) -> str:
@@ -40,7 +41,7 @@ def labels_of(place: Place[Any], model: Model) -> dict[str, Json]:
 
 def selector_of(name: str) -> dict[str, Json]:
     """A Deployment's selector never changes: only what is fixed by the object's name is in it."""
-    return {"app.kubernetes.io/instance": name, "app.kubernetes.io/managed-by": "mp"}
+    return {INSTANCE: name, MANAGED: "mp"}
 
 
 def service_account(place: Place[Any], model: Model) -> Object:
@@ -71,3 +72,22 @@ def service(place: Place[Any], model: Model, selector: Mapping[str, Json], port:
     ports = [{"name": HTTP, "port": 80, "protocol": "TCP", "targetPort": port}]
     spec = {"type": "ClusterIP", "selector": dict(selector), "ports": ports}
     return named(place, model, "v1", "Service", name_of(place, model), spec=spec)
+
+
+def pod_problems(place: Place[Any], model: Model, launch: Launch) -> Iterator[tuple[str, str]]:
+    """What keeps pods of mp's own image from starting in any cluster, and the hint for each."""
+    if place.registry.layout is not None:
+        yield (
+            f'a cluster cannot pull "{place.registry.name}", which is a layout folder',
+            "use a registry with a url",
+        )
+    used = launch.secrets.values()
+    yield from (
+        unplaced(one) for one in model.secrets.values() if one.kubernetes is None and one.name in used
+    )
+
+
+def unplaced(secret: Secret) -> tuple[str, str]:
+    """What is wrong with a secret that pods find nowhere, and the hint."""
+    hint = f"secrets: {{{secret.name}: {{kubernetes: {{name: …, key: …}}}}}} names a Secret of the namespace"
+    return f'secret "{secret.name}" has no place in a cluster', hint

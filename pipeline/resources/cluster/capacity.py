@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.clients.kube import NODE, POD, Cluster, Object
+from pipeline.resources.cluster.fields import labels_in, met
 from pipeline.resources.cluster.placing import admits
+from pipeline.resources.cluster.products import GPU, PRODUCT
 from pipeline.resources.cluster.quantities import amount
 
-GPU = "nvidia.com/gpu"
-PRODUCT = "nvidia.com/gpu.product"
 # Pods that hold something of a node: those that have one and have not ended.
 HOLDING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 
@@ -58,7 +58,7 @@ def counted(nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[GpuNode, .
     found = []
     for node in nodes:
         name, gpus = str(node["metadata"]["name"]), gpus_of_node(node)
-        product = str((node["metadata"].get("labels") or {}).get(PRODUCT, ""))
+        product = labels_in(node).get(PRODUCT, "")
         found.append(GpuNode(name, product, gpus, max(gpus - held[name], 0), node))
     return tuple(sorted(found, key=lambda one: one.name))
 
@@ -78,9 +78,7 @@ def usable(nodes: Iterable[GpuNode], spec: Mapping[str, Any]) -> tuple[GpuNode, 
 
 def serves(node: Object) -> bool:
     """A node that is ready and not cordoned."""
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-    return ready and not node["spec"].get("unschedulable")
+    return met(node, "Ready") is not None and not node["spec"].get("unschedulable")
 
 
 def unplaced(nodes: Sequence[GpuNode], asks: Iterable[Ask]) -> dict[str, int]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from pipeline.clients.kube import Cluster, Conflict, Object
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Unreachable
 from pipeline.core.resource import Absent, Locator, Mark, Observed, Resource
 from pipeline.resources.cluster.applying import put
+from pipeline.resources.cluster.fields import record
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.live import Live
@@ -88,7 +88,7 @@ def observed(
     key = workload_in(present) or workload_in(live) or workload_in(wanted)
     workload = live.get(key) if key else None
     keys = workloads_in(present) or workloads_in(live)
-    shapes = {key: shaped(one, _record(wanted.get(key))) for key, one in live.items()}
+    shapes = {key: shaped(one, record(wanted.get(key))) for key, one in live.items()}
     return Observed(
         ClusterState(
             without(shapes, ignored), health=str(_health(live, keys or (key,)) if key else NO_WORKLOAD)
@@ -116,9 +116,9 @@ def _would_be(
     """
     found: dict[str, Json] = dict(wanted)
     for key, live in named.items():
-        if _unmarked(shaped(live, _record(wanted[key]))) == _unmarked(wanted[key]):
+        if _unmarked(shaped(live, record(wanted[key]))) == _unmarked(wanted[key]):
             continue
-        one = dict(_record(wanted[key]))
+        one = dict(record(wanted[key]))
         try:
             answer = put(cluster, written(one, digests_in(live)), dry_run=True, take_from=take_from)
         except Conflict as problem:
@@ -132,15 +132,11 @@ def _would_be(
 
 
 def _unmarked(one: Json) -> Json:
-    whole = _record(one)
-    metadata = {key: value for key, value in _record(whole.get("metadata")).items() if key != "annotations"}
+    whole = record(one)
+    metadata = {key: value for key, value in record(whole.get("metadata")).items() if key != "annotations"}
     return {**whole, "metadata": metadata}
 
 
 def _conflict(key: str, problem: Conflict) -> str:
     held = ", ".join(f"{field} is managed by {manager}" for manager, field in problem.held)
     return f"{key}: {held or problem.message}"
-
-
-def _record(one: Any) -> Mapping[str, Any]:
-    return one if isinstance(one, dict) else {}

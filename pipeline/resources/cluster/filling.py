@@ -5,7 +5,7 @@ a newer mp fills a claim again, and one that was made anew under the same name i
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,15 +14,15 @@ from pipeline.clients.kube import CLAIM, EVENT, JOB, KINDS, POD, Cluster, Object
 from pipeline.core.digest import Json
 from pipeline.core.errors import StartFailed
 from pipeline.resources.cluster.applying import put
+from pipeline.resources.cluster.fields import is_leaving, met
 from pipeline.resources.cluster.health import said
-from pipeline.resources.cluster.live import is_leaving
-from pipeline.resources.cluster.pods import Trouble, troubles
+from pipeline.resources.cluster.pods import TOO_MUCH_MEMORY, Trouble, troubles
 from pipeline.resources.cluster.sending import written
+from pipeline.resources.cluster.waiting import pauses
 
 FILLED = "dev.mp.filled"  # of a claim: 12 hex of the files that it holds, each verified
 JOB_LABEL = "batch.kubernetes.io/job-name"  # the Job controller's, of its pods
 CONTAINER = "fill"
-POLL_S, LAST_POLL_S = 0.5, 3.0
 GONE_S = 60.0  # for a Job that ended: it has no pod that runs
 STALL_S = (
     900.0  # without a word: also for storage that is made, an image that is pulled, a node that is added
@@ -73,7 +73,7 @@ class Filling:
             return
         self._remove(task)
         deadline = time.monotonic() + GONE_S
-        for pause_s in _pauses():
+        for pause_s in pauses():
             if self.cluster.get(JOB, self.namespace, name) is None:
                 return
             if time.monotonic() > deadline:
@@ -89,16 +89,16 @@ class Filling:
     def _wait(self, claim: str, job: str) -> None:
         began = told_at = time.monotonic()
         told = ""
-        for pause_s in _pauses():
+        for pause_s in pauses():
             one = self.cluster.get(JOB, self.namespace, job)
             if one is None:
                 raise StartFailed(
                     self.system, f"job {job} was deleted while it filled {claim}", "run mp apply"
                 )
-            if _condition(one, "Complete"):
+            if met(one, "Complete"):
                 return
             pods = self.cluster.list(POD, self.namespace, f"{JOB_LABEL}={job}")
-            if failed := _condition(one, "Failed"):
+            if failed := met(one, "Failed"):
                 raise self._failed(claim, _end(pods) or str(failed.get("message") or failed.get("reason")))
             now = time.monotonic()
             words, lasting = self._words(claim, one, pods, now - began)
@@ -182,14 +182,7 @@ def _said_of(one: Object, events: Sequence[Object], reasons: frozenset[str]) -> 
 
 
 def _ended(job: Object) -> bool:
-    return any(
-        _condition(job, word) for word in ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet")
-    )
-
-
-def _condition(one: Object, kind: str) -> Object | None:
-    found = (one.get("status") or {}).get("conditions") or ()
-    return next((each for each in found if each["type"] == kind and each["status"] == "True"), None)
+    return any(met(job, word) for word in ("Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"))
 
 
 def _phase(pod: Object) -> str:
@@ -208,18 +201,10 @@ def _end(pods: Sequence[Object]) -> str | None:
         return None
     last = max(ended, key=lambda state: str(state.get("finishedAt")))
     if last.get("reason") == "OOMKilled":
-        return "OOMKilled: it used more memory than its limit"
-    said = _last_line(str(last.get("message") or "")).removeprefix("error: ")
-    return said or f"it ended with exit code {last['exitCode']}"
+        return TOO_MUCH_MEMORY
+    told = _last_line(str(last.get("message") or "")).removeprefix("error: ")
+    return told or f"it ended with exit code {last['exitCode']}"
 
 
 def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
-
-
-def _pauses() -> Iterator[float]:
-    """How long to wait between two looks, in seconds; without end."""
-    pause_s = POLL_S
-    while True:
-        yield pause_s
-        pause_s = min(pause_s * 1.3, LAST_POLL_S)

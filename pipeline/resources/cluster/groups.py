@@ -3,8 +3,9 @@
 Labels, status and conditions are those of LeaderWorkerSet 0.7 (api/leaderworkerset/v1).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+from pipeline.resources.cluster.fields import is_leaving, labels_in
 from pipeline.resources.cluster.health import Health, Object, Word
 from pipeline.resources.cluster.marks import TEMPLATE
 
@@ -40,20 +41,15 @@ def group_pods(group_set: Object, _: Iterable[Object], pods: Iterable[Object]) -
     own = [
         pod
         for pod in pods
-        if _labels(pod).get(NAME) == name
+        if labels_in(pod).get(NAME) == name
         and _version(pod) == version
-        and ("deletionTimestamp" not in pod["metadata"] or _crashed(pod))
+        and (not is_leaving(pod) or _crashed(pod))
     ]
-    return sorted(own, key=lambda pod: _labels(pod).get(RANK) != "0")
+    return sorted(own, key=lambda pod: labels_in(pod).get(RANK) != "0")
 
 
 def _version(template: Object) -> str:
     return str(((template.get("metadata") or {}).get("annotations") or {}).get(TEMPLATE))
-
-
-def _labels(pod: Object) -> Mapping[str, str]:
-    found: Mapping[str, str] = pod["metadata"].get("labels") or {}
-    return found
 
 
 def _crashed(pod: Object) -> bool:

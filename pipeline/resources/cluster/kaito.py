@@ -4,8 +4,9 @@ Labels, states, conditions and reasons are those of KAITO 0.12 (api/v1beta1, pkg
 pkg/inferenceset, pkg/nodeprovision); KAITO before 0.5 has no states, and reasons that end in "Failed".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+from pipeline.resources.cluster.fields import is_leaving, labels_in
 from pipeline.resources.cluster.health import Health, Object, Word, said
 
 WORKSPACE_LABEL = "kaito.sh/workspace"  # of the pods of a Workspace: its name
@@ -96,12 +97,5 @@ def _lasts(condition: Object) -> bool:
 
 
 def _labelled(pods: Iterable[Object], label: str, name: str) -> list[Object]:
-    found = [
-        pod for pod in pods if _labels(pod).get(label) == name and "deletionTimestamp" not in pod["metadata"]
-    ]
-    return sorted(found, key=lambda pod: int(_labels(pod).get(INDEX_LABEL, "0")))
-
-
-def _labels(pod: Object) -> Mapping[str, str]:
-    found: Mapping[str, str] = pod["metadata"].get("labels") or {}
-    return found
+    found = [pod for pod in pods if labels_in(pod).get(label) == name and not is_leaving(pod)]
+    return sorted(found, key=lambda pod: int(labels_in(pod).get(INDEX_LABEL, "0")))

@@ -21,6 +21,7 @@ from pipeline.clients.kube import (
 )
 from pipeline.core.errors import Missing
 from pipeline.core.resource import Locator, Mark
+from pipeline.resources.cluster.fields import is_leaving, labels_in
 from pipeline.resources.cluster.marks import key_of, mark_of
 from pipeline.resources.cluster.pods import Trouble, is_ready, troubles
 from pipeline.resources.cluster.workloads import INSTANCE, workload_of
@@ -106,12 +107,8 @@ def uids_of(live: Live) -> tuple[str, ...]:
     return tuple(str(one["metadata"]["uid"]) for one in live.values())
 
 
-def is_leaving(one: Object) -> bool:
-    return "deletionTimestamp" in one["metadata"]
-
-
 def _instance(one: Object) -> str:
-    return str((one["metadata"].get("labels") or {}).get(INSTANCE))
+    return str(labels_in(one).get(INSTANCE))
 
 
 def strangers(cluster: Cluster, namespace: str) -> tuple[Object, ...]:
@@ -157,8 +154,7 @@ class Owned:
         self._found: defaultdict[tuple[Mark, str], dict[str, Object]] = defaultdict(dict)
         for key, one in live.items():
             if (mark := mark_of(one)) is not None:
-                labels = one["metadata"].get("labels") or {}
-                name = labels.get(INSTANCE) if labelled(one) else one["metadata"]["name"]
+                name = labels_in(one).get(INSTANCE) if labelled(one) else one["metadata"]["name"]
                 self._found[mark, str(name)][key] = one
 
     def by(self, mark: Mark, name: str) -> Live:
@@ -167,5 +163,4 @@ class Owned:
 
 def labelled(one: Mapping[str, Any]) -> bool:
     """Whether lists by our label give it: what we made, not what we took over."""
-    labels = (one.get("metadata") or {}).get("labels") or {}
-    return "=".join((MANAGED, str(labels.get(MANAGED)))) == OURS
+    return f"{MANAGED}={labels_in(one).get(MANAGED)}" == OURS

@@ -11,7 +11,7 @@ from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.live import OURS, Live, Owned, Place, labelled, listed, pods_in, uids_of
 from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.rotation import Secrets, rotated
-from pipeline.resources.cluster.scalers import freed, left_alone, said, scalers_in
+from pipeline.resources.cluster.scalers import freed, left_alone, remark, scalers_in
 from pipeline.resources.cluster.standing import unlabelled
 from pipeline.resources.cluster.state import ClusterState, keys_of, objects_in, recipe_of
 from pipeline.resources.cluster.workloads import workload_of
@@ -50,7 +50,7 @@ def look(
         own = owned.by(mark, each.locator["name"])
         seen = compared(cluster, each, live, own, mark, take_from | freed(each, scalers))
         if isinstance(seen, Observed):
-            seen = replace(seen, note="; ".join(filter(None, (said(declared, scalers), seen.note))))
+            seen = replace(seen, note="; ".join(filter(None, (remark(declared, scalers), seen.note))))
             if seen.mark == mark:
                 found.uids[each.address] = uids_of(own)
             if not each.watched:

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.clients.kube import Object
 from pipeline.core.digest import Digest, Json
 from pipeline.core.resource import Address
+from pipeline.resources.cluster.fields import record
 from pipeline.resources.cluster.sending import IMAGE_FIELDS, images_of
 from pipeline.resources.cluster.shape import shaped
 
@@ -25,7 +26,7 @@ def moved(
     for key, one in live.items():
         old: dict[str, str] = {}
         renamed = _renamed(one, wanted.get(key), images, old)
-        if old and shaped(renamed, _record(wanted.get(key))) == wanted.get(key):
+        if old and shaped(renamed, record(wanted.get(key))) == wanted.get(key):
             found[key] = renamed
             runs |= {images[name]: Digest(digest) for name, digest in old.items()}
     return found, runs
@@ -77,7 +78,3 @@ def _in_order(live: list[Any], wanted: list[Any]) -> list[Any]:
 def _tail(name: str) -> str:
     """Repository and tag, without the registry and its prefix: "qwen:mp-1a2b3c4d5e6f"."""
     return name.rpartition("/")[2]
-
-
-def _record(one: "Json | None") -> Mapping[str, Any]:
-    return one if isinstance(one, dict) else {}

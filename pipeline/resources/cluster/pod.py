@@ -1,15 +1,14 @@
 """The pod that serves a model: one container, its files, what it may use of a node. Pure; used by objects."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
+from pipeline.clients.kube import Object
 from pipeline.core.image import Launch
 from pipeline.core.model import Hardware, Model, Secret
 from pipeline.core.protocols import Place
 from pipeline.core.size import size_bytes
-from pipeline.resources.cluster.products import LABEL, RESOURCE, products_of
-
-Object: TypeAlias = dict[str, Any]  # Any: an object of the API, as its schema has it
+from pipeline.resources.cluster.products import GPU, PRODUCT, products_of
 
 COMMAND = ("python3", "/opt/mp/serve.py")
 CONTAINER, HTTP = "server", "http"
@@ -135,7 +134,7 @@ def _resources(hardware: Hardware, memory: str | None) -> Object:
     if memory_bytes is not None:
         amounts["memory"] = quantity(memory_bytes)
     if hardware.gpus:
-        amounts[RESOURCE] = str(hardware.gpus)
+        amounts[GPU] = str(hardware.gpus)
     return {"requests": amounts, "limits": dict(amounts)} if amounts else {}
 
 
@@ -143,11 +142,11 @@ def gpu_node(hardware: Hardware) -> Object:
     """Only nodes with that product; labels of shared GPUs and of slices have other values, and are none of them."""
     if not hardware.gpus:
         return {}
-    products = {"key": LABEL, "operator": "In", "values": list(products_of(hardware.gpu or ""))}
+    products = {"key": PRODUCT, "operator": "In", "values": list(products_of(hardware.gpu or ""))}
     terms = {"nodeSelectorTerms": [{"matchExpressions": [products]}]}
     return {
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}},
-        "tolerations": [{"key": RESOURCE, "operator": "Exists", "effect": "NoSchedule"}],
+        "tolerations": [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}],
     }
 
 

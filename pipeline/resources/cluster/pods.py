@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pipeline.resources.cluster.fields import met
 from pipeline.resources.cluster.health import Object, said
 
 # Reasons of a container that waits, which do not pass by waiting.
@@ -25,6 +26,7 @@ STUCK = frozenset(
 NODE_COMES = frozenset(("TriggeredScaleUp", "Nominated"))
 NOT_MOUNTED = frozenset(("FailedMount", "FailedAttachVolume"))
 UNSCHEDULABLE = "Unschedulable"
+TOO_MUCH_MEMORY = "OOMKilled: it used more memory than its limit"
 PATIENCE_S = 15.0  # for a node or a volume that is free in a moment
 
 
@@ -44,8 +46,7 @@ class Trouble:
 
 
 def is_ready(pod: Object) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    return met(pod, "Ready") is not None
 
 
 def troubles(pods: Iterable[Object], events: Sequence[Object], now: datetime) -> list[Trouble]:
@@ -87,7 +88,7 @@ def _container(pod: str, status: Object) -> Trouble | None:
 def _end(ended: Object) -> str:
     match ended.get("reason"):
         case "OOMKilled":
-            return "OOMKilled: it used more memory than its limit"
+            return TOO_MUCH_MEMORY
         case "Error" | "Completed" | None:
             return f"the server ended with exit code {ended.get('exitCode')}"
         case reason:  # StartError, ContainerCannotRun: there is no log

@@ -1,12 +1,12 @@
-"""Which node labels a GPU of a hardware class stands for. The table is data/products.json."""
+"""GPUs as a cluster names them: the resource, the node label, and the products of a hardware class's GPU. The table is data/products.json."""
 
 import json
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-LABEL = "nvidia.com/gpu.product"  # set by NVIDIA's GPU feature discovery
-RESOURCE = "nvidia.com/gpu"
+GPU = "nvidia.com/gpu"  # the resource that pods ask for
+PRODUCT = "nvidia.com/gpu.product"  # label of nodes, set by NVIDIA's GPU feature discovery
 
 
 def products_of(gpu: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """One roll-out: objects are applied, waited for with the pods' own words, and proven by a real request. Used by driver."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,9 +20,9 @@ from pipeline.resources.cluster.pods import Trouble, is_ready
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterRecipe
 from pipeline.resources.cluster.turns import giving_way
+from pipeline.resources.cluster.waiting import pauses
 from pipeline.resources.cluster.workloads import gone_s_of, workload_of, workloads_in
 
-POLL_S, LAST_POLL_S = 0.5, 3.0
 SETTLE_S = 30.0  # conditions of what was before may still be there
 PROVE_S = 60.0  # the pod is ready: its server answers /health at once
 LOG_LINES = 400
@@ -99,7 +99,7 @@ class Rollout:
         patience_s = max((gone_s_of(one["kind"]) for one in leaving), default=0.0)
         deadline = time.monotonic() + patience_s
         for one in leaving:
-            for pause_s in _pauses():
+            for pause_s in pauses():
                 found = self._get(one["kind"], one["metadata"]["name"])
                 if found is None or found["metadata"]["uid"] != one["metadata"]["uid"]:
                     break
@@ -112,7 +112,7 @@ class Rollout:
 
     def _wait(self, key: str, limit_s: float) -> None:
         began, told = time.monotonic(), ""
-        for pause_s in _pauses():
+        for pause_s in pauses():
             one = self._found(key).get(key)
             health = workload_of(key).health_of(one)
             if health.word is Word.HEALTHY:
@@ -186,14 +186,6 @@ def _hopeless(health: Health, found: list[Trouble], waited_s: float) -> str | No
     if health.word in (Word.SUSPENDED, Word.MISSING):
         return health.reason
     return None
-
-
-def _pauses() -> Iterator[float]:
-    """How long to wait between two looks, in seconds; without end."""
-    pause_s = POLL_S
-    while True:
-        yield pause_s
-        pause_s = min(pause_s * 1.3, LAST_POLL_S)
 
 
 def _container(pod: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 from pipeline.clients.kube import AUTOSCALER, SCALED_OBJECT, Cluster, Object
 from pipeline.core.errors import Denied
 from pipeline.core.resource import Resource
-from pipeline.resources.cluster.live import Live, is_leaving
+from pipeline.resources.cluster.fields import is_leaving
+from pipeline.resources.cluster.live import Live
 from pipeline.resources.cluster.marks import key_of, mark_of
 from pipeline.resources.cluster.state import ClusterState
 from pipeline.resources.cluster.workloads import workload_in
@@ -46,7 +47,7 @@ def left_alone(resource: Resource[ClusterState], scalers: Scalers) -> Resource[C
     return replace(resource, desired=replace(resource.desired, recipe=replace(recipe, ignored=ignored)))
 
 
-def said(resource: Resource[ClusterState], scalers: Scalers) -> str:
+def remark(resource: Resource[ClusterState], scalers: Scalers) -> str:
     """What a plan says of it; "" where the entry says that its replicas are not mp's."""
     scaler, recipe = _scaler(resource, scalers), resource.desired.recipe
     if scaler is None or recipe is None or REPLICAS in recipe.ignored:

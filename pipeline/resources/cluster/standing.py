@@ -7,6 +7,7 @@ from pipeline.clients.kube import KINDS, Object
 from pipeline.core.digest import Json
 from pipeline.core.errors import Refused
 from pipeline.resources.cluster.applying import put
+from pipeline.resources.cluster.fields import record
 from pipeline.resources.cluster.live import Live, labelled
 from pipeline.resources.cluster.marks import key_of, mark_of
 from pipeline.resources.cluster.rollout import Rollout
@@ -57,7 +58,7 @@ def restored(one: Object) -> Object:
 def as_found(objects: Mapping[str, Json], live: Live) -> dict[str, Any]:
     """The objects with what the live ones say in their fields: how they were before mp changed them."""
     return {
-        key: {**_record(shaped(live[key], _record(one))), "metadata": _record(one)["metadata"]}
+        key: {**record(shaped(live[key], record(one))), "metadata": record(one)["metadata"]}
         for key, one in objects.items()
         if key in live
     }
@@ -66,7 +67,7 @@ def as_found(objects: Mapping[str, Json], live: Live) -> dict[str, Any]:
 def unlabelled(objects: Mapping[str, Any]) -> tuple[str, ...]:
     """Keys of objects that no list by our label gives: others made them."""
     return tuple(
-        key for key, one in objects.items() if key.partition("/")[0] in KINDS and not labelled(_record(one))
+        key for key, one in objects.items() if key.partition("/")[0] in KINDS and not labelled(record(one))
     )
 
 
@@ -80,8 +81,4 @@ def _is_fixed(key: str, one: Object, wanted: Json) -> bool:
 
 
 def _selector(one: Any) -> Json:
-    return (_record(one).get("spec") or {}).get("selector")
-
-
-def _record(one: Any) -> dict[str, Any]:
-    return one if isinstance(one, dict) else {}
+    return (record(one).get("spec") or {}).get("selector")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pipeline.clients.kube import Cluster, Object
 from pipeline.core.errors import BackendError, Refused
 from pipeline.resources.cluster.capacity import Ask, gpu_nodes, gpus_of, unplaced
-from pipeline.resources.cluster.live import Live, is_leaving
+from pipeline.resources.cluster.fields import is_leaving
+from pipeline.resources.cluster.live import Live
 from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.preflight.gpus import grows
 from pipeline.resources.cluster.preflight.steps import pods_of

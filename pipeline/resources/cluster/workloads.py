@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.clients.kube import DEPLOYMENT, INFERENCE_SET, LEADER_WORKER_SET, WORKSPACE, Kind
 from pipeline.core.digest import Json
+from pipeline.resources.cluster.fields import is_leaving
 from pipeline.resources.cluster.groups import group_health, group_pods
 from pipeline.resources.cluster.health import Health, Object, Word, said
 from pipeline.resources.cluster.kaito import (
@@ -77,11 +78,7 @@ def deployment_pods(
         for one in replica_sets
         if _owned(one, deployment["metadata"]["uid"]) and _template(one) == _template(deployment)
     ]
-    return [
-        pod
-        for pod in pods
-        if "deletionTimestamp" not in pod["metadata"] and any(_owned(pod, uid) for uid in current)
-    ]
+    return [pod for pod in pods if not is_leaving(pod) and any(_owned(pod, uid) for uid in current)]
 
 
 def _template(one: Object) -> Object:

@@ -9,12 +9,13 @@ what it says, another version is another object beside it, and the Service turns
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.clients.kube import Object
 from pipeline.core.digest import Json, fingerprint
 from pipeline.core.image import Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.kaito import INDEX_LABEL, SET_LABEL, WORKSPACE_LABEL
-from pipeline.resources.cluster.pod import Images, Object, pod
+from pipeline.resources.cluster.pod import Images, pod
 from pipeline.targets.kaito.preset import adapters_of, inference_config, preset_of
 from pipeline.targets.objects import (
     config_map,

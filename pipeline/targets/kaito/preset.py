@@ -5,7 +5,6 @@ The ConfigMap's vllm section is what KAITO 0.12 appends to vLLM's arguments, eac
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,10 +12,10 @@ from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.digest import Json
 from pipeline.core.model import Artifact, Model
 from pipeline.core.protocols import Place
+from pipeline.core.spelling import COMMIT
 
 CONFIG_FILE = "inference_config.yaml"
 HUB = "hf://"
-COMMIT = re.compile(r"[0-9a-f]{40}")
 TOKEN, TOKEN_KEY = "HF_TOKEN", "HF_TOKEN"  # the variable, and the key that KAITO reads in a Secret
 RUNTIME = "kaito.sh/runtime"
 LAST_WITH_IMAGES = (0, 4)  # api/v1beta1/workspace_validation.go asks for no private image any more since 0.5

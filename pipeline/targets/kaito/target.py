@@ -6,7 +6,7 @@ from dataclasses import replace
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Launch
-from pipeline.core.model import Model, Secret
+from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, address
 from pipeline.resources.cluster.marks import key_of
@@ -16,7 +16,7 @@ from pipeline.resources.image.recipe import image_name
 from pipeline.targets.kaito.objects import PORT, kind_of, objects
 from pipeline.targets.kaito.preset import preset_problems
 from pipeline.targets.kaito.spec import LONGEST_NAME, KaitoSpec
-from pipeline.targets.objects import name_of
+from pipeline.targets.objects import name_of, pod_problems
 
 KIND = "kaito"
 # A node that is made, images or weights that are pulled at 60 MB/s, a server that starts: at least half an hour, three hours at most.
@@ -115,11 +115,7 @@ def _nodes(place: Place[KaitoSpec], model: Model) -> Iterable[tuple[str, str]]:
 
 def _own_image(place: Place[KaitoSpec], model: Model, launch: Launch) -> Iterable[tuple[str, str]]:
     options = place.options
-    if place.registry.layout is not None:
-        yield (
-            f'a cluster cannot pull "{place.registry.name}", which is a layout folder',
-            "use a registry with a url",
-        )
+    yield from pod_problems(place, model, launch)
     if options.adapters:
         hint = "the entry's own adapters: are in mp's image; or name a preset"
         yield "adapters of a target belong to a preset", hint
@@ -128,12 +124,3 @@ def _own_image(place: Place[KaitoSpec], model: Model, launch: Launch) -> Iterabl
     if model.hardware.nodes > 1:
         hint = "name a preset, or use a kubernetes target, which has LeaderWorkerSets"
         yield "KAITO runs mp's image on one node each", hint
-    for secret in _secrets(model):
-        if secret.kubernetes is None and secret.name in launch.secrets.values():
-            hint = f"secrets: {{{secret.name}: {{kubernetes: {{name: …, key: …}}}}}} names a Secret of the namespace"
-            yield f'secret "{secret.name}" has no place in a cluster', hint
-
-
-def _secrets(model: Model) -> Iterable[Secret]:
-    found = {secret.name: secret for secret in model.secret_env.values()}
-    return (found | ({model.api_key.name: model.api_key} if model.api_key else {})).values()

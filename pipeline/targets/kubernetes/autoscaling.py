@@ -9,16 +9,17 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.clients.kube import Object
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
-from pipeline.resources.cluster.pod import Object, cores
+from pipeline.resources.cluster.pod import cores
+from pipeline.resources.cluster.scalers import REPLICAS
 from pipeline.targets.objects import name_of, named
 
 _HINT = "such as {min: 1, max: 4}"
 WAITING = (
     "vllm:num_requests_waiting"  # requests that no batch has taken yet (vLLM 0.32, v1/metrics/loggers.py)
 )
-LEFT = "/spec/replicas"
 
 
 class AutoscaleOptions(BaseModel):
@@ -70,7 +71,7 @@ class AutoscaleOptions(BaseModel):
 
 def left_alone(place: Place[Any]) -> tuple[str, ...]:
     """What of the workload is not mp's to set, as JSON pointers."""
-    return (LEFT,) if place.options.autoscale else ()
+    return (REPLICAS,) if place.options.autoscale else ()
 
 
 def first_replicas(place: Place[Any]) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.size import PATTERN as SIZE
-from pipeline.resources.cluster.products import LABEL, RESOURCE
-
-Object = Mapping[str, Any]  # Any: an object of the API, as its schema has it
+from pipeline.resources.cluster.health import Object
+from pipeline.resources.cluster.products import GPU, PRODUCT
+from pipeline.resources.cluster.scalers import REPLICAS
 
 # How engines are told their model: vLLM, text-generation-inference, SGLang, llama.cpp.
 MODEL_FLAGS = ("--model", "--model-id", "--model-path", "--hf-repo")
@@ -81,14 +81,14 @@ def describe(deployment: Object) -> Described | None:
         _gpus(pod, container),
         env,
         {**options, "runs": runs},
-        ("/spec/replicas",) if _is_scaled(deployment) else (),
+        (REPLICAS,) if _is_scaled(deployment) else (),
         tuple(remarks),
     )
 
 
 def _server(containers: list[Object]) -> Object:
     """The one with GPUs, else the first."""
-    return next((one for one in containers if RESOURCE in _limits(one)), containers[0])
+    return next((one for one in containers if GPU in _limits(one)), containers[0])
 
 
 def _limits(container: Object) -> Object:
@@ -160,27 +160,29 @@ def _env(variables: Iterable[Object]) -> tuple[dict[str, str | tuple[str, str]],
         name, secret = str(one["name"]), (one.get("valueFrom") or {}).get("secretKeyRef")
         if secret:
             found[name] = (secret["name"], secret["key"])
-        elif "valueFrom" in one or not VARIABLE.fullmatch(name):
-            left_out.append(name)
-        elif SECRET_NAME.search(name) or SECRET_NAME.search(str(one.get("value"))):
+        elif "valueFrom" in one or not VARIABLE.fullmatch(name) or _looks_secret(name, one.get("value")):
             left_out.append(name)
         else:
             found[name] = str(one.get("value") or "")
     return found, left_out
 
 
+def _looks_secret(name: str, value: object) -> bool:
+    return any(SECRET_NAME.search(text) for text in (name, str(value)))
+
+
 def _gpus(pod: Object, container: Object) -> Gpus:
-    return Gpus(int(_limits(container).get(RESOURCE) or 0), next(_products(pod), None))
+    return Gpus(int(_limits(container).get(GPU) or 0), next(_products(pod), None))
 
 
 def _products(pod: Object) -> Iterator[str]:
-    if label := (pod.get("nodeSelector") or {}).get(LABEL):
+    if label := (pod.get("nodeSelector") or {}).get(PRODUCT):
         yield str(label)
     affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     for term in required.get("nodeSelectorTerms") or ():
         for rule in term.get("matchExpressions") or ():
-            if rule.get("key") == LABEL and rule.get("operator") == "In":
+            if rule.get("key") == PRODUCT and rule.get("operator") == "In":
                 yield from map(str, rule.get("values") or ())
 
 
@@ -194,7 +196,7 @@ def _others(pod: Object, container: Object) -> list[str]:
     found = [key for key in OF_POD if pod.get(key)]
     found += [key for key in OF_CONTAINER if container.get(key)]
     resources = container.get("resources") or {}
-    rest = {key for key in _limits(container) if key not in ("memory", RESOURCE)}
+    rest = {key for key in _limits(container) if key not in ("memory", GPU)}
     if rest or resources.get("requests"):
         found.append("other resources")
     found += [f"container {one['name']}" for one in pod["containers"] if one is not container]

@@ -6,13 +6,13 @@ Fields and environment variables are those of LeaderWorkerSet 0.7 (api/leaderwor
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.clients.kube import Object
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.digest import Json, fingerprint
 from pipeline.core.image import Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.marks import TEMPLATE
-from pipeline.resources.cluster.pod import Object
 from pipeline.targets.kubernetes.autoscaling import first_replicas
 from pipeline.targets.kubernetes.claims import MANY_NODES
 from pipeline.targets.objects import labels_of, name_of, named, selector_of

@@ -6,10 +6,11 @@ Fields and defaults are those of Kubernetes 1.36. What the server would write di
 
 from typing import Any
 
+from pipeline.clients.kube import Object
 from pipeline.core.image import Launch
 from pipeline.core.model import Model
 from pipeline.core.protocols import Place
-from pipeline.resources.cluster.pod import Images, Object, pod, startup_s
+from pipeline.resources.cluster.pod import Images, pod, startup_s
 from pipeline.targets.kubernetes.autoscaling import autoscaler, first_replicas, most_replicas
 from pipeline.targets.kubernetes.canary import front_selector, pod_labels
 from pipeline.targets.kubernetes.groups import group_of, group_set, leader_selector

@@ -9,7 +9,8 @@ from pydantic_core import PydanticCustomError
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Launch
-from pipeline.core.model import Model, Secret, Standing
+from pipeline.core.model import Model, Standing
+from pipeline.core.names import DNS_LABEL, DNS_SUBDOMAIN, SERVICE_NAME
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Address, Resource, address
 from pipeline.core.size import PATTERN as SIZE
@@ -25,13 +26,8 @@ from pipeline.targets.kubernetes.claims import Claimed, ClaimOptions, claim_prob
 from pipeline.targets.kubernetes.groups import group_problems
 from pipeline.targets.kubernetes.objects import objects, rollout_s
 from pipeline.targets.kubernetes.standing import RunsOptions, refuse_unknown, standing
-from pipeline.targets.objects import name_of
+from pipeline.targets.objects import name_of, pod_problems
 from pipeline.targets.rollouts import WavesSpec
-
-# Names of Services begin with a letter: RFC 1035, and the same name is that of every object.
-_SERVICE = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
 
 class KubernetesSpec(BaseModel):
@@ -45,13 +41,13 @@ class KubernetesSpec(BaseModel):
         min_length=1,
         description="A context of the kubeconfig; the current one, or the cluster that mp runs in, when it is left out",
     )
-    namespace: Annotated[str, StringConstraints(pattern=_LABEL, max_length=63)] = Field(
+    namespace: Annotated[str, StringConstraints(pattern=DNS_LABEL, max_length=63)] = Field(
         description="Where the objects are; it has to exist"
     )
     registry: str | None = Field(
         default=None, description="A key of `registries:`; the model's registry when it is left out"
     )
-    pull_secret: Annotated[str, StringConstraints(pattern=_SUBDOMAIN, max_length=253)] | None = Field(
+    pull_secret: Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, max_length=253)] | None = Field(
         default=None, description="Secret of the namespace with which the nodes pull images"
     )
     optional: bool = Field(
@@ -68,7 +64,7 @@ class KubernetesOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, StringConstraints(pattern=_SERVICE, max_length=63)] | None = Field(
+    name: Annotated[str, StringConstraints(pattern=SERVICE_NAME, max_length=63)] | None = Field(
         default=None,
         description="Name of the objects; the model's when it is left out, with the environment before it if it is not the default one",
     )
@@ -192,13 +188,8 @@ def _images(
 
 def _problems(place: Place[KubernetesSpec], model: Model, launch: Launch) -> Iterable[Diagnostic]:
     """What the words allow and a cluster does not."""
-    if place.registry.layout is not None:
-        yield error(
-            f'{model.name}: a cluster cannot pull "{place.registry.name}", which is a layout folder',
-            place.where,
-            "use a registry with a url",
-            model.name,
-        )
+    for summary, hint in pod_problems(place, model, launch):
+        yield error(f"{model.name}: {summary}", place.where, hint, model.name)
     yield from claim_problems(place, model)
     yield from group_problems(place, model, launch)
     yield from canary_problems(place, model, launch)
@@ -217,22 +208,9 @@ def _problems(place: Place[KubernetesSpec], model: Model, launch: Launch) -> Ite
             "write the label itself, gpu: NVIDIA-…: kubectl get nodes -L nvidia.com/gpu.product shows it",
             model.name,
         )
-    for secret in _secrets(model):
-        if secret.kubernetes is None and secret.name in launch.secrets.values():
-            yield error(
-                f'{model.name}: secret "{secret.name}" has no place in a cluster',
-                place.where,
-                f"secrets: {{{secret.name}: {{kubernetes: {{name: …, key: …}}}}}} names a Secret of the namespace",
-                model.name,
-            )
 
 
 def _rotating(model: Model, launch: Launch) -> Mapping[str, tuple[str, str]]:
     """The secrets that restart its pods."""
-    used = [one for one in _secrets(model) if one.name in launch.secrets.values() and one.restarts]
+    used = [one for one in model.secrets.values() if one.name in launch.secrets.values() and one.restarts]
     return {one.name: one.kubernetes for one in used if one.kubernetes is not None}
-
-
-def _secrets(model: Model) -> Iterable[Secret]:
-    found = {secret.name: secret for secret in model.secret_env.values()}
-    return (found | ({model.api_key.name: model.api_key} if model.api_key else {})).values()

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.clients.kube import Object
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
@@ -15,12 +16,11 @@ from pipeline.core.size import size_bytes
 from pipeline.resources.cluster.ignoring import unknown
 from pipeline.resources.cluster.marks import annotations_of, key_of
 from pipeline.resources.cluster.pod import quantity
-from pipeline.resources.cluster.products import RESOURCE
+from pipeline.resources.cluster.products import GPU
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
+from pipeline.targets.objects import unplaced
 
 START_S = 1800  # for pods that nothing is known of; the Deployment's own deadline may end it earlier
-
-Object = dict[str, Any]  # Any: an object of the API, as its schema has it
 
 
 class RunsOptions(BaseModel):
@@ -94,7 +94,7 @@ def _container(options: Any, entry: Standing) -> Object:
     if options.memory is not None:
         limits["memory"] = quantity(size_bytes(options.memory))
     if entry.hardware is not None and entry.hardware.gpus:
-        limits[RESOURCE] = str(entry.hardware.gpus)
+        limits[GPU] = str(entry.hardware.gpus)
     if limits:
         container["resources"] = {"limits": limits}
     return container
@@ -112,12 +112,8 @@ def _variable(name: str, value: str | Secret) -> Object:
 def _unplaced(place: Place[Any], entry: Standing) -> Iterable[Diagnostic]:
     for _, value in entry.env:
         if isinstance(value, Secret) and value.kubernetes is None:
-            yield error(
-                f'{entry.name}: secret "{value.name}" has no place in a cluster',
-                place.where,
-                f"secrets: {{{value.name}: {{kubernetes: {{name: …, key: …}}}}}} names a Secret of the namespace",
-                entry.name,
-            )
+            summary, hint = unplaced(value)
+            yield error(f"{entry.name}: {summary}", place.where, hint, entry.name)
 
 
 def refuse_unknown(place: Place[Any], name: str, objects: Mapping[str, Any], pointers: Sequence[str]) -> None:

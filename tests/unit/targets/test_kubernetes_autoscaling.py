@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.resources.cluster.scalers import Scalers, freed, left_alone, obsolete, said
+from pipeline.resources.cluster.scalers import Scalers, freed, left_alone, obsolete, remark
 from pipeline.resources.cluster.sending import ordered
 from tests.parts.deployments import H100X16, L40S, a_model, deployment
 
@@ -90,9 +90,9 @@ def test_an_autoscaler_made_by_somebody_else_is_left_its_replicas_and_that_is_sa
     recipe = left_alone(declared, STRANGER).desired.recipe
     assert recipe is not None and recipe.ignored == ("/spec/replicas",)
     assert (
-        said(declared, STRANGER) == "HorizontalPodAutoscaler/by-hand sets its replicas: they are left alone"
+        remark(declared, STRANGER) == "HorizontalPodAutoscaler/by-hand sets its replicas: they are left alone"
     )
-    assert said(deployment(GPUS, autoscale={"by": "other"}), STRANGER) == ""
+    assert remark(deployment(GPUS, autoscale={"by": "other"}), STRANGER) == ""
     assert left_alone(declared, Scalers({})) == declared
 
 

@@ -16,8 +16,9 @@ from pipeline.core.change import Change
 from pipeline.core.diagnostic import Diagnostic, Severity
 from pipeline.core.errors import BackendError, Denied
 from pipeline.core.protocols import Findings
+from pipeline.resources.cluster.fields import labels_in
 from pipeline.resources.cluster.live import Place
-from pipeline.resources.cluster.preflight.admission import ENFORCE, admission, found, lacking
+from pipeline.resources.cluster.preflight.admission import ENFORCE, admission, lacking, namespace_in
 from pipeline.resources.cluster.preflight.gpus import drivers, gpus, wants_gpus
 from pipeline.resources.cluster.preflight.kinds import image_volumes, kinds, mounting, runtimes
 from pipeline.resources.cluster.preflight.quota import quota
@@ -27,8 +28,7 @@ from pipeline.resources.cluster.preflight.steps import Step, steps_in
 
 AT_ONCE = 8  # requests
 
-Ask = Callable[[], Iterable[Diagnostic]]
-Question = tuple[str, Ask]  # what it is about, and the question itself
+Question = tuple[str, Callable[[], Iterable[Diagnostic]]]  # what it is about, and what asks it
 
 
 def preflight(connect: Callable[[str | None], Cluster], changes: Sequence[Change[Any]]) -> Findings:
@@ -47,14 +47,14 @@ def preflight(connect: Callable[[str | None], Cluster], changes: Sequence[Change
 
 def _namespace(cluster: Cluster, place: Place, steps: Sequence[Step]) -> Findings:
     try:
-        one = found(cluster, place.namespace)
+        one = namespace_in(cluster, place.namespace)
     except Denied:
         one = {}
     except BackendError as problem:
         return Findings(remarks=(_unasked(steps, cluster, [("namespace", problem)]),))
     if one is None:
         return Findings(refusals=tuple(lacking(cluster, place.namespace, steps)))
-    level = str(((one.get("metadata") or {}).get("labels") or {}).get(ENFORCE, ""))
+    level = labels_in(one).get(ENFORCE, "")
     brought = [step for step in steps if step.whole]
     answers = _answers(cluster, steps, _questions(cluster, place.namespace, level, brought))
     try:

@@ -18,7 +18,7 @@ VIOLATES = "violates PodSecurity"  # what the server's refusal says (k8s.io/pod-
 SECURITY = ("securityContext", "hostNetwork", "hostPID", "hostIPC", "hostUsers")
 
 
-def found(cluster: Cluster, namespace: str) -> Object | None:
+def namespace_in(cluster: Cluster, namespace: str) -> Object | None:
     """The namespace; None where it is clearly not there. Raises Denied when it may not be looked at."""
     return cluster.get(NAMESPACE, "", namespace)
 

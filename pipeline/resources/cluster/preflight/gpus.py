@@ -15,7 +15,6 @@ from pipeline.core.errors import BackendError
 from pipeline.resources.cluster.canary import SUFFIX, canary_key
 from pipeline.resources.cluster.capacity import (
     HOLDING,
-    PRODUCT,
     Ask,
     GpuNode,
     counted,
@@ -24,8 +23,9 @@ from pipeline.resources.cluster.capacity import (
     unplaced,
     usable,
 )
-from pipeline.resources.cluster.live import is_leaving
+from pipeline.resources.cluster.fields import is_leaving, labels_in
 from pipeline.resources.cluster.preflight.steps import Step, pods_of, stays
+from pipeline.resources.cluster.products import PRODUCT
 from pipeline.resources.cluster.workloads import INSTANCE, WORKLOADS
 
 # Node labels of the driver, by NVIDIA's GPU feature discovery: of k8s-device-plugin 0.16 and newer, and before.
@@ -117,7 +117,7 @@ def drivers(cluster: Cluster, nodes: Sequence[Object], steps: Sequence[Step]) ->
 
 def driver_of(node: Object) -> tuple[int, ...]:
     """The driver's version as its labels tell it: (580, 65); () where nothing tells it."""
-    labels = node["metadata"].get("labels") or {}
+    labels = labels_in(node)
     for major, minor in DRIVER:
         if str(labels.get(major, "")).isdigit():
             return _numbers(f"{labels[major]}.{labels.get(minor, '0')}")
@@ -179,8 +179,7 @@ def _own(steps: Iterable[Step], chosen: Callable[[Step], bool]) -> set[tuple[str
 
 def _key(pod: Object) -> tuple[str, str]:
     """Namespace and deployment of a pod."""
-    metadata = pod["metadata"]
-    return str(metadata.get("namespace")), str((metadata.get("labels") or {}).get(INSTANCE))
+    return str(pod["metadata"].get("namespace")), str(labels_in(pod).get(INSTANCE))
 
 
 def _said(wish: Wish, count: int, allowed: Sequence[GpuNode]) -> str:
