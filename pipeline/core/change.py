@@ -1,6 +1,7 @@
 """Changes: what would be done to one resource, and why. Made by engine/diff, carried out by drivers, shown by views."""
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic
 
@@ -51,3 +52,25 @@ class Change(Generic[S]):
         return self.resource is not None and any(
             map(self.resource.desired.restarts, (d.path for d in self.diffs))
         )
+
+
+def differences(before: Json, after: Json, path: str = "") -> Iterator[FieldDiff]:
+    """Every leaf in which two JSON values differ, in sorted order; lists of one length go item by item."""
+    if before == after:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            if key in before and key in after:
+                yield from differences(before[key], after[key], _join(path, key))
+            else:  # not there and null are two things
+                yield FieldDiff(_join(path, key), before.get(key), after.get(key))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from differences(one, other, _join(path, str(index)))
+    else:
+        yield FieldDiff(path, before, after)
+
+
+def _join(path: str, key: str) -> str:
+    escaped = key.replace("~", "~0").replace("/", "~1")  # RFC 6901
+    return f"{path}/{escaped}" if path else escaped

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.core.change import Action, Change, FieldDiff
+from pipeline.core.change import Action, Change, FieldDiff, differences
 from pipeline.core.diagnostic import Diagnostic, error, note, warning
-from pipeline.core.digest import Json
 from pipeline.core.protocols import Answer
 from pipeline.core.resource import (
     Absent,
@@ -25,6 +24,7 @@ from pipeline.core.resource import (
     owner_of,
     previous_of,
 )
+from pipeline.engine.refusals import interrupting, managed, not_ours
 from pipeline.store.inventory import Inventory
 
 
@@ -213,7 +213,7 @@ def _compare(
             drift += (
                 (FieldDiff("mark", mark.address, seen.mark.address if seen.mark else None),) if entry else ()
             )
-            findings.refusals.append(_not_ours(resource, seen.mark, adoptable=adoptable))
+            findings.refusals.append(not_ours(resource, seen.mark, adoptable=adoptable))
     _tell(findings, resource, seen)
     change = Change(
         resource.address,
@@ -228,14 +228,14 @@ def _compare(
         transfer=seen.transfer,
     )
     if action is Action.ADOPT and change.interrupts and adoption is not Adoption.RESTART:
-        findings.refusals.append(_interrupting(change))
+        findings.refusals.append(interrupting(change))
     findings.changes.append(change)
 
 
 def _tell(findings: _Findings, resource: Resource[Any], seen: Observed[Any]) -> None:
     """What its driver says of it besides its state."""
     if seen.refused is not None:
-        findings.refusals.append(_managed(resource, seen.refused))
+        findings.refusals.append(managed(resource, seen.refused))
     if seen.note:
         text, owner = f"{resource.address}: {seen.note}", owner_of(resource.address)
         findings.diagnostics.append(note(text, resource.where, owner))
@@ -255,43 +255,6 @@ def _reason(diffs: tuple[FieldDiff, ...], drift: tuple[FieldDiff, ...]) -> str:
     if not changed:
         return "drifted"
     return "changed" if not drifted else "changed and drifted"
-
-
-def _not_ours(resource: Resource[Any], mark: Mark | None, *, adoptable: bool) -> Diagnostic:
-    whose = (
-        f'it belongs to "{mark.project}", {mark.environment}, {mark.address}'
-        if mark
-        else "it has no mark of mp"
-    )
-    where = ", ".join(f"{key} {value}" for key, value in sorted(resource.locator.items()))
-    return error(
-        f"{resource.address}: exists and is not ours: {whose} ({where})",
-        resource.where,
-        "remove it by hand, or give this entry another name"
-        + ("; mp plan --adopt shows what taking it over would change" if adoptable else ""),
-        model=owner_of(resource.address),
-    )
-
-
-def _interrupting(change: Change[Any]) -> Diagnostic:
-    assert change.resource is not None, "what is taken over is wanted"
-    fields = [d.path.partition("/")[2] for d in change.diffs if change.resource.desired.restarts(d.path)]
-    more = f" and {len(fields) - 1} more" if fields[1:] else ""
-    return error(
-        f"{change.address}: taking it over would change what runs: {fields[0]}{more}",
-        change.resource.where,
-        "write in its entry what runs (mp import shows it), or say --adopt-restart",
-        model=owner_of(change.address),
-    )
-
-
-def _managed(resource: Resource[Any], why: str) -> Diagnostic:
-    return error(
-        f"{resource.address}: {why}",
-        resource.where,
-        "leave that field to whoever manages it, or take it: --take-from MANAGER",
-        model=owner_of(resource.address),
-    )
 
 
 def _remove(findings: _Findings, entry: Entry, answer: Answer, mark: Mark, why: str) -> None:
@@ -326,28 +289,6 @@ def _remove(findings: _Findings, entry: Entry, answer: Answer, mark: Mark, why: 
             )
         )
     findings.changes.append(Change(entry.address, entry.kind, action, None, seen, entry, reason=reason))
-
-
-def differences(before: Json, after: Json, path: str = "") -> Iterator[FieldDiff]:
-    """Every leaf in which two JSON values differ, in sorted order; lists of one length go item by item."""
-    if before == after:
-        return
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in sorted(before.keys() | after.keys()):
-            if key in before and key in after:
-                yield from differences(before[key], after[key], _join(path, key))
-            else:  # not there and null are two things
-                yield FieldDiff(_join(path, key), before.get(key), after.get(key))
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for index, (one, other) in enumerate(zip(before, after, strict=True)):
-            yield from differences(one, other, _join(path, str(index)))
-    else:
-        yield FieldDiff(path, before, after)
-
-
-def _join(path: str, key: str) -> str:
-    escaped = key.replace("~", "~0").replace("/", "~1")  # RFC 6901
-    return f"{path}/{escaped}" if path else escaped
 
 
 def guard_deletes(

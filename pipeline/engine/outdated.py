@@ -11,8 +11,9 @@ from pipeline.core.errors import MpError, Refused
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Source, SourceSpec
 from pipeline.core.reference import scheme_of
+from pipeline.engine.gathering import READERS
 from pipeline.engine.parts import Key
-from pipeline.engine.resolve import READERS, choose_variants, source_specs
+from pipeline.engine.resolve import choose_variants, source_specs
 from pipeline.engine.world import World
 from pipeline.sources.kinds import RUNNING, WEIGHTS, Kind, kind_of
 

@@ -4,26 +4,21 @@ Reads metadata only. What the lock does not hold is resolved in memory; apply wr
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from pipeline.core.diagnostic import Diagnostic, Where, error, warning
-from pipeline.core.errors import Missing, MpError, Refused
+from pipeline.core.errors import Missing, MpError
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import WEIGHTS, Artifact, Hardware
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.reference import parse, scheme_of
+from pipeline.engine.gathering import gather
 from pipeline.engine.parts import Declared, Key, declared, label
 from pipeline.engine.world import World
 from pipeline.manifest.lock import engine_key
 from pipeline.sources import NEAR
 from pipeline.sources.https import trusted_at_first
-
-READERS = 8  # metadata requests at once
-K = TypeVar("K")
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ def pin_artifacts(
         source = world.sources[scheme_of(specs[key].reference)]
         return source.resolve(specs[key], world.lock.artifact(*key))
 
-    found, problems, refused = _gather(stale, resolve, lambda key: _where_source(world, key), label)
+    found, problems, refused = gather(stale, resolve, lambda key: _where_source(world, key), label)
     changed = tuple(
         f"{label(key)}: {why}"
         for key, why in stale.items()
@@ -138,7 +133,7 @@ def pin_engines(world: World, wanted: Mapping[str, Wanted], *, anew: bool = Fals
         one = wanted[key]
         return world.pin_engine(one.variant, one.platform, base_of(world, one.variant))
 
-    found, problems, refused = _gather(stale, pin, lambda key: _where_engine(world, wanted[key].variant), str)
+    found, problems, refused = gather(stale, pin, lambda key: _where_engine(world, wanted[key].variant), str)
     return Pins({}, {**fresh, **found}, changed, problems, refused)
 
 
@@ -296,33 +291,3 @@ def _where_engine(world: World, variant: Variant) -> Where | None:
     """Where an engine is declared; nowhere when it is the default."""
     declared = variant.template in world.manifest.engines
     return world.document.where("engines", variant.template) if declared else None
-
-
-def _gather(
-    keys: Mapping[K, str],
-    read: Callable[[K], Value],
-    where: Callable[[K], Where | None],
-    label: Callable[[K], str],
-) -> tuple[dict[K, Value], tuple[Diagnostic, ...], tuple[Diagnostic, ...]]:
-    """Read every key side by side; what fails is a diagnostic, and what is refused another, the others go on."""
-    found: dict[K, Value] = {}
-    problems: list[Diagnostic] = []
-    refused: list[Diagnostic] = []
-
-    def attempt(key: K) -> Value | MpError:
-        try:
-            return read(key)
-        except MpError as problem:
-            return problem
-
-    if not keys:
-        return found, (), ()
-    with ThreadPoolExecutor(max_workers=min(READERS, len(keys)), thread_name_prefix="resolve") as pool:
-        for key, result in zip(keys, pool.map(attempt, keys), strict=True):
-            if isinstance(result, MpError):
-                owner = label(key)
-                told = error(f"{owner}: {result.message}", where(key), result.hint, owner.split()[0])
-                (refused if isinstance(result, Refused) else problems).append(told)
-            else:
-                found[key] = result
-    return found, tuple(problems), tuple(refused)

@@ -18,11 +18,10 @@ from typing import Any
 import pytest
 
 from pipeline.clients.kube import Cluster
-from pipeline.core.change import Action, Change
+from pipeline.core.change import Action, Change, differences
 from pipeline.core.errors import Refused, StartFailed
 from pipeline.core.model import Hardware, Model
 from pipeline.core.resource import Address, Entry, Mark, Observed, Resource, fields_of
-from pipeline.engine.diff import differences
 from pipeline.resources.cluster.driver import ClusterDriver
 from pipeline.resources.cluster.marks import TEMPLATE
 from pipeline.resources.cluster.pods import is_ready

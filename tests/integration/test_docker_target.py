@@ -18,7 +18,7 @@ from pipeline.clients.docker import DockerHost
 from pipeline.clients.oci.layout import LayoutRepository
 from pipeline.clients.oci.repositories import Repositories
 from pipeline.clients.oci.repository import ImageManifest, Repository, contents
-from pipeline.core.change import Action, Change, FieldDiff
+from pipeline.core.change import Action, Change, FieldDiff, differences
 from pipeline.core.digest import Digest
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, StartFailed, Unreachable
 from pipeline.core.image import ImageName, Registry
@@ -34,7 +34,6 @@ from pipeline.core.resource import (
     fields_of,
     previous_of,
 )
-from pipeline.engine.diff import differences
 from pipeline.resources.cache.store import Cache
 from pipeline.resources.image.index import index
 from pipeline.targets.deployment import recipe_of

@@ -4,16 +4,15 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from pipeline.core.change import FieldDiff
+from pipeline.core.change import FieldDiff, differences
 from pipeline.core.digest import Json
 from pipeline.core.size import size_bytes
-from pipeline.engine.diff import differences
 from pipeline.resources.cluster.filling import FILLED
+from pipeline.resources.cluster.products import GPU
 
 Readable = dict[str, Any]  # Any: fields of objects, heterogeneous
 
 _DOCUMENT = "launch.json"
-_GPUS = "nvidia.com/gpu"
 _REVISIONS = "revisions/"
 _TOLD = ("argv", "env", "secrets")  # of the launch document, by their own names
 
@@ -88,7 +87,7 @@ def amounts(state: Json) -> Mapping[str, Any]:
     memory, cpu = found.get("memory"), str(found.get("cpu") or "")
     return {
         "replicas": found.get("replicas"),
-        "gpus": int(found.get(_GPUS) or 0),
+        "gpus": int(found.get(GPU) or 0),
         "cpus": float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu or 0),
         "memory_bytes": size_bytes(memory if memory[-1:].isalpha() else f"{memory}B") if memory else None,
     }

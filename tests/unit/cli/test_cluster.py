@@ -7,9 +7,9 @@ import pytest
 
 from pipeline.cli.views.changes import differences, size
 from pipeline.core.change import FieldDiff
+from pipeline.core.change import differences as compared
 from pipeline.core.model import Hardware
 from pipeline.core.resource import fields_of
-from pipeline.engine.diff import differences as compared
 from tests.parts.deployments import CPU, KEY, L40S, TOKEN, a_model, deployment
 
 State = dict[str, Any]  # Any: a state as JSON

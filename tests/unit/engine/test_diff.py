@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.change import Action
+from pipeline.core.change import Action, differences
 from pipeline.core.digest import Digest, Json
 from pipeline.core.model import Lifecycle
 from pipeline.core.protocols import Answer
@@ -21,7 +21,7 @@ from pipeline.core.resource import (
     fields_of,
     previous_of,
 )
-from pipeline.engine.diff import Comparison, diff, differences, guard_deletes, orphans
+from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
 from pipeline.store.inventory import Inventory
 
 ADDRESS = Address("m/docker:box")
