@@ -108,6 +108,19 @@ def test_what_the_docker_engine_trusts_is_trusted(
         assert pools.pool(f"https://{host}/v2/").request("GET", f"https://{host}/v2/").status == 401
 
 
+def test_a_loopback_registry_with_an_authority_is_asked_by_https(
+    secure: RealRegistry, own: Authority, tmp_path: Path
+) -> None:
+    local = Registry("main", url=f"{secure.host}/acme", ca=str(own.certificate.file))
+    push(local, login(tmp_path, secure.host))
+
+
+def test_a_loopback_registry_that_wants_https_says_so(secure: RealRegistry) -> None:
+    with pytest.raises(BackendError, match="answers 400") as raised:
+        Repositories({})(Registry("main", url=f"{secure.host}/acme"), "qwen3").head("v1")
+    assert "speaks HTTPS alone" in (raised.value.hint or "")
+
+
 def test_another_authority_is_not_enough(secure: RealRegistry, tmp_path: Path) -> None:
     other = authority(tmp_path / "other", "somebody else")
     environ = login(tmp_path, NAME)

@@ -56,7 +56,8 @@ class Connection:
         self.host = host
         self._stall_timeout_s = stall_timeout_s
         self._sleep = sleep
-        scheme = "http" if insecure or is_loopback(host) else "https"
+        plain = insecure or (is_loopback(host) and ca is None)  # an authority is for HTTPS alone
+        scheme = "http" if plain else "https"
         self._base = f"{scheme}://{_HUB_API if host == 'docker.io' else host}"
         self._pools = Pools(host, environ, ca)
         self._tokens = Tokens(host, self._base, environ, self._plain)
@@ -212,6 +213,9 @@ def refusal(location: str, answer: Answer) -> BackendError:
     match answer.status:
         case 400 if b"DIGEST_INVALID" in answer.body:
             return Corrupt(location, "the bytes that arrived are not those that were sent", "try again")
+        case 400 if not answer.body or b"HTTPS server" in answer.body:  # HEAD has no body
+            hint = "where it speaks HTTPS alone: remove `insecure: true`, or name its authority with `ca`"
+            return BackendError(location, message, hint)
         case 404:
             return Missing(location, message, "does this repository exist, and may you write to it?")
         case 413 | 507:
