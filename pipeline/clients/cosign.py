@@ -34,6 +34,7 @@ _NO_ANSWER = (
     "connection reset",
     "TLS handshake",
 )
+_WRONG_PASSWORD = "decryption failed"  # cosign 2.6.5: "reading key: decrypt: encrypted: decryption failed"
 _DENIED = ("UNAUTHORIZED", "DENIED")
 
 
@@ -78,7 +79,7 @@ class Cosign:
         try:
             self._run([*argv, *references], environ)
         except Refused as problem:
-            raise BackendError(_SYSTEM, problem.message, problem.hint) from problem
+            raise _unsigned(problem) from problem
 
     def verify(self, reference: str, authority: Authority, registry: Registry) -> None:
         """Raises Refused where no signature of this authority is on the image, Denied, Unreachable."""
@@ -118,6 +119,14 @@ def _of(authority: Authority, no_roots: Path) -> list[str]:
 def _reaching(registry: Registry) -> list[str]:
     plain = ["--allow-http-registry"] if registry.insecure else []
     return [*plain, f"--registry-cacert={registry.ca}"] if registry.ca else plain
+
+
+def _unsigned(problem: Refused) -> BackendError:
+    """cosign lists every digest before its reason ("signing [DIGEST DIGEST]: reason"); the resource says them already."""
+    said = problem.message
+    reason = said.partition("]: ")[2] if said.startswith("signing [") else said
+    hint = "is sign.cosign.password the one of this key?" if _WRONG_PASSWORD in said else problem.hint
+    return BackendError(_SYSTEM, reason or said, hint)
 
 
 def _named(problem: BackendError) -> BackendError | Refused:

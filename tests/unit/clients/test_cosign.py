@@ -113,11 +113,12 @@ def test_what_is_said_of_a_signature(desk: Desk, says: str, error: type[MpError]
     assert "error during command execution" not in found.value.message
 
 
-def test_signing_that_fails_is_no_refusal(desk: Desk) -> None:
-    with pytest.raises(BackendError, match="decryption failed"):
-        desk.program("error during command execution: reading key: decryption failed", 1).sign(
-            [IMAGE], Signer(KEY), REGISTRY
-        )
+def test_signing_that_fails_is_no_refusal_and_says_the_reason_alone(desk: Desk) -> None:
+    says = f"error during command execution: signing [{IMAGE} {IMAGE}]: reading key: decryption failed"
+    with pytest.raises(BackendError) as found:
+        desk.program(says, 1).sign([IMAGE], Signer(KEY), REGISTRY)
+    assert found.value.message == "cosign: reading key: decryption failed"
+    assert "password" in (found.value.hint or "")
 
 
 def test_without_the_program_nothing_is_tried() -> None:
