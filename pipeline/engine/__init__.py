@@ -79,7 +79,7 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     made = judged(world, selection, pins, composition, made, (*notes, *compared.diagnostics))
     made = replace(
         made,
-        kept=kept_of(names, selection, composition, gone, inventory),
+        kept=kept_of(world, names, selection, composition, gone, inventory),
         lock="stale" if pins.stale else "ok",
         models=len(names),
         read_seconds=time.monotonic() - began,

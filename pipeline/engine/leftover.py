@@ -27,7 +27,7 @@ def gone_of(
     gone = orphans(composition.resources, inventory)
     if selection.destroy:
         return tuple(e for e in gone if not selection.models or owner_of(e.address) in selection.models), ()
-    broken = {name for name in world.manifest.models if name not in composition.models}
+    broken = _broken(world, composition)
     chosen = set(names) if selection.models else None
     return tuple(
         e
@@ -43,6 +43,7 @@ def known_images(composition: Composition, inventory: Inventory) -> tuple[Entry,
 
 
 def kept_of(
+    world: World,
     names: Sequence[str],
     selection: Selection,
     composition: Composition,
@@ -53,10 +54,17 @@ def kept_of(
     if selection.build_only or selection.promote:
         return ()
     handled = {entry.address for entry in gone} | composition.resources.keys()
+    broken = set() if selection.destroy else _broken(world, composition)
     chosen = set(names) if selection.models else None
     return tuple(
         entry
         for _, entry in sorted(inventory.entries.items())
-        if (chosen is None or owner_of(entry.address) in chosen)
+        if owner_of(entry.address) not in broken
+        and (chosen is None or owner_of(entry.address) in chosen)
         and not {entry.address, current_of(entry.address)} & handled
     )
+
+
+def _broken(world: World, composition: Composition) -> set[str]:
+    """Models that are declared and could not be composed: what they have is neither gone nor undeclared."""
+    return {name for name in world.manifest.models if name not in composition.models}
