@@ -160,19 +160,17 @@ def test_a_proxy_with_a_login_is_told_it_and_hosts_of_no_proxy_are_reached_witho
         assert proxy.tunnels == []
 
 
-def test_a_wrong_password_is_denied_with_the_way_out(
-    secure: RealRegistry, own: Authority, tmp_path: Path
+@pytest.mark.parametrize("password", ["wrong", None])
+def test_a_wrong_password_and_none_are_told_apart(
+    secure: RealRegistry, own: Authority, tmp_path: Path, password: str | None
 ) -> None:
-    wrong = login(tmp_path, secure.host, auth=base64.b64encode(b"mp:wrong").decode())
-    with tunnelling(secure.host) as proxy:
-        connection = Connection(
-            f"{NAME}:{secure.port}",
-            {**wrong, "HTTPS_PROXY": f"http://{proxy.host}"},
-            ca=str(own.certificate.file),
-        )
-        with pytest.raises(Denied) as problem:
-            RegistryRepository(connection, "acme/", "qwen3").head("v1")
-    assert problem.value.hint == f"docker login {NAME}:{secure.port}"
+    host = secure.host
+    wrong = login(tmp_path, host, auth=base64.b64encode(f"mp:{password}".encode()).decode())
+    local = Registry("main", url=f"{host}/acme", ca=str(own.certificate.file))
+    with pytest.raises(Denied) as problem:
+        Repositories(wrong if password else {})(local, "qwen3").head("v1")
+    assert ("the login that Docker keeps" in problem.value.message) is (password is not None)
+    assert problem.value.hint == f"docker login {host}"
 
 
 def test_a_password_is_changed_into_a_token_for_the_repository(

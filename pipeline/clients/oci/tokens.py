@@ -51,6 +51,7 @@ class Tokens:
         self._send = send
         self._clock = clock
         self._known: dict[str, _Known] = {}
+        self._signed_in = False  # whether there was a login to ask with
 
     def known(self, scope: str) -> str | None:
         """The header's value for a scope, while it is worth sending."""
@@ -65,10 +66,12 @@ class Tokens:
 
     def denied(self, scope: str) -> Denied:
         what = scope.split()[0] if scope else "this registry"
-        return Denied(self._host, f"access to {what} denied", f"docker login {self._host}")
+        whom = " to the login that Docker keeps for it" if self._signed_in else ""
+        return Denied(self._host, f"access to {what} denied{whom}", f"docker login {self._host}")
 
     def _granted(self, challenge: str, scope: str) -> tuple[str, float]:
         found = login(self._host, self._environ)
+        self._signed_in = found is not None
         kind, _, rest = challenge.partition(" ")
         if kind.lower() == "bearer":
             token, lifetime_s = self._token(dict(_PARAMETER.findall(rest)), scope, found)
