@@ -203,7 +203,7 @@ def test_replicas_that_somebody_elses_autoscaler_sets_are_left_alone_and_taken_b
     room.apply(wanted)
     room.kubectl("autoscale", "deployment", "qwen", "--min=3", "--max=4", "--cpu=50%")
     wait_for(lambda: bool(room.spec()["replicas"] == 3))  # the real controller
-    assert room.differs(wanted) == []
+    wait_for(lambda: room.differs(wanted) == [])  # once the new pods are ready
     assert room.seen(wanted).note == "HorizontalPodAutoscaler/qwen sets its replicas: they are left alone"
     room.apply(room.wanted(a_model(env={"VERSION": "2"})))
     assert room.spec()["replicas"] == 3
@@ -221,7 +221,8 @@ def test_our_own_autoscaler_sets_replicas_and_gives_them_back(room: Room) -> Non
     room.apply(scaled)
     room.kubectl("patch", "hpa", "qwen", "-p", '{"spec": {"minReplicas": 3}}')
     wait_for(lambda: bool(room.spec()["replicas"] == 3))
-    assert room.differs(scaled) == ["objects/HorizontalPodAutoscaler~1qwen/spec/minReplicas"]
+    by_hand = ["objects/HorizontalPodAutoscaler~1qwen/spec/minReplicas"]
+    wait_for(lambda: room.differs(scaled) == by_hand)  # once the new pods are ready
     room.apply(scaled)
     assert room.spec()["replicas"] == 3
     assert room.differs(scaled) == []
