@@ -31,7 +31,6 @@ LATER = (
     Later(("models", "*", "serve", "quantization"), (), "quantized weights"),
     Later(("models", "*", "chat", "check"), (), "checks of a chat template"),
     Later(("models", "*", "targets", "*", "hardware"), (), "hardware for one target"),
-    Later(("models", "*", "targets", "*", "weights"), ("pvc",), "weights from a volume"),
     Later(("models", "*", "targets", "*", "visibility"), (), "Replicate targets"),
     Later(("models", "*", "targets", "*", "deployment"), (), "Replicate targets"),
 )  # fmt: skip

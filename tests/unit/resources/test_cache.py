@@ -378,7 +378,7 @@ def test_file_is_fresh_for_a_day_and_only_as_it_was_written(
     cache.discard(other.sha256)
     assert not refreshed(cache).is_fresh(other)
     written_at = cache.blob(entry.sha256).stat().st_mtime
-    monkeypatch.setattr("pipeline.resources.cache.store.time.time", lambda: written_at + 24 * 3600)
+    monkeypatch.setattr("pipeline.resources.cache.store.time.time", lambda: written_at + 24 * 3600 + 1)
     assert not refreshed(cache).is_fresh(entry)
 
 
