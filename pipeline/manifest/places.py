@@ -134,7 +134,8 @@ class ImageRegistrySpec(Spec):
         default=None, description="Folder of OCI image layouts, relative to models.yaml: `.mp/registry`"
     )
     insecure: bool = Field(
-        default=False, description="Plain HTTP instead of HTTPS; loopback addresses without `ca` are always plain"
+        default=False,
+        description="Plain HTTP instead of HTTPS; loopback addresses without `ca` are always plain",
     )
     compression: Literal["none", "gzip"] = Field(
         default="none",

@@ -182,7 +182,6 @@ BROKEN = [  # text, what must be said
     (MODEL.replace("{laptop: {}}", "{laptop: 3}"), "10:23 m: targets.laptop must be a mapping: lines of key: value | "),
     (MODEL.replace("{laptop: {}}", "{lap: {}}"), '10:15 m: targets: target "lap" is not known | did you mean "laptop"?'),
     (MODEL.replace("{laptop: {}}", "{laptop: {weights: baked}}"), 'm: targets.laptop.weights must be mount, not "baked"'),
-    (MODEL.replace("{laptop: {}}", "{laptop: {weights: pvc}}"), '"weights: pvc" (weights from a volume) is not supported'),
     (MODEL.replace("{laptop: {}}", "{box: {memry: 1}}"), '10:21 m: targets.box: unknown key "memry" | did you mean "memory"?'),
     (MODEL.replace("{laptop: {}}", '{laptop: {port: "1"}}'), "m: targets.laptop.port must be a whole number, not text | write 1"),
     (MODEL + "    hardware: gpu\n", '11:15 m: hardware class "gpu" is not known | did you mean "cpu"?'),
