@@ -4,10 +4,10 @@ import hashlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,8 +167,11 @@ def test_what_a_killed_pod_left_is_gone_on_with(registry: RealRegistry, claim: C
 
 
 def test_it_ends_at_once_when_its_pod_has_to_go(claim: Claim) -> None:
-    claim.want("192.0.2.1:9")  # documentation's own network: nobody answers
-    process = claim.start()
-    time.sleep(2)
-    process.terminate()
-    assert process.wait(timeout=5) == 128 + 15
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        claim.want(f"127.0.0.1:{silent.getsockname()[1]}")
+        process = claim.start()
+        connection, _ = silent.accept()
+        with connection:  # it was asked, and never answers
+            assert connection.recv(1)
+            process.terminate()
+            assert process.wait(timeout=5) == 128 + 15
