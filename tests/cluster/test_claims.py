@@ -261,6 +261,7 @@ def test_wrong_bytes_are_named_and_the_old_version_serves_on(restored: Acme) -> 
     assert restored.claims() == claims
 
 
+@pytest.mark.slow
 def test_storage_that_nobody_makes_is_named(restored: Acme) -> None:
     before, claims = restored.pod()["metadata"]["uid"], restored.claims()
     restored.project.write(restored.with_claim(storage_class="nowhere"))
@@ -279,6 +280,7 @@ def test_full_disk_is_named(restored: Acme, tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
+@pytest.mark.slow
 def test_claim_that_was_deleted_is_drift_and_is_filled_again(restored: Acme) -> None:
     claim = restored.mounted()
     restored.kubectl("delete", "pvc", claim, "--wait=false")
@@ -294,6 +296,7 @@ def test_claim_that_was_deleted_is_drift_and_is_filled_again(restored: Acme) -> 
     assert restored.mounted() == claim
 
 
+@pytest.mark.slow
 def test_claim_of_somebody_else_is_mounted_and_stays(restored: Acme) -> None:
     folder = restored.volume()
     shutil.copytree(restored.project.folder / "weights", folder / "deep" / "tiny")
@@ -321,6 +324,7 @@ def test_destroy_takes_the_claim_too(acme: Acme) -> None:
     assert acme.claims() <= {"shared"}
 
 
+@pytest.mark.slow
 def test_job_whose_pods_nobody_may_make_is_named(cluster: RealCluster) -> None:
     server = Cluster(cluster.context, {"KUBECONFIG": str(cluster.kubeconfig)})
     with cluster.namespace() as namespace:

@@ -187,6 +187,7 @@ def test_second_apply_at_once_names_the_first_and_begins_nothing(fleet: Fleet) -
     whole(fleet)
 
 
+@pytest.mark.slow
 def test_second_machine_is_not_kept_apart_and_the_later_apply_of_one_manifest_finishes(fleet: Fleet) -> None:
     """Two folders stand for two machines: each has an inventory and a lease of its own."""
     away = fleet.project.folder.with_name("second-machine")

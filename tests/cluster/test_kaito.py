@@ -218,6 +218,7 @@ def test_adapter_and_node_labels_are_another_workspace_since_kaito_changes_none(
     restored.replaced("hubbed")
 
 
+@pytest.mark.slow
 def test_replicas_are_an_inference_set_and_their_number_is_changed_in_place(restored: Acme) -> None:
     restored.project.write(restored.with_model("own", {"replicas": 2}))
     name = restored.replaced("own")
@@ -244,6 +245,7 @@ def test_version_that_does_not_start_leaves_the_old_one_and_its_service_alone(re
     assert '"own"' in restored.served("own")
 
 
+@pytest.mark.slow
 def test_cloud_without_instances_is_told_soon_in_its_own_words(restored: Acme) -> None:
     restored.kaito.no_instances = True
     restored.project.write(restored.with_model("own", env={"A": "b"}))
@@ -252,6 +254,7 @@ def test_cloud_without_instances_is_told_soon_in_its_own_words(restored: Acme) -
     assert "all requested instance types were unavailable" in " ".join(failed.out.split()), failed.text
 
 
+@pytest.mark.slow
 def test_old_one_goes_first_where_nothing_is_spare(restored: Acme) -> None:
     before = restored.main("own").partition("/")[2]
     recreate = {"rollout": {"when_no_spare": "recreate"}}
@@ -289,6 +292,7 @@ def test_edit_by_hand_is_drift_and_is_put_back_without_another_workspace(restore
     restored.nothing_to_do()
 
 
+@pytest.mark.slow
 def test_renamed_model_is_made_under_its_new_name_and_nothing_of_the_old_one_stays(restored: Acme) -> None:
     restored.project.write(restored.with_model("own", {"name": "front-door"}))
     restored.project.applied()

@@ -124,6 +124,7 @@ def test_engine_that_cannot_start_costs_one_restart(twenty: Twenty, tmp_path: Pa
     assert project.mp("plan", "--detailed-exitcode").code == 0
 
 
+@pytest.mark.slow
 def test_rollback_needs_no_git_no_source_and_no_lock_and_is_held(twenty: Twenty) -> None:
     project, before = twenty.project, twenty.launch_of("m00")
     manifest = copy.deepcopy(project.manifest)
