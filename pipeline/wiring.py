@@ -2,18 +2,16 @@
 
 import platform
 from collections.abc import Iterable, Mapping
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.clients.buildctl import RemoteBuilder
-from pipeline.clients.buildkit import Builder, Builds
-from pipeline.clients.cosign import Cosign, Signer
-from pipeline.clients.docker import DockerHost
-from pipeline.clients.kube import Cluster
 from pipeline.clients.oci import repositories as oci
 from pipeline.core.errors import UserError
-from pipeline.core.protocols import Driver, Source
+from pipeline.core.image import Engine, Variant
+from pipeline.core.lazily import Lazily
+from pipeline.core.protocols import Driver, Source, Target
 from pipeline.core.resource import Address, Mark
 from pipeline.core.settings import Settings, default_docker_host
 from pipeline.engine.place import declared_registries, secret_of
@@ -22,23 +20,18 @@ from pipeline.manifest.lock import read_lock
 from pipeline.manifest.places import SecretReference
 from pipeline.manifest.read import Document
 from pipeline.manifest.spec import Manifest
-from pipeline.resources.cache.artifact import ArtifactDriver
 from pipeline.resources.cache.store import Cache
-from pipeline.resources.cluster.driver import ClusterDriver
-from pipeline.resources.engine.environment import EnvironmentDriver
-from pipeline.resources.engine.pin import pin_engine, pin_nothing
-from pipeline.resources.engine.resource import EngineDriver
-from pipeline.resources.filler.resource import FillerDriver
-from pipeline.resources.image.resource import ImageDriver
-from pipeline.resources.image.trust.attach import Attestor
-from pipeline.resources.image.trust.signing import Signing
 from pipeline.sources import open_sources
 from pipeline.store.file import FileStore, stores
-from pipeline.targets import TARGETS
-from pipeline.targets.docker import DockerTarget
-from pipeline.targets.docker.driver import DockerDriver
-from pipeline.targets.local.driver import LocalDriver
+from pipeline.targets import KINDS
 from pipeline.templates import TEMPLATES
+
+if TYPE_CHECKING:
+    from pipeline.clients.buildkit import Builds
+    from pipeline.clients.cosign import Signer
+    from pipeline.clients.kube import Cluster
+    from pipeline.resources.image.trust.attach import Attestor
+    from pipeline.resources.image.trust.signing import Signing
 
 MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
@@ -67,10 +60,10 @@ def open_world(
         host_platform(),
         sources,
         TEMPLATES,
-        {**TARGETS, "docker": DockerTarget(default_docker_host(settings.environ))},
+        Lazily({kind: partial(_target, kind, settings.environ) for kind in KINDS}),
         drivers(settings, manifest, weights, sources, repositories, frozenset(take_from)),
         store,
-        pin_nothing if settings.offline else partial(pin_engine, repositories=repositories),
+        partial(_pin, settings.offline, repositories),
         repositories,
         partial(stores, settings.state / "inventory", manifest.project),
     )
@@ -84,65 +77,160 @@ def drivers(
     repositories: oci.Repositories,
     take_from: frozenset[str] = frozenset(),
 ) -> Mapping[str, Driver[Any]]:
-    """One driver a kind of resource. None of them reaches out before it is asked to."""
-    owner = Mark(manifest.project, settings.environment, Address(""))
-    connect = cache(partial(DockerHost, environ=settings.environ))
-    signing = _signing(settings, manifest)
-    attestor = Attestor(_own_version, settings.commit, settings.root / "models.lock", signing)
-    return {
-        "artifact": ArtifactDriver(weights, sources),
-        "environment": EnvironmentDriver(settings.cache),
-        "engine": EngineDriver(
-            _builder(settings.environ),
-            settings.cache,
-            repositories,
-            owner,
-            attestor=attestor,
-            places=repositories.places,
+    """One driver a kind of resource, made when it is asked for. None of them reaches out before it is used."""
+    made = _Drivers(settings, manifest, weights, sources, repositories, take_from)
+    return Lazily(
+        {
+            "artifact": made.artifact,
+            "environment": made.environment,
+            "engine": made.engine,
+            "filler": made.filler,
+            "image": made.image,
+            "local": made.local,
+            "docker": made.docker,
+            **dict.fromkeys(("kubernetes", "kaito"), lambda: made.clusters),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Drivers:
+    """What drivers are made of. A method imports its driver: few manifests need them all."""
+
+    settings: Settings
+    manifest: Manifest
+    weights: Cache
+    sources: Mapping[str, Source]
+    repositories: oci.Repositories
+    take_from: frozenset[str]
+
+    @property
+    def owner(self) -> Mark:
+        return Mark(self.manifest.project, self.settings.environment, Address(""))
+
+    @cached_property
+    def attestor(self) -> "Attestor":
+        from pipeline.resources.image.trust.attach import Attestor
+
+        settings = self.settings
+        return Attestor(
+            _own_version, settings.commit, settings.root / "models.lock", _signing(settings, self.manifest)
+        )
+
+    def artifact(self) -> Driver[Any]:
+        from pipeline.resources.cache.artifact import ArtifactDriver
+
+        return ArtifactDriver(self.weights, self.sources)
+
+    def environment(self) -> Driver[Any]:
+        from pipeline.resources.engine.environment import EnvironmentDriver
+
+        return EnvironmentDriver(self.settings.cache)
+
+    def engine(self) -> Driver[Any]:
+        from pipeline.clients.buildctl import RemoteBuilder
+        from pipeline.resources.engine.resource import EngineDriver
+
+        environ = self.settings.environ
+        return EngineDriver(
+            _builder(environ),
+            self.settings.cache,
+            self.repositories,
+            self.owner,
+            attestor=self.attestor,
+            places=self.repositories.places,
             platform=host_platform(),
             own_builders={
-                template: RemoteBuilder(spec.builder, settings.environ)
-                for template, spec in manifest.engines.items()
+                template: RemoteBuilder(spec.builder, environ)
+                for template, spec in self.manifest.engines.items()
                 if spec.builder
             },
-        ),
-        "filler": FillerDriver(repositories, owner, attestor),
-        "image": ImageDriver(weights, sources, repositories, owner, attestor),
-        "local": LocalDriver(settings.state / "local", weights, owner, settings.secret, settings.environ),
-        "docker": DockerDriver(
-            connect, repositories, weights, owner, settings.secret, settings.state / "docker"
-        ),
-        **dict.fromkeys(("kubernetes", "kaito"), _clusters(settings, owner, take_from)),
-    }
+        )
+
+    def filler(self) -> Driver[Any]:
+        from pipeline.resources.filler.resource import FillerDriver
+
+        return FillerDriver(self.repositories, self.owner, self.attestor)
+
+    def image(self) -> Driver[Any]:
+        from pipeline.resources.image.resource import ImageDriver
+
+        return ImageDriver(self.weights, self.sources, self.repositories, self.owner, self.attestor)
+
+    def local(self) -> Driver[Any]:
+        from pipeline.targets.local.driver import LocalDriver
+
+        settings = self.settings
+        return LocalDriver(
+            settings.state / "local", self.weights, self.owner, settings.secret, settings.environ
+        )
+
+    def docker(self) -> Driver[Any]:
+        from pipeline.clients.docker import DockerHost
+        from pipeline.targets.docker.driver import DockerDriver
+
+        settings = self.settings
+        connect = cache(partial(DockerHost, environ=settings.environ))
+        return DockerDriver(
+            connect, self.repositories, self.weights, self.owner, settings.secret, settings.state / "docker"
+        )
+
+    @cached_property
+    def clusters(self) -> Driver[Any]:
+        """One driver for objects in clusters, whatever target they are made by: two of them may name one cluster."""
+        from pipeline.clients.kube import Cluster
+        from pipeline.resources.cluster.driver import ClusterDriver
+
+        connect = cache(partial(Cluster, environ=self.settings.environ))
+        return ClusterDriver(connect, self.owner, self.settings.secret, self.take_from)
 
 
-def _clusters(settings: Settings, owner: Mark, take_from: frozenset[str]) -> ClusterDriver:
-    """One driver for objects in clusters, whatever target they are made by: two of them may name one cluster."""
-    return ClusterDriver(cache(partial(Cluster, environ=settings.environ)), owner, settings.secret, take_from)
+def _target(kind: str, environ: Mapping[str, str]) -> Target:
+    if kind != "docker":
+        return KINDS[kind].target
+    from pipeline.targets.docker import DockerTarget
+
+    return DockerTarget(default_docker_host(environ))
 
 
-def cluster(settings: Settings, context: str | None) -> Cluster:
+def _pin(
+    offline: bool, repositories: oci.Repositories, variant: Variant, where: str, base: str | None
+) -> Engine:
+    from pipeline.resources.engine.pin import pin_engine, pin_nothing
+
+    return pin_nothing(variant, where, base) if offline else pin_engine(variant, where, base, repositories)
+
+
+def cluster(settings: Settings, context: str | None) -> "Cluster":
     """The cluster of a context of the kubeconfig: for what no driver does."""
+    from pipeline.clients.kube import Cluster
+
     return Cluster(context, settings.environ)
 
 
-def _builder(environ: Mapping[str, str]) -> Builds:
+def _builder(environ: Mapping[str, str]) -> "Builds":
     """The BuildKit that BUILDKIT_HOST names, as for buildctl; else the Docker engine's own."""
+    from pipeline.clients.buildctl import RemoteBuilder
+    from pipeline.clients.buildkit import Builder
+
     if address := environ.get("BUILDKIT_HOST"):
         return RemoteBuilder(address, environ)
     return Builder(default_docker_host(environ), environ)
 
 
-def _signing(settings: Settings, manifest: Manifest) -> Signing | None:
+def _signing(settings: Settings, manifest: Manifest) -> "Signing | None":
     """How new images are signed. Secrets are read when they are needed."""
     if manifest.sign is None:
         return None
+    from pipeline.clients.cosign import Cosign, Signer
+    from pipeline.resources.image.trust.signing import Signing
+
     spec = manifest.sign.cosign
 
     def text(reference: SecretReference | None) -> str | None:
         return settings.text(secret_of(manifest, reference.secret)) if reference else None
 
-    def signer() -> Signer:
+    def signer() -> "Signer":
         password = (text(spec.password) or "").removesuffix("\n").removesuffix("\r")
         return Signer(text(spec.key), password, spec.transparency_log)
 

@@ -11,7 +11,7 @@ from pipeline.cli.main import COMMANDS
 from pipeline.core.errors import ExitCode
 from pipeline.manifest.read import read
 from pipeline.sources import SOURCES
-from pipeline.targets import ENTRIES
+from pipeline.targets import KINDS
 from pipeline.templates import TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,15 +54,15 @@ def test_every_command_has_a_heading(command: str) -> None:
     assert f"mp {command}" in headings("docs/commands.md")
 
 
-@pytest.mark.parametrize("kind", ENTRIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_target_kind_has_a_heading(kind: str) -> None:
     assert kind in headings("docs/targets.md")
 
 
-@pytest.mark.parametrize("kind", ENTRIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_option_of_a_target_is_in_its_table(kind: str) -> None:
     section = document("docs/targets.md").split(f"\n## {kind}\n")[1].split("\n## ")[0]
-    for option in ENTRIES[kind].model_fields:
+    for option in KINDS[kind].options.model_fields:
         assert f"| `{option}` |" in section, f"{kind}: {option}"
 
 

@@ -17,7 +17,7 @@ from pipeline.manifest.check import check
 from pipeline.manifest.marks import Tree, parse
 from pipeline.manifest.spec import Manifest
 from pipeline.manifest.wording import Loc, Schema, describe_all, written
-from pipeline.targets import ENTRIES
+from pipeline.targets import KINDS
 
 LARGEST_BYTES = 32 * 2**20
 
@@ -101,9 +101,11 @@ def _without_empty(data: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _schema(loc: Loc, kinds: Mapping[str, str]) -> tuple[Schema, Loc]:
-    """The JSON schema that knows the keys of a place: a target's options have one for each kind."""
+    """The JSON schema that knows the keys of a place: targets and their options have one for each kind."""
+    if len(loc) > 1 and loc[0] == "targets" and kinds.get(str(loc[1])) in KINDS:
+        return _schema_of(KINDS[kinds[str(loc[1])]].spec), loc[2:]
     if len(loc) > 3 and (loc[0], loc[2]) == ("models", "targets"):
-        return _schema_of(ENTRIES[kinds[str(loc[3])]]), loc[4:]
+        return _schema_of(KINDS[kinds[str(loc[3])]].options), loc[4:]
     return _schema_of(Manifest), loc
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Discriminator, Field, JsonValue, StringConstraints, Tag
 
-from pipeline.manifest.options import OptionsByKind
+from pipeline.manifest.options import OptionsByKind, SpecByKind
 from pipeline.manifest.places import (
     DefaultsSpec,
     EngineSpec,
@@ -223,5 +223,7 @@ class Manifest(Spec):
     hardware: dict[Name, HardwareSpec] = Field(default={}, description="Hardware classes by name")
     registries: dict[Name, ImageRegistrySpec] = Field(default={}, description="Image registries by name")
     engines: dict[Name, EngineSpec] = Field(default={}, description="Engine versions and bases, by template")
-    targets: dict[Name, TargetSpec] = Field(default={}, description="Places to run or publish, by name")
+    targets: dict[Name, Annotated[TargetSpec, SpecByKind()]] = Field(
+        default={}, description="Places to run or publish, by name"
+    )
     models: dict[Name, ModelSpec] = Field(default={}, description="Models by name")

@@ -106,10 +106,7 @@ def _subject(path: Path, summary: str, where: Where, hint: str | None) -> Diagno
 
 def written(loc: Loc) -> Path:
     """The place as the user wrote it: without the tags that pydantic puts into it."""
-    parts = [part for part in loc if part != "[key]" and not str(part).startswith("=")]
-    if loc[:1] == ("targets",) and len(parts) > 2:
-        del parts[2]  # the kind, which names the branch of the union
-    return tuple(parts)
+    return tuple(part for part in loc if part != "[key]" and not str(part).startswith("="))
 
 
 def _size(path: Path, found: Json) -> tuple[str, str] | None:

@@ -1,41 +1,53 @@
 """Where weights come from: one file a source, and the table of them. Only here is a source opened by its scheme."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
-from pipeline.clients.hub import Hub
 from pipeline.clients.oci.repositories import Repositories
-from pipeline.clients.s3 import S3
-from pipeline.clients.web import Web
+from pipeline.core.lazily import Lazily
 from pipeline.core.protocols import Absorb, Source
 from pipeline.core.settings import Settings
-from pipeline.sources.https import HttpsSource
-from pipeline.sources.huggingface import HuggingFaceSource
-from pipeline.sources.local import LocalSource
-from pipeline.sources.oci.source import OciSource
-from pipeline.sources.offline import Offline
-from pipeline.sources.s3 import S3Source
 
 NEAR = frozenset({"file"})  # schemes that are read without a network: looked at by every plan
 
 
 def _huggingface(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
+    from pipeline.clients.hub import Hub
+    from pipeline.sources.huggingface import HuggingFaceSource
+
     return HuggingFaceSource(Hub(settings.environ.get("HF_ENDPOINT"), settings.environ.get("HF_TOKEN")))
 
 
 def _local(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
+    from pipeline.sources.local import LocalSource
+
     return LocalSource(settings.cache / "hashes")
 
 
 def _oci(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
+    from pipeline.sources.oci.source import OciSource
+
     return OciSource(repositories, absorb)
 
 
 def _s3(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
+    from pipeline.clients.s3 import S3
+    from pipeline.sources.s3 import S3Source
+
     return S3Source(S3(), absorb)
 
 
 def _https(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
+    from pipeline.clients.web import Web
+    from pipeline.sources.https import HttpsSource
+
     return HttpsSource(Web(settings.environ), absorb)
+
+
+def _offline(settings: Settings, absorb: Absorb, repositories: Repositories) -> Source:
+    from pipeline.sources.offline import Offline
+
+    return Offline()
 
 
 SOURCES: Mapping[str, Callable[[Settings, Absorb, Repositories], Source]] = {
@@ -50,14 +62,17 @@ SOURCES: Mapping[str, Callable[[Settings, Absorb, Repositories], Source]] = {
 
 def open_sources(
     settings: Settings, absorb: Absorb, repositories: Repositories | None = None
-) -> dict[str, Source]:
-    """Every source by its scheme; with `offline` those behind a network answer nothing.
+) -> Mapping[str, Source]:
+    """Every source by its scheme, made when it is asked for; with `offline` those behind a network answer nothing.
 
     `repositories` knows what a manifest says of registries; there is not one everywhere.
     """
     opened = repositories or Repositories(settings.environ)
-    far = Offline() if settings.offline else None
-    return {
-        scheme: far if far and scheme not in NEAR else make(settings, absorb, opened)
-        for scheme, make in SOURCES.items()
-    }
+    return Lazily(
+        {
+            scheme: partial(
+                _offline if settings.offline and scheme not in NEAR else make, settings, absorb, opened
+            )
+            for scheme, make in SOURCES.items()
+        }
+    )

@@ -1,33 +1,71 @@
-"""The targets, one file each: their specs as one union, the options of a model's entry, and the pure expansions."""
+"""The targets, one room each, by kind. A room is imported when somebody asks for its kind: few manifests name them all."""
 
 from collections.abc import Mapping
-from typing import Annotated, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
+from pipeline.core.lazily import Lazily
 from pipeline.core.protocols import Target
-from pipeline.targets.docker import DockerOptions, DockerSpec, DockerTarget
-from pipeline.targets.kaito import KaitoOptions, KaitoSpec, KaitoTarget
-from pipeline.targets.kubernetes import KubernetesOptions, KubernetesSpec, KubernetesTarget
-from pipeline.targets.local import LocalOptions, LocalSpec, LocalTarget
-from pipeline.targets.registry import RegistryOptions, RegistrySpec, RegistryTarget
 
-TargetSpec: TypeAlias = Annotated[
-    LocalSpec | DockerSpec | KubernetesSpec | KaitoSpec | RegistrySpec, Field(discriminator="kind")
-]
+if TYPE_CHECKING:
+    from pipeline.targets.docker import DockerSpec
+    from pipeline.targets.kaito import KaitoSpec
+    from pipeline.targets.kubernetes import KubernetesSpec
+    from pipeline.targets.local import LocalSpec
+    from pipeline.targets.registry import RegistrySpec
 
-ENTRIES: Mapping[str, type[BaseModel]] = {
-    "local": LocalOptions,
-    "docker": DockerOptions,
-    "kubernetes": KubernetesOptions,
-    "kaito": KaitoOptions,
-    "registry": RegistryOptions,
-}
+    TargetSpec: TypeAlias = LocalSpec | DockerSpec | KubernetesSpec | KaitoSpec | RegistrySpec
+else:
+    TargetSpec = BaseModel  # `kind:` tells which: pipeline/manifest/options.py
 
-TARGETS: Mapping[str, Target] = {
-    "local": LocalTarget(),
-    "docker": DockerTarget(),
-    "kubernetes": KubernetesTarget(),
-    "kaito": KaitoTarget(),
-    "registry": RegistryTarget(),
-}
+
+@dataclass(frozen=True)
+class Kind:
+    """What a manifest may say of a target of this kind, and the pure expansion of a model on it."""
+
+    spec: type[BaseModel]  # under `targets:`
+    options: type[BaseModel]  # under a model's `targets:`
+    target: Target
+
+
+def _local() -> Kind:
+    from pipeline.targets.local import LocalOptions, LocalSpec, LocalTarget
+
+    return Kind(LocalSpec, LocalOptions, LocalTarget())
+
+
+def _docker() -> Kind:
+    from pipeline.targets.docker import DockerOptions, DockerSpec, DockerTarget
+
+    return Kind(DockerSpec, DockerOptions, DockerTarget())
+
+
+def _kubernetes() -> Kind:
+    from pipeline.targets.kubernetes import KubernetesOptions, KubernetesSpec, KubernetesTarget
+
+    return Kind(KubernetesSpec, KubernetesOptions, KubernetesTarget())
+
+
+def _kaito() -> Kind:
+    from pipeline.targets.kaito import KaitoOptions, KaitoSpec, KaitoTarget
+
+    return Kind(KaitoSpec, KaitoOptions, KaitoTarget())
+
+
+def _registry() -> Kind:
+    from pipeline.targets.registry import RegistryOptions, RegistrySpec, RegistryTarget
+
+    return Kind(RegistrySpec, RegistryOptions, RegistryTarget())
+
+
+KINDS: Mapping[str, Kind] = Lazily(
+    {
+        "local": _local,
+        "docker": _docker,
+        "kubernetes": _kubernetes,
+        "kaito": _kaito,
+        "registry": _registry,
+    }
+)

@@ -2,8 +2,20 @@
 
 from collections.abc import Mapping
 
+from pipeline.core.lazily import Lazily
 from pipeline.core.protocols import Template
-from pipeline.templates.transformers import Transformers
-from pipeline.templates.vllm import Vllm
 
-TEMPLATES: Mapping[str, Template] = {"vllm": Vllm(), "transformers": Transformers()}
+
+def _vllm() -> Template:
+    from pipeline.templates.vllm import Vllm
+
+    return Vllm()
+
+
+def _transformers() -> Template:
+    from pipeline.templates.transformers import Transformers
+
+    return Transformers()
+
+
+TEMPLATES: Mapping[str, Template] = Lazily({"vllm": _vllm, "transformers": _transformers})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.core.digest import canonical
 from pipeline.core.errors import UserError
@@ -16,8 +16,9 @@ from pipeline.core.model import Artifact, FileEntry, Hardware, Lifecycle, Model,
 from pipeline.core.protocols import Place, Target
 from pipeline.core.resource import Resource, fields_of
 from pipeline.core.settings import default_docker_host
+from pipeline.manifest.spec import Manifest
 from pipeline.resources.cache.store import Cache
-from pipeline.targets import ENTRIES, TARGETS, TargetSpec
+from pipeline.targets import KINDS
 from pipeline.targets.docker import DockerTarget
 from pipeline.templates import TEMPLATES
 
@@ -60,35 +61,35 @@ def expand(
     **options: object,
 ) -> list[Resource[Any]]:
     model = model or a_model()
-    read: BaseModel = TypeAdapter(TargetSpec).validate_python({**SPECS[kind], **(spec or {})})
-    place = Place("spot", read, ENTRIES[kind].model_validate(options), registry, "acme", environment)
+    read: BaseModel = KINDS[kind].spec.model_validate({**SPECS[kind], **(spec or {})})
+    place = Place("spot", read, KINDS[kind].options.model_validate(options), registry, "acme", environment)
     template = TEMPLATES[model.template]
     launch = template.launch(model, template.variant(None, model.hardware))
     build = template.build(model.engine)
-    return list((target or TARGETS[kind]).expand(place, model, build, launch))
+    return list((target or KINDS[kind].target).expand(place, model, build, launch))
 
 
-@pytest.fixture(params=sorted(TARGETS))
+@pytest.fixture(params=sorted(KINDS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_union_options_and_targets_know_the_same_kinds() -> None:
-    schema = TypeAdapter(TargetSpec).json_schema()
-    assert set(schema["discriminator"]["mapping"]) == set(ENTRIES) == set(TARGETS) == set(SPECS)
+def test_schema_and_table_know_the_same_kinds() -> None:
+    (schema,) = Manifest.model_json_schema()["properties"]["targets"]["patternProperties"].values()
+    assert set(schema["discriminator"]["mapping"]) == set(KINDS) == set(SPECS)
 
 
 def test_unknown_keys_are_refused_in_spec_and_options(kind: str) -> None:
     with pytest.raises(ValidationError):
-        TypeAdapter(TargetSpec).validate_python({**SPECS[kind], "prot": 1})
+        KINDS[kind].spec.model_validate({**SPECS[kind], "prot": 1})
     with pytest.raises(ValidationError):
-        ENTRIES[kind].model_validate({"prot": 1})
+        KINDS[kind].options.model_validate({"prot": 1})
 
 
 def test_every_field_that_a_user_may_write_is_described(kind: str) -> None:
-    spec = TypeAdapter(TargetSpec).json_schema()["$defs"]
-    named = {**ENTRIES[kind].model_json_schema().get("properties", {})}
-    for each in spec.values():
+    spec = KINDS[kind].spec.model_json_schema()
+    named = {**KINDS[kind].options.model_json_schema().get("properties", {})}
+    for each in (spec, *spec.get("$defs", {}).values()):
         named |= {key: value for key, value in each["properties"].items() if key != "kind"}
     assert [key for key, value in named.items() if not value.get("description")] == []
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline import targets
 from pipeline.clients.oci.repositories import Repositories
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Engine, Launch, Variant
@@ -18,7 +19,6 @@ from pipeline.engine.world import World
 from pipeline.manifest.lock import read_lock
 from pipeline.manifest.read import read
 from pipeline.store.file import FileStore, stores
-from pipeline.targets import TARGETS
 from pipeline.templates import TEMPLATES
 from tests.fakes.memory import MemoryDriver, MemorySource
 
@@ -86,7 +86,7 @@ def open_memory_world(
         PLATFORM,
         {},
         {name: FixedFiles(template) for name, template in TEMPLATES.items()},
-        TARGETS,
+        {name: kind.target for name, kind in targets.KINDS.items()},
         drivers if drivers is not None else memory_drivers(project),
         FileStore(settings.state / "inventory", project, "default"),
         pin_engine,
