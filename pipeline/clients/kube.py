@@ -5,6 +5,7 @@ or from the pod that mp runs in. Paths and verbs are those of the API concepts p
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from urllib.parse import quote
 from pipeline.clients.kuberules import Rules, rules_of
 from pipeline.clients.kubewire import Conflict, Expired, Line, Object
 from pipeline.core.digest import Json
-from pipeline.core.errors import BackendError, Missing
+from pipeline.core.errors import BackendError, Denied, Missing
+from pipeline.core.resource import Identity
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -72,11 +74,30 @@ class Cluster:
 
     def __init__(self, context: str | None, environ: Mapping[str, str]) -> None:
         self._line = Line(context, environ)
+        self._guard = threading.Lock()
+        self._identity: Identity | None = None
 
     @property
     def system(self) -> str:
         """For messages: "kubernetes prod"."""
         return self._line.system
+
+    def identity(self) -> Identity:
+        """Which cluster this is, asked once: the uid of its namespace kube-system, which lives as long as the cluster.
+
+        An account that may not read it has what its connection trusts alone. Raises Unreachable.
+        """
+        with self._guard:
+            if self._identity is None:
+                self._identity = Identity(self.system, self._uid(), self._line.authority())
+            return self._identity
+
+    def _uid(self) -> str:
+        try:
+            found = self.get(NAMESPACE, "", "kube-system")
+        except Denied:
+            return ""
+        return str(found["metadata"]["uid"]) if found else ""
 
     def version(self) -> tuple[int, int]:
         """Of the server: (1, 36)."""

@@ -4,14 +4,17 @@ A server that is busy is asked again after the time that it says, as client-go d
 429 and 5xx with a Retry-After header, ten times): every request of ours may be sent twice.
 """
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from pipeline.clients.http import Busy, wait_of
+from pipeline.core.digest import fingerprint
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Refused, Unreachable
 
 if TYPE_CHECKING:
@@ -61,6 +64,18 @@ class Line:
             if self._client is None:
                 self._client = self._opened()
             return self._client
+
+    def authority(self) -> str:
+        """A hash of the certificates that the server is trusted by, and of the path on it; of its URL where there are none.
+
+        The host is left out: one server has several. A gateway has many clusters behind one certificate, each at a path.
+        """
+        settings = self.client().configuration
+        trusted = None
+        if settings.ssl_ca_cert:
+            with contextlib.suppress(OSError):
+                trusted = Path(settings.ssl_ca_cert).read_text("utf-8", "replace").split()
+        return fingerprint([trusted, urlsplit(settings.host).path] if trusted else settings.host)
 
     def document(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: object = None
@@ -169,8 +184,6 @@ class Line:
         return ApiClient(settings)
 
     def _has_file(self) -> bool:
-        from pathlib import Path
-
         home = Path(self._environ.get("HOME", "~")).expanduser()
         return "KUBECONFIG" in self._environ or (home / ".kube" / "config").exists()
 

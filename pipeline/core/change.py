@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from pipeline.core.digest import Json
-from pipeline.core.resource import Address, Entry, Observed, Resource, S, Transfer
+from pipeline.core.resource import Address, Entry, Identity, Observed, Resource, S, Transfer
 
 
 class Action(enum.StrEnum):
@@ -45,6 +45,7 @@ class Change(Generic[S]):
     missing: bool = False  # it is in the inventory and not in the world
     reason: str = ""  # "image fingerprint changed", "drifted", "not there"
     transfer: Transfer = Transfer()
+    identity: Identity | None = None  # of the system that was read
 
     @property
     def interrupts(self) -> bool:

@@ -114,6 +114,21 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Which outside system answered under a name: the name may come to mean another one."""
+
+    system: str  # the name: "kubernetes prod"
+    uid: str = ""  # what the system calls itself by; "" where this account may not ask
+    authority: str = ""  # second best: a hash of what its certificate is trusted by
+
+    def differs(self, other: "Identity") -> bool:
+        """Whether the two are surely not one system. What is known of one of them alone says nothing."""
+        if self.uid and other.uid:
+            return self.uid != other.uid
+        return bool(self.authority and other.authority) and self.authority != other.authority
+
+
+@dataclass(frozen=True)
 class Proof:
     """One real request that was answered."""
 
@@ -208,6 +223,7 @@ class Observed(Generic[S]):
         default_factory=dict
     )  # needs that it has under another name, and the digest of each: it is as said here if they are the same
     otherwise: "Observed[S] | None" = None  # what it is if they are not
+    identity: Identity | None = None  # of the system that it is in, where that has one
 
 
 @dataclass(frozen=True)
@@ -215,6 +231,7 @@ class Absent:
     """Clearly not there."""
 
     transfer: Transfer = Transfer()  # if it had to be made
+    identity: Identity | None = None  # of the system that was asked
 
 
 @dataclass(frozen=True)
@@ -255,3 +272,4 @@ class Entry:
     ] = ()  # that were good, of a deployment: the newest first, each another state
     held: Held | None = None
     trial: Trial | None = None  # the canary that is beside the newest good version
+    identity: Identity | None = None  # of the system that it is in; None: it was not known yet

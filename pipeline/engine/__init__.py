@@ -17,7 +17,7 @@ from pipeline.core.errors import Refused, Stale, UserError
 from pipeline.core.plan import Plan
 from pipeline.core.protocols import Answer
 from pipeline.core.report import Emit, Report
-from pipeline.core.resource import Address, Mark, Resource, owner_of
+from pipeline.core.resource import Address, Mark, Resource, current_of, owner_of, place_of
 from pipeline.engine.canary import promotable, promoted, with_canaries
 from pipeline.engine.compose import Composition, images_of
 from pipeline.engine.crew import Crew
@@ -25,6 +25,7 @@ from pipeline.engine.diff import Comparison, diff, guard_deletes
 from pipeline.engine.execute import execute
 from pipeline.engine.held import go_back, with_held
 from pipeline.engine.history import origin_of
+from pipeline.engine.identity import checked
 from pipeline.engine.judge import judged
 from pipeline.engine.leftover import gone_of, kept_of, known_images
 from pipeline.engine.observe import observe
@@ -71,10 +72,12 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     else:
         composition = with_canaries(composition, inventory, world.drivers)
     gone, notes = gone_of(world, names, selection, composition, inventory)
-    answers = observe(composition.resources, (*gone, *known_images(composition, inventory)), world.drivers)
+    seen = observe(composition.resources, (*gone, *known_images(composition, inventory)), world.drivers)
+    answers, strange = checked(seen, inventory)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
     why_gone = "to be destroyed" if selection.destroy else "no longer declared"
     compared = diff(composition.resources, gone, answers, inventory, mark, why_gone, selection.adoption)
+    compared = replace(compared, refusals=(*strange, *compared.refusals))
     made = _assemble(world, selection, composition, compared, inventory)
     made = judged(world, selection, pins, composition, made, (*notes, *compared.diagnostics))
     made = replace(
@@ -118,7 +121,7 @@ def rollback(world: World, models: Sequence[str], target: str | None = None) -> 
     began = time.monotonic()
     inventory = world.store.load()
     back = go_back(inventory, models, target, world.drivers, time.time())
-    answers = observe(back.resources, (), world.drivers)
+    answers, strange = checked(observe(back.resources, (), world.drivers), inventory)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
     compared = diff(back.resources, (), answers, inventory, mark)
     made = Plan(
@@ -128,7 +131,7 @@ def rollback(world: World, models: Sequence[str], target: str | None = None) -> 
         {},
         compared.unreadable,
         diagnostics=(*back.diagnostics, *compared.diagnostics),
-        refusals=compared.refusals,
+        refusals=(*strange, *compared.refusals),
         models=len({owner_of(address) for address in back.resources}),
         read_seconds=time.monotonic() - began,
     )
@@ -183,8 +186,8 @@ def desired(world: World, kinds: Collection[str], selection: Selection = ALL) ->
 def forget(world: World, wanted: Sequence[str]) -> tuple[Address, ...]:
     """Drop entries from the inventory by address or by target's or registry's name; the world is not touched."""
     inventory = world.store.load()
-    found = [a for a in sorted(inventory.entries) if a in wanted or a.partition(":")[2] in wanted]
-    unknown = [w for w in wanted if not any(a == w or a.partition(":")[2] == w for a in found)]
+    found = [a for a in sorted(inventory.entries) if not _names(a).isdisjoint(wanted)]
+    unknown = [w for w in wanted if not any(w in _names(a) for a in found)]
     if unknown:
         raise UserError(
             [error(f'"{w}" is not in the inventory', hint="mp list shows what is") for w in unknown]
@@ -194,6 +197,11 @@ def forget(world: World, wanted: Sequence[str]) -> tuple[Address, ...]:
         run.end(address, None)
     run.close(None)
     return tuple(found)
+
+
+def _names(where: Address) -> set[str]:
+    """What an entry may be called by: its address, and its target or registry, also one that it is to leave."""
+    return {where, current_of(where), *filter(None, [place_of(current_of(where))])}
 
 
 def owned(world: World) -> Inventory:

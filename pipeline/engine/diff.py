@@ -169,6 +169,7 @@ def _creation(resource: Resource[Any], entry: Entry | None, absent: Absent) -> C
         missing=missing,
         reason=reason,
         transfer=absent.transfer,
+        identity=absent.identity,
     )
 
 
@@ -226,6 +227,7 @@ def _compare(
         drift,
         reason=reason,
         transfer=seen.transfer,
+        identity=seen.identity,
     )
     if action is Action.ADOPT and change.interrupts and adoption is not Adoption.RESTART:
         findings.refusals.append(interrupting(change))

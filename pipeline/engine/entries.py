@@ -9,6 +9,7 @@ from pipeline.core.digest import fingerprint, image_tag
 from pipeline.core.resource import Address, Entry, Made, Observed, Resource, Version, fields_of
 from pipeline.core.restoring import Restores
 from pipeline.engine.crew import Crew
+from pipeline.engine.identity import identity_of
 
 KEPT = 2  # good versions of a deployment: the last, and the one before it for a rollback
 
@@ -30,6 +31,7 @@ def begun(change: Change[Any], resource: Resource[Any], crew: Crew) -> Entry:
         wanted=wanted_of(resource),
         held=resource.held,
         trial=resource.trial,
+        identity=identity_of(change),
     )
 
 
@@ -68,6 +70,7 @@ def entry_after(change: Change[Any], seen: Observed[Any] | None, inputs: Inputs,
         versions=versions,
         held=resource.held,
         trial=resource.trial,
+        identity=identity_of(change),
     )
 
 

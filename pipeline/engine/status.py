@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.core.protocols import Answer
 from pipeline.core.resource import Absent, Entry, Unreadable, fields_of, owner_of, place_of
+from pipeline.engine.identity import checked
 from pipeline.engine.observe import observe
 from pipeline.engine.world import World
 
@@ -31,12 +32,13 @@ class Standing:
 
 def status(world: World, models: Sequence[str] = ()) -> tuple[Standing, ...]:
     """Every deployment of these models, of all when none is named. Asks targets, and no source or registry."""
+    inventory = world.store.load()
     entries = [
         entry
-        for address, entry in sorted(world.store.load().entries.items())
+        for address, entry in sorted(inventory.entries.items())
         if not entry.keep and (not models or owner_of(address) in models)
     ]
-    answers = observe({}, entries, world.drivers)
+    answers, _ = checked(observe({}, entries, world.drivers), inventory)
     return tuple(_standing(entry, answers[entry.address]) for entry in entries)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.core.change import Action
 from pipeline.core.digest import Digest
-from pipeline.core.resource import Address, Contents, Entry, Held, Made, Proof, Trial, Version
+from pipeline.core.resource import Address, Contents, Entry, Held, Identity, Made, Proof, Trial, Version
 from pipeline.store.history import Past
 
 
@@ -98,6 +98,7 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
         "versions": [_version(one, entry) for one in entry.versions] or None,
         "held": vars(entry.held) if entry.held else None,
         "trial": _trial(entry.trial) if entry.trial else None,
+        "identity": vars(entry.identity) if entry.identity else None,
     }
     return record | {key: value for key, value in optional.items() if value is not None}
 
@@ -123,6 +124,7 @@ def entry_from_json(address: str, record: Mapping[str, Any]) -> Entry:
         tuple(_version_from(one, record.get("good", applied)) for one in record.get("versions", ())),
         Held(**record["held"]) if record.get("held") else None,
         _trial_from(record["trial"]) if record.get("trial") else None,
+        Identity(**record["identity"]) if record.get("identity") else None,
     )
 
 

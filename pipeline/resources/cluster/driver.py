@@ -28,7 +28,7 @@ from pipeline.resources.cluster.canary import beside, leaving
 from pipeline.resources.cluster.comparing import observed
 from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.live import Live, Owned, Place, listed_of, uids_of
-from pipeline.resources.cluster.looking import Answer, look
+from pipeline.resources.cluster.looking import Answer, identified, look
 from pipeline.resources.cluster.marks import mark_of
 from pipeline.resources.cluster.preflight import preflight
 from pipeline.resources.cluster.restoring import as_it_was, recalled
@@ -72,10 +72,10 @@ class ClusterDriver:
         answers: dict[Address, Answer] = {}
         for place, (resources, entries) in places.items():
             try:
-                seen = look(
-                    self._connect(place.context), place, resources, entries, self._owner, self._take_from
-                )
-                answers |= seen.answers
+                cluster = self._connect(place.context)
+                identity = cluster.identity()
+                seen = look(cluster, place, resources, entries, self._owner, self._take_from)
+                answers |= {each: identified(answer, identity) for each, answer in seen.answers.items()}
                 for each in resources:
                     self._remember(each, seen.uids.get(each.address, ()))
             except (BackendError, Refused) as problem:

@@ -5,7 +5,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from pipeline.clients.kube import Cluster
-from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, Unreadable, current_of
+from pipeline.core.resource import (
+    Absent,
+    Address,
+    Entry,
+    Identity,
+    Mark,
+    Observed,
+    Resource,
+    Unreadable,
+    current_of,
+)
 from pipeline.resources.cluster.comparing import compared, observed
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.live import OURS, Live, Owned, Place, labelled, listed, pods_in, uids_of
@@ -64,6 +74,17 @@ def look(
         found.answers[entry.address] = answer
     found.answers |= _explained(cluster, place, found.answers, live)
     return found
+
+
+def identified(answer: Answer, identity: Identity) -> Answer:
+    """The answer with which cluster gave it."""
+    match answer:
+        case Unreadable():
+            return answer
+        case Absent():
+            return replace(answer, identity=identity)
+    otherwise = replace(answer.otherwise, identity=identity) if answer.otherwise else None
+    return replace(answer, identity=identity, otherwise=otherwise)
 
 
 def _explained(
