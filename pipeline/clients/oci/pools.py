@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import ssl
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ DOCKER_CERTIFICATES = Path("/etc/docker/certs.d")  # the Docker engine's: HOST[:
 
 
 class Pools:
-    """The pools of one registry's host, one for each way out: direct, or through a proxy."""
+    """The pools of one registry's host, one for each way out: direct, or through a proxy; plain, or with TLS. Safe for threads."""
 
     def __init__(
         self,
@@ -29,29 +30,26 @@ class Pools:
         self._host = host
         self._environ = environ
         self._authorities = [*([Path(ca)] if ca else []), *_crt(docker_certificates / host)]
-        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._guard = threading.Lock()  # authorities are read once, and not by every thread that begins
+        self._pools: dict[tuple[str | None, bool], urllib3.PoolManager] = {}
 
     def pool(self, url: str) -> urllib3.PoolManager:
         """For one address. Raises BackendError when a certificate file cannot be used."""
-        proxy = proxy_of(url, self._environ)
-        if proxy not in self._pools:
-            self._pools[proxy] = self._made(proxy)
-        return self._pools[proxy]
+        proxy, secure = proxy_of(url, self._environ), url.startswith("https:")
+        with self._guard:
+            if (proxy, secure) not in self._pools:
+                self._pools[proxy, secure] = self._made(proxy, secure=secure)
+            return self._pools[proxy, secure]
 
-    def _made(self, proxy: str | None) -> urllib3.PoolManager:
+    def _made(self, proxy: str | None, *, secure: bool) -> urllib3.PoolManager:
         options: dict[str, Any] = {  # heterogeneous: urllib3's own keywords
             "maxsize": 32,
             "blocksize": 2**20,  # the default sends at half the speed
             "retries": False,
-            "ssl_context": self._trust() if self._is_special() else None,
+            # one for all connections: left to itself, urllib3 reads the system's authorities for each
+            "ssl_context": self._trust() if secure else None,
         }
         return manager(proxy, **options)
-
-    def _is_special(self) -> bool:
-        """Without any of these urllib3's own choice, the system's authorities, is right."""
-        return bool(
-            self._authorities or self._environ.get("SSL_CERT_FILE") or self._environ.get("SSL_CERT_DIR")
-        )
 
     def _trust(self) -> ssl.SSLContext:
         """The system's authorities (or SSL_CERT_FILE's, as OpenSSL has it), and those of this registry besides."""
