@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
 from pipeline.core.digest import fingerprint
-from pipeline.core.resource import Address, Entry, Transfer, Unreadable
+from pipeline.core.resource import Address, Entry, Transfer, Unreadable, current_of
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,33 @@ class Plan:
 
     @property
     def active(self) -> tuple[Change[Any], ...]:
+        """What apply does."""
+        return tuple(c for c in self._differing if c.address not in self.left_out)
+
+    @cached_property
+    def left_out(self) -> Mapping[Address, Address]:
+        """What would be done but for something that could not be read: that thing, for each."""
+        if not self.unreadable:
+            return {}
+        differing = {change.address: change for change in self._differing}
+
+        def cause(address: Address) -> Address | None:
+            if address in self.unreadable:
+                return address
+            needs = self.needs_of(differing[address]) if address in differing else ()
+            return next(filter(None, map(cause, needs)), None)
+
+        return {address: why for address in differing if (why := cause(address))}
+
+    def needs_of(self, change: Change[Any]) -> tuple[Address, ...]:
+        """What is done before it. What takes the place of a thing is proven before that one goes."""
+        here = current_of(change.address)
+        if change.resource is None and here != change.address:
+            return (here,)
+        return self.needs.get(change.address, ())
+
+    @property
+    def _differing(self) -> tuple[Change[Any], ...]:
         return tuple(c for c in self.changes if c.action is not Action.NOOP)
 
     @property
@@ -75,4 +103,4 @@ class Plan:
         )
 
     def count(self) -> Counter[Action]:
-        return Counter(c.action for c in self.changes)
+        return Counter(c.action for c in self.changes if c.address not in self.left_out)

@@ -226,19 +226,18 @@ def _assemble(
     optional = {
         a for a in compared.unreadable if a in composition.resources and composition.resources[a].optional
     }
-    refusals = compared.refusals
-    if not selection.destroy:
-        refusals += guard_deletes(compared.changes, len(inventory.entries), selection.max_deletes)
-    return Plan(
+    made = Plan(
         world.manifest.project,
         world.settings.environment,
         compared.changes,
         needs,
         compared.unreadable,
         frozenset(optional),
-        refusals=refusals,
-        rollouts=rollouts_of(compared.changes, world.manifest.targets),
     )
+    refusals = compared.refusals
+    if not selection.destroy:
+        refusals += guard_deletes(made.active, len(inventory.entries), selection.max_deletes)
+    return replace(made, refusals=refusals, rollouts=rollouts_of(made.active, world.manifest.targets))
 
 
 def _locked(world: World, pins: Pins) -> Lock:

@@ -19,7 +19,7 @@ from pipeline.core.change import Action, Change
 from pipeline.core.errors import BackendError, MpError
 from pipeline.core.plan import Plan
 from pipeline.core.report import Finished, Outcome, Report, Status
-from pipeline.core.resource import Address, Observed, current_of
+from pipeline.core.resource import Address, Observed
 from pipeline.engine.crew import Crew
 from pipeline.engine.history import past_of
 from pipeline.engine.rollout import Turns
@@ -98,22 +98,13 @@ def execute(plan: Plan, crew: Crew, stop: threading.Event) -> Report:
 def _prepare(plan: Plan, active: Mapping[Address, Change[Any]]) -> _Progress:
     progress = _Progress(Turns(plan.rollouts))
     progress.inputs = {c.address: c.observed for c in plan.changes if c.action is Action.NOOP and c.observed}
-    blocked = []
     for address, change in active.items():
-        needs = plan.needs.get(address, ())
-        if change.resource is None and (here := current_of(address)) != address:
-            needs = (here,)  # what replaces it is proven before it goes
-        if any(need in plan.unreadable for need in needs):
-            blocked.append(address)
-        waits_for = [need for need in needs if need in active]
+        waits_for = [need for need in plan.needs_of(change) if need in active]
         progress.waiting[address] = len(waits_for)
         for need in waits_for:
             progress.dependants[need].append(address)
-        if not waits_for and address not in blocked:
+        if not waits_for:
             progress.enqueue(change)
-    for address in blocked:
-        _skip(progress, active[address], "something it needs could not be read")
-        _skip_dependants(progress, active, address)
     return progress
 
 

@@ -44,6 +44,7 @@ def plan(plan: Plan) -> dict[str, Json]:
             for one in plan.rollouts
         ],
         "unreadable": _unreadable(plan),
+        "left_out": [{"address": each, "waits_for": why} for each, why in plan.left_out.items()],
         "diagnostics": [_diagnostic(d) for d in plan.diagnostics],
         "refusals": [_diagnostic(d) for d in plan.refusals],
     }

@@ -1,5 +1,6 @@
 """A plan as text: models in manifest order, only what changes, every number with its unit. Read in ten seconds."""
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import groupby
 
@@ -11,7 +12,7 @@ from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, pa
 from pipeline.core.change import Action
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.plan import Plan, Rollout
-from pipeline.core.resource import place_of
+from pipeline.core.resource import current_of, place_of
 
 _MOST_UNLOCKED = 4  # named; the others are counted
 
@@ -22,7 +23,7 @@ KEPT_SHOWN = 5
 def plan(plan: Plan, origin: Origin, sources: Mapping[str, str], ink: Ink = plain) -> str:
     """The whole plan; its last line never changes its shape. `sources`: texts for excerpts, by file."""
     shown = blocks(plan, origin)
-    top = [header(plan, origin, ink), *_unlocked(origin), *not_read(plan, ink)]
+    top = [header(plan, origin, ink), *_unlocked(origin), *not_read(plan, ink), *_left_out(plan, ink)]
     paragraphs = [top, *body(shown, ink), drift_lines(plan, ink)]
     if remarks := _remarks(plan, shown):
         paragraphs.append([diagnostics(remarks, sources, ink)])
@@ -78,6 +79,24 @@ def not_read(plan: Plan, ink: Ink = plain) -> list[str]:
     return lines
 
 
+def _left_out(plan: Plan, ink: Ink) -> list[str]:
+    """What would be done if all could be read, one line for each kind of step at each place."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for change in plan.changes:
+        if change.address in plan.left_out:
+            here = current_of(change.address)
+            what = "it needs" if here == change.address else "takes its place"
+            found[place_of(here) or here, str(change.action), what] += 1
+    lines = []
+    for (place, action, what), number in found.items():
+        text = (
+            f"{clean(place)}: {units.counted(number, 'resource')} to {action}: what {what} could not be read"
+        )
+        first, *others = hanging("Left out: ", text)
+        lines += [first.replace("Left out:", ink("yellow", "Left out:"), 1), *others]
+    return lines
+
+
 def _more(plan: Plan) -> str:
     further = len(plan.kept) - KEPT_SHOWN
     return f" and {further} more (mp list)" if further > 0 else ""
@@ -96,7 +115,8 @@ def drift_lines(plan: Plan, ink: Ink = plain) -> list[str]:
     """Where the world moved away from what was applied last, and whether this plan puts it back."""
     lines = []
     for change in plan.drifted:
-        word = "Drift, left alone:" if change.action is Action.NOOP else "Drift, put back:"
+        alone = change.action is Action.NOOP or change.address in plan.left_out
+        word = "Drift, left alone:" if alone else "Drift, put back:"
         first, *others = hanging(f"{word} ", f"{clean(change.address)} {changes.drift(change)}")
         lines += [first.replace(word, ink("yellow", word), 1), *others]
     return lines

@@ -73,6 +73,7 @@ def plan() -> dict[str, Json]:
             changes=list_of(change),
             rollouts=list_of(rollout),
             unreadable=_UNREADABLE,
+            left_out=list_of(record(address=TEXT, waits_for=TEXT)),
             diagnostics=_DIAGNOSTICS,
             refusals=_DIAGNOSTICS,
         ),

@@ -153,8 +153,25 @@ def test_a_failed_creation_is_remembered_as_maybe_there(project: Project) -> Non
 
 def test_what_cannot_be_read_blocks_what_needs_it_and_nothing_else(project: Project) -> None:
     project.drivers["docker"].unreadable[Address("a/image")] = "401"
-    report = project.apply(thing("a/image"), thing("a/run", "a/image"), thing("b/run"))
-    assert results(report) == {"a/run": Status.SKIPPED, "b/run": Status.APPLIED}
+    things = (thing("a/image"), thing("a/run", "a/image"), thing("a/more", "a/run"), thing("b/run"))
+    plan = project.plan(*things)
+    assert plan.left_out == {"a/run": "a/image", "a/more": "a/image"}
+    assert plan.count()[Action.CREATE] == 1, "what is counted is what apply does"
+    assert results(project.apply(*things)) == {"b/run": Status.APPLIED}
+
+
+def test_what_left_a_place_stays_there_while_its_new_place_cannot_be_read(project: Project) -> None:
+    old = thing("m/run")
+    project.apply(old)
+    new = replace(old, locator={"name": "elsewhere"})
+    project.drivers["docker"].unreadable[old.address] = "connection refused"
+    plan = project.plan(new)
+    left = previous_of(old.address, old.locator)
+    assert plan.left_out == {left: old.address}
+    assert plan.count()[Action.DELETE] == 0
+    assert project.apply(new).outcomes == ()
+    project.drivers["docker"].unreadable.clear()
+    assert project.plan(new).count()[Action.DELETE] == 1, "it is not forgotten"
 
 
 def test_stop_starts_nothing_more_and_reports_the_rest(project: Project) -> None:
