@@ -129,7 +129,7 @@ class _Drivers:
 
     def engine(self) -> Driver[Any]:
         from pipeline.clients.buildctl import RemoteBuilder
-        from pipeline.resources.engine.resource import EngineDriver
+        from pipeline.resources.engine.driver import EngineDriver
 
         environ = self.settings.environ
         return EngineDriver(

@@ -17,8 +17,7 @@ from pipeline.engine.gathering import gather
 from pipeline.engine.parts import Declared, Key, declared, label
 from pipeline.engine.world import World
 from pipeline.manifest.lock import engine_key
-from pipeline.sources import NEAR
-from pipeline.sources.https import trusted_at_first
+from pipeline.sources import NEAR, trusted_at_first
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.core.change import Action, Change
 from pipeline.core.plan import Rollout
 from pipeline.core.resource import Address, owner_of, place_of
-from pipeline.targets.rollouts import Wave, WavesSpec
+
+if TYPE_CHECKING:
+    from pipeline.targets.rollouts import Wave, WavesSpec
 
 CHANGING = (Action.CREATE, Action.UPDATE, Action.REPLACE, Action.ADOPT)
 
@@ -29,7 +31,7 @@ def rollouts_of(changes: Iterable[Change[Any]], targets: Mapping[str, Any]) -> t
     return tuple(_rollout(place, found[place], rule) for place, rule in rules.items() if place in found)
 
 
-def _rollout(place: Place, changes: Sequence[Change[Any]], rule: WavesSpec) -> Rollout:
+def _rollout(place: Place, changes: Sequence[Change[Any]], rule: "WavesSpec") -> Rollout:
     """What most deployments share is tried first; otherwise the order of the manifest stays."""
     causes = {change.address: cause_of(change) for change in changes}
     shared = Counter(causes.values())
@@ -50,7 +52,7 @@ def cause_of(change: Change[Any]) -> str:
     return engine if stands and engine and engine != before else change.address
 
 
-def wave_sizes(waves: Sequence[Wave], total: int) -> tuple[int, ...]:
+def wave_sizes(waves: "Sequence[Wave]", total: int) -> tuple[int, ...]:
     """How many deployments each wave has: parts are of `total` and rounded up; the last size is repeated."""
     sizes: list[int] = []
     while (left := total - sum(sizes)) > 0:

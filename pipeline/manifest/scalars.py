@@ -48,7 +48,8 @@ PATTERNS = {  # pattern → what it asks for, the hint
 class Spec(BaseModel):
     """A record exactly as the user wrote it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # validators of parts are made with that of the whole, not one by one while modules are loaded
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 def mistake(summary: str, hint: str) -> PydanticCustomError:

@@ -21,11 +21,6 @@ from pipeline.sources.safety import require_safe
 DIGEST = "sha256:"
 
 
-def trusted_at_first(artifact: Artifact) -> bool:
-    """Nobody said which bytes are meant: models.lock holds the sha256 of what the server sent when it was locked."""
-    return artifact.source.startswith(("https://", "http://")) and not artifact.version
-
-
 class HttpsSource:
     """Web servers; `http://` too, where the sha256 is said or the server is this machine."""
 
@@ -37,7 +32,7 @@ class HttpsSource:
     def resolve(self, spec: SourceSpec, known: Artifact | None) -> Artifact:
         """With a digest as version: one HEAD for the size, or nothing when it is known. Without one the file is read once.
 
-        Then its sha256 is trusted from now on: see `trusted_at_first`.
+        Then its sha256 is trusted from now on: see `trusted_at_first` in pipeline/sources.
         """
         name, wanted = _name(spec), _wanted(spec)
         choice = choose(spec, {name: 0})

@@ -2,6 +2,7 @@
 
 import enum
 import re
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 
@@ -54,6 +55,7 @@ _LEFTOVER = re.compile(
 )
 
 
+@lru_cache(4096)  # asked several times of each file, and of the same names in many models
 def kind_of(path: str) -> Kind:
     """By the name alone, as engines choose their loader by it."""
     name = PurePosixPath(path).name.lower()
@@ -65,5 +67,6 @@ def kind_of(path: str) -> Kind:
     return Kind.UNKNOWN
 
 
+@lru_cache(4096)
 def is_leftover(path: str) -> bool:
     return _LEFTOVER.fullmatch(PurePosixPath(path).name.lower()) is not None

@@ -35,8 +35,8 @@ from pipeline.resources.cache.artifact import ArtifactDriver
 from pipeline.resources.cache.store import Cache
 from pipeline.resources.engine import environment
 from pipeline.resources.engine import resource as engines
+from pipeline.resources.engine.driver import EngineDriver
 from pipeline.resources.engine.environment import EnvironmentDriver
-from pipeline.resources.engine.resource import EngineDriver
 from pipeline.resources.filler import resource as fillers
 from pipeline.resources.filler.resource import FillerDriver
 from pipeline.resources.image import resource as image

@@ -29,7 +29,8 @@ from pipeline.core.image import Build, Engine, Registry
 from pipeline.core.report import Event, Line, Progress
 from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, fields_of
 from pipeline.resources.engine import resource as engine
-from pipeline.resources.engine.resource import EngineDriver, EngineState
+from pipeline.resources.engine.driver import EngineDriver
+from pipeline.resources.engine.resource import EngineState
 from tests.parts.base_image import BaseImage
 from tests.parts.buildkit import RealBuilder
 from tests.parts.ports import free_port

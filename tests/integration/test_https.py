@@ -18,7 +18,8 @@ from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event
 from pipeline.core.resource import Address
 from pipeline.resources.cache.store import Cache
-from pipeline.sources.https import HttpsSource, trusted_at_first
+from pipeline.sources import trusted_at_first
+from pipeline.sources.https import HttpsSource
 from tests.fakes.hub import Fault, Request
 from tests.fakes.web import WebFolder
 from tests.parts.absorbing import Absorbing

@@ -35,7 +35,8 @@ from pipeline.core.report import Event, Progress
 from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, Transfer, fields_of
 from pipeline.resources.cache.store import Cache
 from pipeline.resources.engine import resource as engines
-from pipeline.resources.engine.resource import EngineDriver, EngineState
+from pipeline.resources.engine.driver import EngineDriver
+from pipeline.resources.engine.resource import EngineState
 from pipeline.resources.image import resource as image
 from pipeline.resources.image.index import images, index, parts
 from pipeline.resources.image.resource import ImageDriver, ImageState
