@@ -171,6 +171,7 @@ class Model:
     env: Mapping[str, str] = field(default_factory=dict)
     secret_env: Mapping[str, Secret] = field(default_factory=dict)  # environment variable → secret
     api_key: Secret | None = None
+    faces: tuple[str, ...] = ()  # APIs beside OpenAI's: "llama2-generate"
     questions: tuple[Question, ...] = ()
     lifecycle: Lifecycle = Lifecycle()
     where: Where | None = field(default=None, compare=False)

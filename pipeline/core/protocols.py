@@ -91,6 +91,10 @@ class Template(Protocol):
         """
         ...
 
+    def faces(self) -> tuple[str, ...]:
+        """APIs that it can serve beside OpenAI's: "llama2-generate"; a model gets those that its entry names."""
+        ...
+
     def build(self, engine: Engine) -> Build:
         """The engine image's inputs. No Hardware: an image fits any GPU count."""
         ...

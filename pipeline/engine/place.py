@@ -144,6 +144,7 @@ def _model(world: World, name: str, spec: ModelSpec, pinned: Pinned) -> Model:
             k: secret_of(world.manifest, v.secret) for k, v in spec.env.items() if not isinstance(v, str)
         },
         api_key=secret_of(world.manifest, spec.serve.api_key.secret) if spec.serve.api_key else None,
+        faces=spec.serve.faces,
         questions=_questions(spec, pinned.artifacts.values()),
         lifecycle=lifecycle_of(spec),
         where=world.document.where("models", name),

@@ -1,4 +1,4 @@
-"""`serve.args` against the flags of the engine, as far as models.yaml says which one it is. Used by check."""
+"""`serve.args` and `serve.faces` against the template, as far as models.yaml says which engine it is. Used by check."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,9 +16,9 @@ def check_arguments(
     name: str, model: Mapping[str, Json], sections: Mapping[str, Json], tree: Tree
 ) -> Iterator[Diagnostic]:
     """Flags that mp writes itself or that no meant version of the engine has: without a version, any may be locked."""
-    template = model.get("template") or _mapping(sections.get("defaults")).get("template")
+    template = _template(model, sections)
     args = _mapping(_mapping(model.get("serve")).get("args"))
-    if not args or not isinstance(template, str) or template not in TEMPLATES:
+    if not args or template is None:
         return
     own, shared = _mapping(model.get("engine")), _mapping(_mapping(sections.get("engines")).get(template))
     version = own.get("version") or shared.get("version")
@@ -33,6 +33,30 @@ def check_arguments(
         if all(written in other for other in answers):
             where = tree.where("models", name, "serve", "args", written)
             yield error(f"{name}: serve.args: {summary}", where, hint, name)
+
+
+def check_faces(
+    name: str, model: Mapping[str, Json], sections: Mapping[str, Json], tree: Tree
+) -> Iterator[Diagnostic]:
+    """Faces that this template does not serve and another one does; unknown ones are reported by their form."""
+    template = _template(model, sections)
+    faces = _mapping(model.get("serve")).get("faces")
+    if template is None or not isinstance(faces, list):
+        return
+    for index, face in enumerate(faces):
+        able = [other for other in sorted(TEMPLATES) if face in TEMPLATES[other].faces()]
+        if able and template not in able:
+            where = tree.where_value("models", name, "serve", "faces", index)
+            hint = f"write template: {' or '.join(able)}, or leave the face out"
+            yield error(
+                f'{name}: serve.faces: template "{template}" does not serve "{face}"', where, hint, name
+            )
+
+
+def _template(model: Mapping[str, Json], sections: Mapping[str, Json]) -> str | None:
+    """The model's template, where it is a known one."""
+    template = model.get("template") or _mapping(sections.get("defaults")).get("template")
+    return template if isinstance(template, str) and template in TEMPLATES else None
 
 
 def _mapping(value: Json) -> Mapping[str, Json]:

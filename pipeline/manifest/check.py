@@ -9,7 +9,7 @@ from pipeline.core.diagnostic import Diagnostic, error, warning
 from pipeline.core.digest import Json
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.core.size import size_bytes
-from pipeline.manifest.arguments import check_arguments
+from pipeline.manifest.arguments import check_arguments, check_faces
 from pipeline.manifest.marks import Path, Tree
 from pipeline.manifest.source import check_sources, lacks
 from pipeline.manifest.trust import check_trust
@@ -43,6 +43,7 @@ def check(sections: dict[str, Json], tree: Tree, folder: Folder) -> list[Diagnos
             found += _chat(name, model, tree, folder)
             found += _sizes(name, model, tree)
             found += check_arguments(name, model, sections, tree)
+            found += check_faces(name, model, sections, tree)
     found += check_sources(sections, tree, folder)
     found += check_trust(sections, tree, folder)
     found += _registry(sections, tree)

@@ -86,6 +86,10 @@ class ServeSpec(Spec):
     api_key: SecretReference | None = Field(
         default=None, description="Clients must send this key; none when left out"
     )
+    faces: tuple[Literal["llama2-generate", "llama2-chat"], ...] = Field(
+        default=(),
+        description="Old APIs to serve beside OpenAI's, with template transformers: KAITO's `/generate` and `/chat` of Llama 2",
+    )
 
 
 class ChatSpec(Spec):

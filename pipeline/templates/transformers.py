@@ -15,6 +15,7 @@ from pipeline.templates.secrets import secrets
 
 NAME = "transformers"
 API_KEY = "MP_API_KEY"
+FACES = ("llama2-generate", "llama2-chat")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Transformers:
 
     def variant(self, version: str | None, hardware: Hardware) -> Variant:
         return variant(NAME, version, hardware)
+
+    def faces(self) -> tuple[str, ...]:
+        return FACES
 
     def build(self, engine: Engine) -> Build:
         return Build(engine, runtime_files(NAME), str(runtime_root()))
@@ -66,6 +70,8 @@ def _node_problems(model: Model) -> Iterator[Diagnostic]:
 
 def _own_args(model: Model, variant: Variant) -> Mapping[str, Json]:
     args: dict[str, Json] = {"max-model-len": model.max_model_len}
+    if model.faces:
+        args["faces"] = [*sorted(set(model.faces))]
     if variant.name == "cpu" and model.hardware.cpus is not None:
         # else it runs a thread per core of the machine, however few of them a container may use
         args["threads"] = max(1, int(model.hardware.cpus))

@@ -41,6 +41,9 @@ class Vllm:
     def variant(self, version: str | None, hardware: Hardware) -> Variant:
         return variant(NAME, version, hardware)
 
+    def faces(self) -> tuple[str, ...]:
+        return ()
+
     def build(self, engine: Engine) -> Build:
         return Build(engine, runtime_files(NAME), str(runtime_root()))
 

@@ -57,6 +57,7 @@ class Asked:
     messages: tuple[Mapping[str, Any], ...] = ()
     prompt: str | tuple[int, ...] = ""  # text, or token ids
     max_tokens: int | None = None  # None: as many as fit
+    context: int | None = None  # tokens of prompt and answer; None: as many as the server has
     temperature: float | None = None  # None: the model's own default; 0 is greedy
     top_p: float | None = None
     stop: tuple[str, ...] = ()

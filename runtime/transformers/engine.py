@@ -36,14 +36,15 @@ class Engine:
     def job(self, asked: Asked) -> Job:
         """Tokenize and check the length. Raises Rejected (400)."""
         tokens = self._chat_tokens(asked) if asked.kind == "chat" else self._prompt_tokens(asked)
-        room = self.max_model_len - len(tokens)
+        context = asked.context or self.max_model_len
+        room = context - len(tokens)
         wanted = asked.max_tokens or room
         if not tokens:
             raise Rejected(400, "the prompt is empty", "prompt")
         if wanted > room or room < 1:
             raise Rejected(
                 400,
-                f"the context is {self.max_model_len} tokens: {len(tokens)} of the prompt and {max(wanted, 1)} of the "
+                f"the context is {context} tokens: {len(tokens)} of the prompt and {max(wanted, 1)} of the "
                 "answer are more",
                 "messages" if asked.kind == "chat" else "prompt",
                 "context_length_exceeded",

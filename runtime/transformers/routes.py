@@ -1,10 +1,9 @@
-"""The HTTP face: OpenAI's routes, /health, /metrics. Starlette only; everything about the model is the desk's."""
+"""The HTTP face: OpenAI's routes, /health, /metrics, and those faces that are asked for. Starlette only; everything about the model is the desk's."""
 
-import hmac
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,17 @@ from starlette.routing import Route
 if TYPE_CHECKING:
     from runtime.transformers.asked import Asked, Rejected, parse
     from runtime.transformers.desk import Desk
+    from runtime.transformers.face import Face
     from runtime.transformers.job import Finish, Job
+    from runtime.transformers.key import is_allowed
+    from runtime.transformers.llama2 import PATHS
 else:
     from asked import Asked, Rejected, parse
     from desk import Desk
+    from face import Face
     from job import Finish, Job
+    from key import is_allowed
+    from llama2 import PATHS
 
 # Any in this file: JSON bodies, and ASGI's own messages
 
@@ -159,7 +164,7 @@ class Routes:
 
 
 class Gate:
-    """Counts every answer, and asks for the API key under /v1 when there is one."""
+    """Counts every answer, and asks for the API key under /v1 when there is one; other faces ask for it themselves."""
 
     def __init__(self, app: Any, desk: Desk, api_key: str | None, paths: frozenset[str]) -> None:
         self._app = app
@@ -178,21 +183,15 @@ class Gate:
                 self._desk.counters.requests[(path, message["status"])] += 1
             await send(message)
 
-        if scope["path"].startswith("/v1") and not self._is_allowed(scope):
+        if scope["path"].startswith("/v1") and not is_allowed(scope, self._api_key):
             refused = JSONResponse(_error(401, "the API key is missing or wrong"), 401)
             await refused(scope, receive, counted)
             return
         await self._app(scope, receive, counted)
 
-    def _is_allowed(self, scope: Any) -> bool:
-        if self._api_key is None:
-            return True
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(given, f"Bearer {self._api_key}".encode())
 
-
-def application(desk: Desk, name: str, api_key: str | None) -> Any:
-    """The ASGI application."""
+def application(desk: Desk, name: str, api_key: str | None, faces: Sequence[str] = ()) -> Any:
+    """The ASGI application; `faces` are served beside OpenAI's."""
     routes = Routes(desk, name)
     table = [
         Route("/health", routes.health),
@@ -201,6 +200,7 @@ def application(desk: Desk, name: str, api_key: str | None) -> Any:
         Route("/v1/models/{name:path}", routes.model),
         Route("/v1/chat/completions", routes.chat, methods=["POST"]),
         Route("/v1/completions", routes.completion, methods=["POST"]),
+        *(Route(PATHS[face], Face(face, desk, api_key)) for face in faces),
     ]
     gate = Middleware(Gate, desk=desk, api_key=api_key, paths=frozenset(route.path for route in table))
     return Starlette(

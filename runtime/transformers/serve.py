@@ -14,8 +14,10 @@ sys.path.append(str(HERE if (HERE / "launch.py").is_file() else HERE.parent))  #
 
 if TYPE_CHECKING:
     from runtime import launch as launches
+    from runtime.transformers.llama2 import PATHS
 else:
     import launch as launches
+    from llama2 import PATHS
 
 API_KEY = "MP_API_KEY"
 SHUTDOWN_S = 5  # for answers that are under way
@@ -27,6 +29,7 @@ def flags(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--threads", type=int, help="threads of one forward pass; all cores when left out")
+    parser.add_argument("--faces", nargs="+", default=[], choices=sorted(PATHS), help="beside OpenAI's")
     return parser.parse_args(argv)
 
 
@@ -62,7 +65,7 @@ def serve(launch: "launches.Launch", chosen: argparse.Namespace) -> None:
     desk = Desk(model, Counters(launch.served_name))
     server = uvicorn.Server(
         uvicorn.Config(
-            application(desk, launch.served_name, os.environ.get(API_KEY) or None),
+            application(desk, launch.served_name, os.environ.get(API_KEY) or None, chosen.faces),
             host=launch.host,
             port=launch.port,
             access_log=False,

@@ -38,6 +38,9 @@ class FixedFiles:
     def variant(self, version: str | None, hardware: Hardware) -> Variant:
         return self.template.variant(version, hardware)
 
+    def faces(self) -> tuple[str, ...]:
+        return self.template.faces()
+
     def build(self, engine: Engine) -> Build:
         return Build(engine, (("serve.py", "0" * 64),), "/runtime")
 

@@ -86,6 +86,7 @@ def served(
     api_key: str | None = None,
     max_model_len: int | None = None,
     serve: Path | None = None,
+    faces: tuple[str, ...] = (),
 ) -> Iterator[Served]:
     """The quickstart's checkpoint, served by a template as the product launches it; `serve` is another serve.py."""
     chosen = TEMPLATES[template]
@@ -99,6 +100,7 @@ def served(
         engine,
         max_model_len=max_model_len,
         api_key=Secret("key", "KEY") if api_key else None,
+        faces=faces,
     )
     launch = chosen.launch(model, variant)
     port = free_port()

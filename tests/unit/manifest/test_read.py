@@ -193,6 +193,10 @@ BROKEN = [  # text, what must be said
     (MODEL + "    serve: {args: {--x: 1}}\n", "m: serve.args.--x must be an engine's flag without leading dashes | "),
     (MODEL + "    serve: {args: {host: x}}\n", '11:20 m: serve.args: "host" is written by mp | it comes from'),
     (MODEL + "    template: vllm\n    serve: {args: {max-num-seq: 1}}\n", '12:20 m: serve.args: vllm has no flag "max-num-seq" | did you mean "max-num-seqs"?'),
+    (MODEL + "    serve: {args: {faces: x}}\n", '11:20 m: serve.args: "faces" is written by mp | it comes from serve.faces'),
+    (MODEL + "    serve: {faces: [llama2-generat]}\n", '11:21 m: serve.faces[0] must be llama2-generate or llama2-chat, not "llama2-generat" | did you mean "llama2-generate"?'),
+    (MODEL + "    serve: {faces: llama2-generate}\n", "11:20 m: serve.faces must be a list | "),
+    (MODEL + "    template: vllm\n    serve: {faces: [llama2-generate]}\n", '12:21 m: serve.faces: template "vllm" does not serve "llama2-generate" | write template: transformers, or leave the face out'),
     (MODEL + "    serve: {quantization: null}\n", '"quantization" (quantized weights) is not supported yet'),
     (MODEL + "    test: {prompt: x}\n", "11:11 m: test must be a list | "),
     (MODEL + "    test: [{promt: x}]\n", '11:13 m: test[0]: unknown key "promt" | did you mean "prompt"?'),
@@ -397,7 +401,7 @@ JSON = st.recursive(
 )
 PLACES = st.sampled_from(
     ["version", "project", "defaults", "secrets", "hardware", "registries", "engines", "targets", "models", "inventory",
-     "models.m", "models.m.source", "models.m.files", "models.m.files.include", "models.m.serve", "models.m.serve.args",
+     "models.m", "models.m.source", "models.m.files", "models.m.files.include", "models.m.serve", "models.m.serve.args", "models.m.serve.faces",
      "models.m.env", "models.m.env.A", "models.m.test", "models.m.chat", "models.m.targets", "models.m.targets.laptop",
      "models.m.lifecycle", "models.m.serve.api_key", "targets.laptop", "hardware.cpu", "hardware.cpu.memory"]
 )  # fmt: skip
