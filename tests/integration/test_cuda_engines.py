@@ -22,8 +22,8 @@ from pipeline.core.image import Build, Registry, Variant
 from pipeline.core.model import Hardware
 from pipeline.core.resource import Address, Mark
 from pipeline.resources.engine import resource as engine
-from pipeline.resources.engine.pin import unpinned
 from pipeline.resources.engine.driver import EngineDriver
+from pipeline.resources.engine.pin import unpinned
 from pipeline.templates import TEMPLATES
 from pipeline.templates.release import releases
 from tests.parts.base_image import BaseImage
