@@ -11,7 +11,7 @@ from pipeline.core.change import Action, Change
 from pipeline.core.digest import image_tag
 from pipeline.core.model import WEIGHTS, Artifact
 from pipeline.core.plan import Plan
-from pipeline.core.resource import Address, address, current_of, fields_of, owner_of, place_of
+from pipeline.core.resource import Address, address, current_of, fields_of, owner_of, place_of, said_of
 from pipeline.engine.place import registry_name
 from pipeline.manifest.lock import Lock
 from pipeline.manifest.spec import Manifest
@@ -37,7 +37,10 @@ def rows(plan: Plan, lock: Lock, manifest: Manifest, names: tuple[str, ...], roo
                 registry = registry_name(manifest, spec)
                 at = [address(name, _PUBLISHED.get(what, what), registry) for what in spec.publish]
             found.append(_row(plan, by_address, name, target, at, parts, root))
-    kept = [Row(owner_of(e.address), place_of(e.address) or e.kind, "kept", "", "", None) for e in plan.kept]
+    kept = [
+        Row(owner_of(e.address), said_of(place_of(e.address) or e.kind), "kept", "", "", None)
+        for e in plan.kept
+    ]
     return [*found, *_gone(plan, {(row.model, row.target) for row in found}), *kept]
 
 

@@ -34,6 +34,12 @@ def current_of(where: Address) -> Address:
     return Address(where.partition("~")[0])
 
 
+def said_of(where: str) -> str:
+    """An address or the place in it as people know it: "m/docker:box", and "m/docker:box, before" of a place that was left."""
+    here, left, _ = where.partition("~")
+    return f"{here}, before" if left else here
+
+
 def previous_of(where: Address, locator: Mapping[str, str]) -> Address:
     """What a thing is called at a place it has left and is still to be removed from: "m/docker:box~1a2b3c4d"."""
     return Address(f"{current_of(where)}~{fingerprint(dict(locator))[:8]}")

@@ -23,6 +23,7 @@ from pipeline.core.resource import (
     fields_of,
     owner_of,
     previous_of,
+    said_of,
 )
 from pipeline.engine.refusals import interrupting, managed, not_ours
 from pipeline.store.inventory import Inventory
@@ -278,14 +279,14 @@ def _remove(findings: _Findings, entry: Entry, answer: Answer, mark: Mark, why: 
                     f"{why}, and no longer carries our mark: left alone",
                 )
                 findings.diagnostics.append(
-                    warning(f"{entry.address}: {reason}", model=owner_of(entry.address))
+                    warning(f"{said_of(entry.address)}: {reason}", model=owner_of(entry.address))
                 )
             elif entry.on_remove == "forget":
                 action, reason = Action.FORGET, f"{why}: on_remove is forget"
     if action is Action.DELETE and entry.protect:
         findings.refusals.append(
             error(
-                f"{entry.address}: is protected and would be deleted",
+                f"{said_of(entry.address)}: is protected and would be deleted",
                 hint="declare it again, or apply it once with lifecycle protect: false and then remove it",
                 model=owner_of(entry.address),
             )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.core.protocols import Answer
-from pipeline.core.resource import Absent, Entry, Unreadable, fields_of, owner_of, place_of
+from pipeline.core.resource import Absent, Entry, Unreadable, current_of, fields_of, owner_of, place_of
 from pipeline.engine.identity import checked
 from pipeline.engine.observe import observe
 from pipeline.engine.world import World
@@ -27,7 +27,7 @@ class Standing:
 
     @property
     def target(self) -> str:
-        return place_of(self.entry.address) or self.entry.kind
+        return place_of(current_of(self.entry.address)) or self.entry.kind
 
 
 def status(world: World, models: Sequence[str] = ()) -> tuple[Standing, ...]:

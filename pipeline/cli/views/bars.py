@@ -22,7 +22,7 @@ from rich.text import Text
 from pipeline.cli.views import progress
 from pipeline.cli.views.text import WIDTH, clean, cut
 from pipeline.core.report import Event, Finished, Line, Progress, Started, Status
-from pipeline.core.resource import Address
+from pipeline.core.resource import Address, said_of
 
 _STYLES = {
     Status.APPLIED: "green",
@@ -94,10 +94,14 @@ class Bars:
 
     def _task(self, address: Address, doing: str) -> TaskID:
         if address not in self._tasks:
-            self._tasks[address] = self._bars.add_task(doing, total=None, name=clean(address), line="")
+            self._tasks[address] = self._bars.add_task(
+                doing, total=None, name=clean(said_of(address)), line=""
+            )
         return self._tasks[address]
 
     def _phase(self, address: Address, task: TaskID, doing: str) -> None:
         """A new phase starts its own bar: speed and time left are of it alone."""
         if self._bars.tasks[self._bars.task_ids.index(task)].description != doing:
-            self._bars.reset(task, description=doing, name=clean(address), line="")  # reset drops all fields
+            self._bars.reset(
+                task, description=doing, name=clean(said_of(address)), line=""
+            )  # reset drops all fields

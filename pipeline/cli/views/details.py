@@ -9,7 +9,7 @@ from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, pa
 from pipeline.core.change import FieldDiff
 from pipeline.core.digest import Json
 from pipeline.core.model import WEIGHTS, Facts, FileEntry, Filter
-from pipeline.core.resource import Transfer
+from pipeline.core.resource import Transfer, said_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def details(one: Details, root: str, ink: Ink = plain) -> str:
     """Sections of named texts; folders of the project are shown relative to `root`."""
     alone = len(one.sources) == 1 and one.sources[0].role == WEIGHTS
     sections = [("" if alone else each.role, list(_source(each, root))) for each in one.sources]
-    sections += [(each.address, list(_live(each))) for each in one.resources]
+    sections += [(said_of(each.address), list(_live(each))) for each in one.resources]
     sections += [
         ("files" if alone else f"files of {each.role}", [(file.path, _file(file)) for file in each.files])
         for each in one.sources

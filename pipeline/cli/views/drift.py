@@ -8,6 +8,7 @@ from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.plan import header, not_read
 from pipeline.cli.views.text import Ink, clean, hanging, plain
 from pipeline.core.plan import Plan
+from pipeline.core.resource import said_of
 
 
 def drift(plan: Plan, origin: Origin, sources: Mapping[str, str], ink: Ink = plain) -> str:
@@ -15,7 +16,7 @@ def drift(plan: Plan, origin: Origin, sources: Mapping[str, str], ink: Ink = pla
     lines = []
     for change in plan.drifted:
         sigil = "-" if change.missing else "~"
-        first, *others = hanging(f"{sigil} {clean(change.address)}  ", changes.drift(change))
+        first, *others = hanging(f"{sigil} {clean(said_of(change.address))}  ", changes.drift(change))
         lines += [first.replace(sigil, ink("red" if change.missing else "yellow", sigil), 1), *others]
     errors = [diagnostics(plan.errors, sources, ink)] if plan.errors else []
     paragraphs = [[header(plan, origin, ink), *not_read(plan, ink)], lines, errors, _end(plan, ink)]

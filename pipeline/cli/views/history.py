@@ -9,6 +9,7 @@ from pipeline.cli.views.shape import FORMAT, SECONDS, TEXT, TEXT_OR_NULL, docume
 from pipeline.cli.views.tables import Column, fitted
 from pipeline.cli.views.text import Ink, clean, hanging, plain
 from pipeline.core.digest import Json
+from pipeline.core.resource import said_of
 from pipeline.store.history import Past, Side, past_to_json
 
 _COLUMNS = (
@@ -34,7 +35,7 @@ def history(ones: Sequence[Past], ink: Ink = plain) -> str:
 def _row(one: Past) -> tuple[str, ...]:
     return (
         _time(one.at),
-        one.address,
+        said_of(one.address),
         _what(one),
         moved(one),
         (one.commit or "-")[:7],
@@ -80,7 +81,7 @@ def _is_launch(path: str) -> bool:
 
 def _failure(one: Past) -> Iterator[str]:
     if one.error:
-        yield from hanging(f"{_time(one.at)} {clean(one.address)}  ", clean(one.error))
+        yield from hanging(f"{_time(one.at)} {clean(said_of(one.address))}  ", clean(one.error))
 
 
 def _time(seconds: float) -> str:

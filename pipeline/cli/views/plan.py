@@ -12,7 +12,7 @@ from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, pa
 from pipeline.core.change import Action
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.plan import Plan, Rollout
-from pipeline.core.resource import current_of, place_of
+from pipeline.core.resource import current_of, place_of, said_of
 
 _MOST_UNLOCKED = 4  # named; the others are counted
 
@@ -66,7 +66,7 @@ def not_read(plan: Plan, ink: Ink = plain) -> list[str]:
     """What could not be read, one line for each reason at each place."""
     reasons: dict[tuple[str, str, str | None, bool], int] = {}
     for address, unread in plan.unreadable.items():
-        key = (place_of(address) or address, unread.reason, unread.hint, address in plan.optional)
+        key = (place_of(current_of(address)) or address, unread.reason, unread.hint, address in plan.optional)
         reasons[key] = reasons.get(key, 0) + 1
     lines = []
     for (place, reason, hint, optional), number in reasons.items():
@@ -117,7 +117,7 @@ def drift_lines(plan: Plan, ink: Ink = plain) -> list[str]:
     for change in plan.drifted:
         alone = change.action is Action.NOOP or change.address in plan.left_out
         word = "Drift, left alone:" if alone else "Drift, put back:"
-        first, *others = hanging(f"{word} ", f"{clean(change.address)} {changes.drift(change)}")
+        first, *others = hanging(f"{word} ", f"{clean(said_of(change.address))} {changes.drift(change)}")
         lines += [first.replace(word, ink("yellow", word), 1), *others]
     return lines
 
@@ -150,7 +150,7 @@ def _end(plan: Plan, ink: Ink) -> list[str]:
         lines.append("No changes.")
     lines += [line for r in plan.rollouts if len(r.waves) > 1 for line in hanging("", waves(r))]
     if plan.kept:
-        names = ", ".join(clean(entry.address) for entry in plan.kept[:KEPT_SHOWN]) + _more(plan)
+        names = ", ".join(clean(said_of(entry.address)) for entry in plan.kept[:KEPT_SHOWN]) + _more(plan)
         images = "; mp prune frees images" if any(entry.keep for entry in plan.kept) else ""
         lines += hanging("Kept, no longer declared: ", names + images)
     moved = ((plan.transfer.download_bytes, "in"), (plan.transfer.push_bytes, "out"))

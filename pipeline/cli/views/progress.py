@@ -11,7 +11,7 @@ from typing import Protocol, TextIO
 from pipeline.cli.views import units
 from pipeline.cli.views.text import WIDTH, clean, cut
 from pipeline.core.report import Event, Finished, Line, Outcome, Progress, Started, Status
-from pipeline.core.resource import Address
+from pipeline.core.resource import Address, said_of
 
 EVERY_S = 10.0
 TICK_S = 1.0  # between two looks at the clock while nothing happens
@@ -75,13 +75,13 @@ class Lines:
         if self._now() - self._told_s >= EVERY_S:
             self._told_s = self._now()
             for address, running in self._running.items():
-                self._write(f"{address}: {under_way(running, self._now())}")
+                self._write(f"{said_of(address)}: {under_way(running, self._now())}")
 
     def _take(self, event: Event) -> None:
         match event:
             case Started(address, action):
                 self._running[address] = _Running(self._now())
-                self._write(f"{address}: {action}")
+                self._write(f"{said_of(address)}: {action}")
             case Progress(address, doing, done, total):
                 running = self._running.setdefault(address, _Running(self._now()))
                 if doing != running.doing:
@@ -118,8 +118,8 @@ def finished(outcome: Outcome) -> str:
     seconds = units.duration(outcome.seconds)
     match outcome.status:
         case Status.APPLIED:
-            return f"{outcome.address}: applied in {seconds}"
+            return f"{said_of(outcome.address)}: applied in {seconds}"
         case Status.FAILED | Status.UNKNOWN:
-            return f"{outcome.address}: {outcome.status} after {seconds}: {outcome.error or ''}"
+            return f"{said_of(outcome.address)}: {outcome.status} after {seconds}: {outcome.error or ''}"
         case Status.SKIPPED:
-            return f"{outcome.address}: skipped: {outcome.error or ''}"
+            return f"{said_of(outcome.address)}: skipped: {outcome.error or ''}"

@@ -6,6 +6,7 @@ from pipeline.cli.views import units
 from pipeline.cli.views.tables import table
 from pipeline.cli.views.text import Ink, clean, hanging, plain
 from pipeline.core.report import Outcome, Report, Status
+from pipeline.core.resource import said_of
 
 _STYLES = {
     Status.APPLIED: "green",
@@ -37,7 +38,8 @@ def _table(report: Report, ink: Ink) -> list[str]:
         return []
     heads = ("ADDRESS", "ACTION", "RESULT", "SECONDS", "")
     rows = [
-        (o.address, str(o.action), str(o.status), f"{o.seconds:.1f}", _detail(o)) for o in report.outcomes
+        (said_of(o.address), str(o.action), str(o.status), f"{o.seconds:.1f}", _detail(o))
+        for o in report.outcomes
     ]
     head, *lines = table(heads, rows, (44, 7, 7, 9), ink, numbers=3)
     coloured = [
@@ -57,7 +59,7 @@ def _failures(report: Report, ink: Ink) -> Iterator[str]:
         if outcome.status not in (Status.FAILED, Status.UNKNOWN):
             continue
         word = "Failed:" if outcome.status is Status.FAILED else "Unknown:"
-        first, *others = hanging(f"{word} ", clean(outcome.address))
+        first, *others = hanging(f"{word} ", clean(said_of(outcome.address)))
         yield first.replace(word, ink(_STYLES[outcome.status], word), 1)
         yield from others
         for line in (outcome.error or "cut off: plan again to see what is there").splitlines():
@@ -70,7 +72,9 @@ def _proofs(report: Report, ink: Ink) -> Iterator[str]:
     """Where each deployment answers, what it was asked and what it said."""
     for outcome in report.outcomes:
         if proof := outcome.proof:
-            first, *others = hanging(f"{clean(outcome.address)}  ", clean(outcome.endpoint or proof.url))
+            first, *others = hanging(
+                f"{clean(said_of(outcome.address))}  ", clean(outcome.endpoint or proof.url)
+            )
             yield ink("bold", first)
             yield from others
             yield from hanging("  asked     ", clean(proof.prompt))

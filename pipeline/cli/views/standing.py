@@ -18,7 +18,7 @@ from pipeline.cli.views.shape import (
 from pipeline.cli.views.tables import Column, fitted
 from pipeline.cli.views.text import Ink, clean, hanging, plain
 from pipeline.core.digest import Json
-from pipeline.core.resource import Observed, Version, fields_of
+from pipeline.core.resource import Observed, Version, fields_of, place_of, said_of
 from pipeline.engine.status import HEALTHY, MISSING, Standing
 
 _COLUMNS = (
@@ -46,7 +46,7 @@ def _row(one: Standing, now: float) -> tuple[str, ...]:
     replicas = replicas_of(one)
     return (
         one.model,
-        one.target,
+        said_of(place_of(one.entry.address) or one.target),
         one.health,
         "-" if replicas is None else str(replicas),
         applied.model or "-",
@@ -57,15 +57,17 @@ def _row(one: Standing, now: float) -> tuple[str, ...]:
 
 def _remarks(one: Standing, now: float, ink: Ink) -> Iterator[str]:
     if one.reason and one.health != HEALTHY:
-        first, *others = hanging(f"{clean(one.entry.address)}  ", clean(f"{one.health}: {one.reason}"))
+        first, *others = hanging(
+            f"{clean(said_of(one.entry.address))}  ", clean(f"{one.health}: {one.reason}")
+        )
         yield ink("bold red" if one.health == MISSING else "bold", first)
         yield from others
     if one.entry.held is not None:
         text = f"held since {units.ago(now - one.entry.held.since)} by mp rollback: mp apply --release {one.model} lets it go"
-        yield from hanging(f"{clean(one.entry.address)}  ", clean(text))
+        yield from hanging(f"{clean(said_of(one.entry.address))}  ", clean(text))
     if one.entry.trial is not None and one.entry.applied:
         text = f"canary: {one.entry.trial.words}; mp promote {one.model}, or mp rollback {one.model}"
-        yield from hanging(f"{clean(one.entry.address)}  ", clean(text))
+        yield from hanging(f"{clean(said_of(one.entry.address))}  ", clean(text))
 
 
 def replicas_of(one: Standing) -> int | None:

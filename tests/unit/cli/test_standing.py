@@ -4,7 +4,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.cli.views.history import history
+from pipeline.cli.views.report import report
 from pipeline.cli.views.standing import status, status_json
+from pipeline.core.change import Action
+from pipeline.core.report import Outcome, Report, Status
 from pipeline.core.resource import (
     Absent,
     Address,
@@ -144,3 +147,19 @@ def test_history_names_fields_of_a_clusters_objects_by_kind_and_the_launch_last(
     assert "  Deployment replicas, Deploym" in line
     (line,) = history([replace(UPDATE, after=Side(V1, "b" * 12), changed=paths[:2])]).splitlines()[1:]
     assert "  ConfigMap  " in line
+
+
+def test_a_place_that_was_left_is_called_by_its_name_and_no_hash_is_shown() -> None:
+    left = entry("qwen", address=Address("qwen/kubernetes:prod~d710a24f"))
+    standing = Standing(left, Unreadable("no answer"), "Unknown", "no answer")
+    text = status([standing], NOW)
+    assert "prod, before" in text
+    assert "qwen/kubernetes:prod, before  Unknown: no answer" in text
+    past = replace(UPDATE, address=left.address, error="no answer")
+    told = history([past])
+    assert told.count("qwen/kubernetes:prod, before") == 2
+    outcome = Outcome(left.address, Action.DELETE, Status.FAILED, error="no answer")
+    done = report(Report((outcome,)))
+    assert not [shown for shown in (text, told, done) if "~" in shown]
+    (one,) = _deployments((standing,))
+    assert (one["target"], one["address"]) == ("prod", left.address), "what a machine names it by stays"
