@@ -68,7 +68,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     known = sorted(known)
     if near := nearest(word, known):
         return f'did you mean "{near}"?'
-    return "known: " + ", ".join(known) if 0 < len(known) <= 12 else None
+    return "known: " + ", ".join(known) if 0 < len(known) <= 16 else None
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -183,6 +183,7 @@ BROKEN = [  # text, what must be said
     (MODEL.replace("{laptop: {}}", "{lap: {}}"), '10:15 m: targets: target "lap" is not known | did you mean "laptop"?'),
     (MODEL.replace("{laptop: {}}", "{laptop: {weights: baked}}"), 'm: targets.laptop.weights must be mount, not "baked"'),
     (MODEL.replace("{laptop: {}}", "{box: {memry: 1}}"), '10:21 m: targets.box: unknown key "memry" | did you mean "memory"?'),
+    (MODEL.replace("laptop: {kind: local}", "laptop: {kind: kaito, namespace: m}").replace("{laptop: {}}", "{laptop: {weights: pvc}}"), '10:24 m: targets.laptop: unknown key "weights" | known: adapters, annotations, image,'),
     (MODEL.replace("{laptop: {}}", '{laptop: {port: "1"}}'), "m: targets.laptop.port must be a whole number, not text | write 1"),
     (MODEL + "    hardware: gpu\n", '11:15 m: hardware class "gpu" is not known | did you mean "cpu"?'),
     (MODEL + "    chat: {template: a.jinja}\n", '11:22 m: chat template "a.jinja" is not there | '),
