@@ -85,12 +85,13 @@ def base_image(docker_host: str, registry: RealRegistry) -> BaseImage:
 def engine_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRegistry]:
     """A registry for the real engine images, which are large: whoever needs them first builds them, once a run.
 
+    Pods reach it, too: by the address of their node.
     MP_TEST_REGISTRY names a folder in which it keeps them, so that the next run builds nothing.
     """
     kept = os.environ.get("MP_TEST_REGISTRY")
     folder = Path(kept) if kept else tmp_path_factory.mktemp("engine-registry")
     folder.mkdir(parents=True, exist_ok=True)
-    with running_registry(folder) as started:
+    with running_registry(folder, everywhere=True) as started:
         yield started
     if not kept:
         shutil.rmtree(folder)

@@ -5,11 +5,14 @@ One pod at a time: it gets most of a small machine. Nothing is built here that a
 
 import contextlib
 import hashlib
+import json
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +21,7 @@ from tests.parts import capability
 from tests.parts.base_image import BaseImage
 from tests.parts.cluster import RealCluster
 from tests.parts.engines import ANSWER, CHECKPOINT, PROMPT, locked_engines
-from tests.parts.project import Project, chat
+from tests.parts.project import Manifest, Project, chat
 from tests.parts.registry import RealRegistry
 
 pytestmark = [
@@ -30,13 +33,17 @@ pytestmark = [
 ]
 
 # Where a pod finds its weights, by the word for it in models.yaml.
-FOLDERS: Mapping[str, str] = {"baked": "/models", "volume": "/mnt/models"}
+FOLDERS: Mapping[str, str] = {"baked": "/models", "volume": "/mnt/models", "pvc": "/mnt/models"}
 SERVE = {"transformers": {}, "vllm": {"max_model_len": 256}}
-# Every run has one pod an engine; both ways of both are for `just test-all`: a node unpacks gigabytes for each image.
+OURS = pytest.mark.skipif("MP_TEST_KUBECONFIG" in os.environ, reason="its node is another machine")
+# Every run has each way once, and both engines; each way of both is for `just test-all`. An engine's pods follow one another:
+# the node unpacks its gigabytes for the first one. vLLM itself takes a minute of two cores to start.
 PODS = (
     pytest.param("transformers", "baked"),
-    pytest.param("vllm", "volume"),
+    pytest.param("transformers", "pvc", marks=OURS),
     pytest.param("transformers", "volume", marks=pytest.mark.slow),
+    pytest.param("vllm", "volume"),
+    pytest.param("vllm", "pvc", marks=(OURS, pytest.mark.slow)),
     pytest.param("vllm", "baked", marks=pytest.mark.slow),
 )
 
@@ -50,15 +57,21 @@ class Works:
     namespace: str
     registry: RealRegistry
     base: BaseImage
+    storage: Path  # for volumes: the node is this machine
 
     def declare(self, template: str, weights: str) -> None:
+        options: Manifest = {"weights": weights}
+        registry: Manifest = {"url": f"{self.registry.host}/acme"}
+        if weights == "pvc":  # its Job pulls, and loopback is the pod itself
+            options["claim"] = {"storage_class": self.namespace}
+            registry = {"url": f"{self.node_host}/acme", "insecure": True}
         self.project.write(
             {
                 "version": 1,
                 "project": "acme",
                 "defaults": {"template": template, "hardware": "cpu", "registry": "main"},
                 "hardware": {"cpu": {"gpus": 0, "cpu": 1.8, "memory": "6Gi"}},
-                "registries": {"main": {"url": f"{self.registry.host}/acme"}},
+                "registries": {"main": registry},
                 "engines": {each: {"base": self.base.reference} for each in SERVE},
                 "targets": {
                     "prod": {
@@ -72,11 +85,31 @@ class Works:
                         "source": "./weights",
                         "serve": SERVE[template],
                         "test": [{"prompt": PROMPT, "expect": {"contains": "models.yaml"}}],
-                        "targets": {"prod": {"weights": weights}},
+                        "targets": {"prod": options},
                     }
                 },
             }
         )
+
+    @property
+    def node_host(self) -> str:
+        """The registry's name for whoever is not this machine."""
+        return f"{self.cluster.node_address()}:{self.registry.port}"
+
+    def volume(self, name: str) -> None:
+        """A volume that the next claim is bound to; nothing makes any here."""
+        folder = self.storage / name
+        folder.mkdir()
+        folder.chmod(0o777)  # pods have another user than this one
+        spec = {
+            "storageClassName": self.namespace,
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": str(folder)},
+        }
+        metadata = {"name": f"{self.namespace}-{name}", "labels": {"mp-test": self.namespace}}
+        made = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec}
+        self.cluster.kubectl("create", "-f", "-", stdin=json.dumps(made))
 
     def hashes(self, folder: str) -> dict[str, str]:
         """The sha256 of every file that the pod sees there, by name."""
@@ -113,8 +146,14 @@ def works(
     project = Project(
         folder, capability.CACHE, {"KUBECONFIG": str(cluster.kubeconfig), "NO_COLOR": "1", "COLUMNS": "200"}
     )
+    storage = tmp_path_factory.mktemp("volumes")
     with cluster.namespace() as namespace:
-        yield Works(project, cluster, namespace, engine_registry, engine_base)
+        made = Works(project, cluster, namespace, engine_registry, engine_base, storage)
+        cluster.speaks_http(made.node_host)
+        try:
+            yield made
+        finally:
+            cluster.kubectl("delete", "pv", "-l", f"mp-test={namespace}", "--wait=false")
 
 
 @pytest.fixture
@@ -129,6 +168,8 @@ def emptied(works: Works) -> Iterator[Works]:
 @pytest.mark.parametrize(("template", "weights"), PODS)
 def test_engine_on_a_node_says_what_it_says_everywhere(emptied: Works, template: str, weights: str) -> None:
     emptied.declare(template, weights)
+    if weights == "pvc":
+        emptied.volume(template)
 
     applied = emptied.project.applied()
 

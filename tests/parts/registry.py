@@ -87,9 +87,14 @@ class RealRegistry:
 
 @contextlib.contextmanager
 def running_registry(
-    folder: Path, *, password: bool = False, certificate: Certificate | None = None, auth: str = ""
+    folder: Path,
+    *,
+    password: bool = False,
+    certificate: Certificate | None = None,
+    auth: str = "",
+    everywhere: bool = False,
 ) -> Iterator[RealRegistry]:
-    registry = RealRegistry(folder, password, certificate, auth)
+    registry = RealRegistry(folder, password, certificate, auth, everywhere=everywhere)
     registry.start()
     try:
         yield registry
