@@ -77,9 +77,16 @@ def fields_of(state: State) -> dict[str, Json]:
     return {f.name: _json(getattr(state, f.name)) for f in dataclasses.fields(state) if f.compare}
 
 
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+
+
 def _json(value: object) -> Json:
-    if isinstance(value, Mapping):
-        return {str(key): _json(value[key]) for key in sorted(value)}
+    kind = type(value)  # first what nearly every value is: plans compare a hundred thousand
+    if kind in _PLAIN:
+        return cast(Json, value)
+    if kind is dict or isinstance(value, Mapping):
+        members = cast(Mapping[str, object], value)
+        return {str(key): _json(members[key]) for key in sorted(members)}
     if isinstance(value, list | tuple):
         return [_json(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

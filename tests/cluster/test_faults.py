@@ -11,7 +11,8 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.parts.registry import RealRegistry
 pytestmark = [pytest.mark.cluster, pytest.mark.registry]
 
 MODELS = 12
-ERROR, PARTLY, LOCKED = 1, 5, 6
+ERROR, CHANGES, REFUSED, PARTLY, LOCKED = 1, 2, 4, 5, 6
 BEGUN_S = 60  # until an apply that was started has changed something
 
 
@@ -147,21 +148,30 @@ def _text(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
-def test_login_that_has_ended_is_called_that_and_nothing_is_changed(fleet: Fleet, tmp_path: Path) -> None:
+@contextmanager
+def account(fleet: Fleet, role: str) -> Iterator[Callable[[Path, int], dict[str, str]]]:
+    """A service account with a role everywhere: what gives a kubeconfig of it, with a login that ends in so many seconds."""
     cluster, namespace = fleet.cluster, fleet.namespaces[0]
     cluster.kubectl("-n", namespace, "create", "serviceaccount", "robot")
-    cluster.kubectl(
-        "create",
-        "clusterrolebinding",
-        namespace,
-        "--clusterrole=cluster-admin",
-        f"--serviceaccount={namespace}:robot",
-    )
+    words = (f"--clusterrole={role}", f"--serviceaccount={namespace}:robot")
+    cluster.kubectl("create", "clusterrolebinding", namespace, *words)
     config = config_of(cluster)
+
+    def login(folder: Path, ends_in_s: int) -> dict[str, str]:
+        config["users"][0]["user"] = {"token": token_of(cluster, namespace, "robot", ends_in_s)}
+        return config_at(folder / "robot.kubeconfig", config)
+
     try:
+        yield login
+    finally:
+        cluster.kubectl("delete", "clusterrolebinding", namespace)
+        cluster.kubectl("-n", namespace, "delete", "serviceaccount", "robot")
+
+
+def test_login_that_has_ended_is_called_that_and_nothing_is_changed(fleet: Fleet, tmp_path: Path) -> None:
+    with account(fleet, "cluster-admin") as login:
         for ends_in_s, code in ((600, 0), (-60, ERROR)):
-            config["users"][0]["user"] = {"token": token_of(cluster, namespace, "robot", ends_in_s)}
-            environ = config_at(tmp_path / "robot.kubeconfig", config)
+            environ = login(tmp_path, ends_in_s)
             planned = fleet.project.mp("plan", "--detailed-exitcode", environ=environ)
             assert planned.code == code, planned.text
         assert "the login has ended: log in again" in flat(planned.text)
@@ -169,9 +179,55 @@ def test_login_that_has_ended_is_called_that_and_nothing_is_changed(fleet: Fleet
         fleet.project.write({**fleet.project.manifest, "models": {}})
         assert fleet.project.mp("destroy", "--all", "--yes", environ=environ).code == ERROR
         assert fleet.names() == before
-    finally:
-        cluster.kubectl("delete", "clusterrolebinding", namespace)
-        cluster.kubectl("-n", namespace, "delete", "serviceaccount", "robot")
+
+
+def test_account_that_may_only_read_sees_the_plan_and_its_apply_begins_nothing(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """Kubernetes' own role "view", which lists neither Secrets nor nodes."""
+    with account(fleet, "view") as login:
+        environ = login(tmp_path, 600)
+        assert fleet.project.mp("plan", "--detailed-exitcode", environ=environ).code == 0
+        manifest = coloured(fleet.project.manifest, "violet")
+        del manifest["models"][model_name(0)]
+        fleet.project.write(manifest)
+        before, asked = fleet.get(), len(fleet.cluster.requests("mp"))
+        planned = fleet.project.mp("plan", "--detailed-exitcode", environ=environ)
+        assert planned.code == CHANGES, planned.text
+        refused = fleet.project.mp("apply", "--yes", environ=environ)
+    assert refused.code == REFUSED, refused.text
+    for namespace in fleet.namespaces:
+        assert f"in namespace {namespace}" in flat(refused.text), refused.text
+    assert "may not create, delete, patch configmaps" in flat(refused.text), refused.text
+    assert "create, delete, patch deployments.apps" in flat(refused.text), refused.text
+    kept = [one for one in fleet.cluster.requests("mp")[asked:] if is_write(one)]
+    assert not kept
+    assert fleet.get() == before
+
+
+def is_write(request: str) -> bool:
+    """Whether a request asks for something to be kept: reviews and rehearsals do not."""
+    read = request.startswith(("get ", "list ")) or "/authorization.k8s.io/" in request
+    return not read and "dryRun=All" not in request
+
+
+def test_api_that_never_answers_is_an_error_and_nothing_is_deleted(
+    fleet: Fleet, door: Gate, tmp_path: Path
+) -> None:
+    environ = through(door, fleet, tmp_path)
+    door.shut()
+    before = fleet.names()
+    manifest = copy.deepcopy(fleet.project.manifest)
+    del manifest["models"][model_name(0)]
+    for written, words in (
+        (manifest, ("apply", "--yes")),
+        ({**manifest, "models": {}}, ("destroy", "--all", "--yes")),
+    ):
+        fleet.project.write(written)
+        result = fleet.project.mp(*words, environ=environ)
+        assert result.code == ERROR, result.text
+        assert "connection refused" in flat(result.text), result.text
+    assert fleet.names() == before
 
 
 def test_second_apply_at_once_names_the_first_and_begins_nothing(fleet: Fleet) -> None:
