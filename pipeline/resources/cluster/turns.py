@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipeline.clients.kube import Cluster, Object
+from pipeline.clients.kube import REPLICA_SET, Cluster, Object
 from pipeline.core.errors import BackendError, Refused
 from pipeline.resources.cluster.capacity import Ask, gpu_nodes, gpus_of, unplaced
 from pipeline.resources.cluster.fields import is_leaving
@@ -18,6 +18,7 @@ from pipeline.resources.cluster.live import Live
 from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.preflight.gpus import grows
 from pipeline.resources.cluster.preflight.steps import pods_of
+from pipeline.resources.cluster.returning import comes_back
 from pipeline.resources.cluster.rotation import recorded
 from pipeline.resources.cluster.sending import digests_in
 from pipeline.resources.cluster.shape import shaped
@@ -50,6 +51,8 @@ class Turns:
         Raises Refused where none can become free and nothing may be interrupted; nothing was changed by then.
         """
         asks = beside(wanted, before, digests)
+        if asks and _comes_back(cluster, wanted, digests):
+            asks = ()
         held = bool(asks) and self._take(cluster, asks, may_interrupt=may_interrupt)
         if asks and not held:
             others = tuple(key for key in before if workload_in({key: before[key]}) and key not in wanted)
@@ -101,6 +104,13 @@ def beside(wanted: Live, before: Live, digests: Mapping[str, str]) -> tuple[Ask,
     return tuple(
         Ask(key, gpus, count, pods.spec) for pods, count in counts if count and (gpus := gpus_of(pods.spec))
     )
+
+
+def _comes_back(cluster: Cluster, wanted: Live, digests: Mapping[str, str]) -> bool:
+    """The pods of all that is wanted are there: none comes."""
+    found = [wanted[key] for key in workloads_in(wanted)]
+    sets = cluster.list(REPLICA_SET, str(found[0]["metadata"]["namespace"]))
+    return all(comes_back(one, sets, lambda new, old: restarts(new, old, digests)) for one in found)
 
 
 def restarts(wanted: Object, live: Object, digests: Mapping[str, str]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from pipeline.clients.kube import CONFIG_MAP, POD, Cluster, Object
+from pipeline.clients.kube import CONFIG_MAP, POD, REPLICA_SET, Cluster, Object
 from pipeline.core.diagnostic import Diagnostic, error, warning
 from pipeline.core.errors import BackendError
 from pipeline.resources.cluster.canary import SUFFIX, canary_key
@@ -24,7 +24,7 @@ from pipeline.resources.cluster.capacity import (
     usable,
 )
 from pipeline.resources.cluster.fields import is_leaving, labels_in
-from pipeline.resources.cluster.preflight.steps import Step, pods_of, stays
+from pipeline.resources.cluster.preflight.steps import Step, pods_of, returns, stays
 from pipeline.resources.cluster.products import PRODUCT
 from pipeline.resources.cluster.workloads import INSTANCE, WORKLOADS
 
@@ -46,6 +46,7 @@ class Wish:
     """Pods of a step that need places of their own."""
 
     step: Step
+    key: str  # of the workload: "Deployment/qwen"
     ask: Ask
     beside: bool  # only while a new version comes beside the old one: one roll-out after the other (turns.py)
 
@@ -53,6 +54,7 @@ class Wish:
 def gpus(cluster: Cluster, nodes: Sequence[Object], steps: Sequence[Step]) -> Iterable[Diagnostic]:
     """Refusals for what finds no GPU, and warnings where it may find one later. `steps` are those of the whole cluster."""
     wishes = [wish for step in steps for wish in _wishes(step)]
+    wishes = _without_returning(cluster, wishes)
     if not wishes:
         return
     pods = [one for one in cluster.list(POD, "", fields=HOLDING) if not is_leaving(one)]
@@ -68,6 +70,17 @@ def gpus(cluster: Cluster, nodes: Sequence[Object], steps: Sequence[Step]) -> It
     for wish, count in lacking:
         text = f"{wish.step.model}: {_said(wish, count, usable(now, wish.ask.spec))} in {cluster.system}"
         yield _judged(wish, text, later)
+
+
+def _without_returning(cluster: Cluster, wishes: Sequence[Wish]) -> list[Wish]:
+    """Those of versions whose pods are not there already."""
+    namespaces = {wish.step.namespace for wish in wishes if wish.beside}
+    sets = {name: cluster.list(REPLICA_SET, name) for name in sorted(namespaces)}
+    return [
+        wish
+        for wish in wishes
+        if not (wish.beside and returns(wish.step, wish.key, sets[wish.step.namespace]))
+    ]
 
 
 def _lacking(nodes: Sequence[GpuNode], wishes: Iterable[Wish]) -> list[tuple[Wish, int]]:
@@ -136,7 +149,7 @@ def _wishes(step: Step) -> Iterator[Wish]:
     """What a step needs besides what stays: all its pods where the old ones go first, else those that come besides."""
     for key, one in step.wanted.items():
         if key == canary_key(step.name):
-            yield from () if stays(step, key) else _whole(step, one)
+            yield from () if stays(step, key) else _whole(step, key)
             continue
         live = [pods.count for pods in pods_of(step.live[key])] if key in step.live else []
         beside = bool(live) and not _goes(step)
@@ -144,15 +157,15 @@ def _wishes(step: Step) -> Iterator[Wish]:
             if pods is None or not (each := gpus_of(pods.spec)):
                 continue
             if (more := pods.count - (before or 0)) > 0:
-                yield Wish(step, Ask(step.model, each, more, pods.spec), beside=False)
+                yield Wish(step, key, Ask(step.model, each, more, pods.spec), beside=False)
             if beside and pods.surge and not stays(step, key):
-                yield Wish(step, Ask(step.model, each, pods.surge, pods.spec), beside=True)
+                yield Wish(step, key, Ask(step.model, each, pods.surge, pods.spec), beside=True)
 
 
-def _whole(step: Step, one: Object) -> Iterator[Wish]:
-    for pods in pods_of(one):
+def _whole(step: Step, key: str) -> Iterator[Wish]:
+    for pods in pods_of(step.wanted[key]):
         if each := gpus_of(pods.spec):
-            yield Wish(step, Ask(step.model, each, pods.count, pods.spec), beside=False)
+            yield Wish(step, key, Ask(step.model, each, pods.count, pods.spec), beside=False)
 
 
 def _goes(step: Step) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from pipeline.clients.kube import KINDS, LIMIT_RANGE, RESOURCE_QUOTA, Cluster, Object
+from pipeline.clients.kube import KINDS, LIMIT_RANGE, REPLICA_SET, RESOURCE_QUOTA, Cluster, Object
 from pipeline.core.diagnostic import Diagnostic, error
-from pipeline.resources.cluster.preflight.steps import Pods, Step, pods_of, stays
+from pipeline.resources.cluster.preflight.steps import Pods, Step, pods_of, returns, stays
 from pipeline.resources.cluster.quantities import amount, shown
 
 Amounts = Mapping[str, Fraction]
@@ -27,7 +27,8 @@ def quota(cluster: Cluster, namespace: str, steps: Sequence[Step]) -> Iterable[D
     quotas = [one for one in cluster.list(RESOURCE_QUOTA, namespace) if _counts(one)]
     if not quotas:
         return
-    added = [(step, _added(step)) for step in steps]
+    sets = cluster.list(REPLICA_SET, namespace)
+    added = [(step, _added(step, sets)) for step in steps]
     needed = _sum(amounts for _, amounts in added)
     for one in quotas:
         status = one.get("status") or {}
@@ -57,13 +58,13 @@ def _counts(one: Object) -> bool:
     return not spec.get("scopeSelector") and frozenset(spec.get("scopes") or ()) in OURS
 
 
-def _added(step: Step) -> dict[str, Fraction]:
+def _added(step: Step, sets: Sequence[Object]) -> dict[str, Fraction]:
     """What a step needs more than it has; what goes frees something only once it is gone, and counts where it goes first."""
     found: list[Amounts] = []
     for key, one in step.wanted.items():
         live = list(pods_of(step.live[key])) if key in step.live else []
         found += [] if key in step.live else [_objects(key)]
-        rolls = bool(live) and not stays(step, key)
+        rolls = bool(live) and not stays(step, key) and not returns(step, key, sets)
         found += [_amounts(pods, pods.count + (pods.surge if rolls else 0)) for pods in pods_of(one)]
         found += [_amounts(pods, -pods.count) for pods in live]
     return _sum(found)

@@ -11,7 +11,10 @@ from pipeline.core.change import Change
 from pipeline.core.diagnostic import Where
 from pipeline.core.digest import Json
 from pipeline.core.resource import current_of, owner_of, place_of
+from pipeline.resources.cluster.fields import record
 from pipeline.resources.cluster.live import Place
+from pipeline.resources.cluster.returning import comes_back
+from pipeline.resources.cluster.shape import shaped
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 
 
@@ -94,6 +97,13 @@ def stays(step: Step, key: str) -> bool:
     """The pods of a workload that is there are of the version that is wanted: only their number may change."""
     live = step.live.get(key)
     return live is not None and _specs(live) == _specs(step.wanted[key])
+
+
+def returns(step: Step, key: str, sets: Iterable[Object]) -> bool:
+    """The wanted version of a workload comes back, and `sets` of its namespace still have its pods."""
+    return comes_back(
+        step.wanted[key], sets, lambda wanted, old: _specs(record(shaped(old, wanted))) != _specs(wanted)
+    )
 
 
 def _specs(one: Object) -> list[Mapping[str, Any]]:
