@@ -3,6 +3,7 @@
 One project is applied once. Every test uses that one and leaves it as it was.
 """
 
+import contextlib
 import copy
 import json
 import shutil
@@ -98,6 +99,25 @@ class Acme:
         ready = [pod for pod in found if "deletionTimestamp" not in pod["metadata"] and is_ready(pod)]
         return bool(ready) and instance in self.said(ready[0])
 
+    @contextlib.contextmanager
+    def always_answered(self) -> Iterator[None]:
+        """Fails when nobody answered at some moment of the block."""
+        answers, over = [self.answered()], threading.Event()
+
+        def ask() -> None:
+            while not over.is_set():
+                answers.append(self.answered())
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            yield
+        finally:
+            over.set()
+            asking.join()
+        assert len(answers) > 10
+        assert all(answers), answers
+
     def said(self, pod: Any) -> str:
         """What a pod answers now, through the API server."""
         name = pod["metadata"]["name"]
@@ -117,6 +137,12 @@ class Acme:
         for word in words:
             assert word in found.out, found.text
         return found.out
+
+    def drifted_soon(self, *words: str) -> None:
+        """`mp drift` that says so as soon as the cluster does."""
+        deadline = time.monotonic() + SOON_S
+        while not all(word in (said := flat(self.drifted())) for word in words):
+            assert time.monotonic() < deadline, said
 
     def failed(self, *words: str, code: int = ERROR, within_s: float = SOON_S) -> Result:
         """`mp apply` that fails, soon; each word is in what it says."""
@@ -212,9 +238,19 @@ def test_scaling_by_hand_is_drift_and_the_first_pod_stays(acme: Acme) -> None:
 def test_wrong_image_by_hand_is_drift_with_the_kubelets_reason_and_the_old_pod_serves(acme: Acme) -> None:
     before = acme.pod()
     acme.kubectl("set", "image", "deployment/tiny", "server=127.0.0.1:1/acme/nothing:here")
-    deadline = time.monotonic() + SOON_S
-    while "ErrImagePull" not in (said := acme.drifted("nothing:here")):
-        assert time.monotonic() < deadline, said
+    acme.drifted_soon("nothing:here", "ErrImagePull")
+    acme.project.applied()
+    acme.nothing_to_do()
+    assert acme.pod()["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_memory_taken_away_by_hand_is_drift_with_the_kernels_reason_and_the_old_pod_serves(
+    acme: Acme,
+) -> None:
+    before = acme.pod()
+    less = "memory=12Mi"  # Python starts, and needs more
+    acme.kubectl("set", "resources", "deployment/tiny", f"--limits={less}", f"--requests={less}")
+    acme.drifted_soon("memory 256Mi → 12Mi", "OOMKilled")
     acme.project.applied()
     acme.nothing_to_do()
     assert acme.pod()["metadata"]["uid"] == before["metadata"]["uid"]
@@ -224,7 +260,8 @@ def test_version_that_crashes_goes_back_to_the_last_good_one_which_never_stopped
     before, objects = restored.pod(), restored.names()
     crash = {"TINY_ARGV": "--crash 'ValueError: no such head'"}
     restored.project.write(restored.with_tiny(env=crash))
-    restored.failed("exit code 1", "ValueError: no such head", "last good version serves again")
+    with restored.always_answered():
+        restored.failed("exit code 1", "ValueError: no such head", "last good version serves again")
     assert restored.pod()["metadata"]["uid"] == before["metadata"]["uid"]
     assert "tiny" in restored.said(restored.pod())
     assert restored.names() == objects
@@ -279,13 +316,50 @@ def test_failed_version_that_is_held_is_shown_with_its_reason(restored: Acme) ->
     assert "the server ended with exit code 1" in flat(planned.out), planned.text
 
 
-def test_gpu_that_no_node_has_is_refused_before_anything_moves(restored: Acme) -> None:
-    manifest = copy.deepcopy(restored.project.manifest)
+def declare_huge(acme: Acme) -> None:
+    """A third model, on a GPU."""
+    manifest = copy.deepcopy(acme.project.manifest)
     manifest["models"]["huge"] = {**manifest["models"]["tiny"], "hardware": "gpu"}
-    restored.project.write(manifest)
-    file = restored.project.folder / "models.lock"
+    acme.project.write(manifest)
+    file = acme.project.folder / "models.lock"
     lock = read_lock(file)  # it holds the engines that are used
     write_lock(file, replace(lock, engines={**lock.engines, engine_key(ENGINES[1], PLATFORM): ENGINES[1]}))
+
+
+@pytest.fixture
+def one_gpu(cluster: RealCluster) -> Iterator[None]:
+    """The node says that it has one; the pods of these tests do not look for it."""
+    (node,) = cluster.kubectl("get", "nodes", "-o", "name").split()
+    paths = [f"/status/{where}/nvidia.com~1gpu" for where in ("capacity", "allocatable")]
+    label = "nvidia.com/gpu.product"
+
+    def patch(*operations: dict[str, str]) -> None:
+        words = ("patch", node, "--subresource=status", "--type=json", "-p", json.dumps(operations))
+        cluster.kubectl(*words)
+
+    cluster.kubectl("label", node, f"{label}=NVIDIA-L40S")
+    patch(*({"op": "add", "path": path, "value": "1"} for path in paths))
+    yield
+    patch(*({"op": "remove", "path": path} for path in paths))
+    cluster.kubectl("label", node, f"{label}-")
+
+
+@pytest.mark.slow
+def test_gpus_asked_for_by_hand_that_no_node_has_are_drift_in_the_schedulers_words_and_are_put_back(
+    one_gpu: None, restored: Acme
+) -> None:
+    declare_huge(restored)
+    restored.project.applied()
+    more = "nvidia.com/gpu=2"
+    restored.kubectl("set", "resources", "deployment/huge", f"--limits={more}", f"--requests={more}")
+    restored.drifted_soon("nvidia.com/gpu 1 → 2", "Unschedulable: 0/1 nodes", "Insufficient nvidia.com/gpu")
+    restored.project.applied()
+    restored.nothing_to_do()
+    assert restored.answered("huge")
+
+
+def test_gpu_that_no_node_has_is_refused_before_anything_moves(restored: Acme) -> None:
+    declare_huge(restored)
     restored.failed("huge: needs 1 × NVIDIA-L40S, and no node that it may go to has any", code=REFUSED)
     assert restored.names("huge") == set()
 
@@ -321,28 +395,17 @@ def test_new_launch_rolls_over_and_takes_the_old_config_with_it(restored: Acme) 
 
 
 def test_two_other_images_are_rolled_out_and_somebody_answers_at_every_moment(restored: Acme) -> None:
-    answers, over = [restored.answered()], threading.Event()
-
-    def ask() -> None:
-        while not over.is_set():
-            answers.append(restored.answered())
-
-    asking = threading.Thread(target=ask)
-    asking.start()
     file = restored.project.folder / "weights" / "answer.txt"
     images = {restored.pod()["spec"]["containers"][0]["image"]}
     try:
-        for text in ("at noon the sky is blue", "at dusk the sky is blue"):
-            file.write_text(text)
-            restored.project.applied()
-            images.add(restored.pod()["spec"]["containers"][0]["image"])
+        with restored.always_answered():
+            for text in ("at noon the sky is blue", "at dusk the sky is blue"):
+                file.write_text(text)
+                restored.project.applied()
+                images.add(restored.pod()["spec"]["containers"][0]["image"])
     finally:
-        over.set()
-        asking.join()
         file.write_text("the sky is blue")
     assert len(images) == 3
-    assert len(answers) > 10
-    assert all(answers), answers
 
 
 def test_second_replica_has_a_budget_that_goes_with_it(restored: Acme) -> None:
