@@ -158,6 +158,29 @@ def test_canary_that_fails_is_removed_and_the_old_pod_never_noticed(acme: Acme) 
     assert acme.behind_the_service() == {before["status"]["podIP"]}
 
 
+def test_canary_that_fails_stays_to_be_looked_at_where_the_entry_says_hold(acme: Acme) -> None:
+    before = acme.pods()[STABLE]
+    wanted = acme.wants("red", TINY_ARGV="--crash RuntimeError:boom")
+    wanted["models"]["tiny"]["targets"]["prod"]["rollout"]["on_failure"] = "hold"
+    with acme.project.changed(wanted):
+        result = acme.project.mp("apply", "--yes")
+        assert result.code == ERROR, result.text
+        assert "boom" in result.text
+        assert "the last good version serves again" not in " ".join(result.text.split())
+        pods = acme.pods()
+        assert acme.deployments() == {STABLE, CANARY}
+        assert acme.colour(pods[CANARY]) == "red"
+        assert pods[STABLE]["metadata"]["uid"] == before["metadata"]["uid"]
+        assert acme.behind_the_service() == {before["status"]["podIP"]}
+        refused = acme.project.mp("promote", "tiny", "--yes")
+        assert refused.code != 0, "what failed is not promoted"
+        assert acme.deployments() == {STABLE, CANARY}
+    acme.project.applied()
+    assert acme.deployments() == {STABLE}
+    assert acme.pods()[STABLE]["metadata"]["uid"] == before["metadata"]["uid"]
+    acme.nothing_to_do()
+
+
 def test_promoted_canary_becomes_the_deployment(acme: Acme) -> None:
     with acme.project.changed(acme.wants("green")):
         acme.project.applied()
