@@ -3,8 +3,8 @@
 import re
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 PART = r"^([1-9][0-9]?|100)%$"
 
@@ -16,6 +16,13 @@ def _wave(value: object) -> int | str:
         return value
     said = {"summary": "is no size of a wave", "hint": 'write a number from 1 on, or a part such as "10%"'}
     raise PydanticCustomError("mp", "{summary}", said)
+
+
+def _some(waves: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Asked once each is a size: a rule of the field would count those alone that are, and call a list with a slip empty."""
+    if not waves:
+        raise PydanticKnownError("too_short", {"field_type": "Tuple", "min_length": 1, "actual_length": 0})
+    return waves
 
 
 # How large a wave is: so many deployments, or that part of those that change.
@@ -31,9 +38,9 @@ class WavesSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    waves: tuple[Wave, ...] = Field(
+    waves: Annotated[tuple[Wave, ...], AfterValidator(_some)] = Field(
         default=("100%",),
-        min_length=1,
+        json_schema_extra={"minItems": 1},
         description="Sizes of the waves, a number or a part of the deployments that change, such as "
         '`[1, "10%", "100%"]`; the last is repeated until all are changed. A wave begins when the one before has ended',
     )

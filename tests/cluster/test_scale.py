@@ -90,6 +90,14 @@ def test_what_people_did_to_some_is_seen_in_those_and_put_back_there(fleet: Flee
     assert others(fleet, *hurt) == before
 
 
+def test_what_is_scaled_to_nothing_serves_nobody_and_status_says_so(fleet: Fleet) -> None:
+    fleet.kubectl(6, "scale", "deployment", model_name(6), "--replicas=0")
+    fleet.kubectl(6, "rollout", "status", "deployment", model_name(6), "--timeout=60s")
+    (one,) = fleet.project.mp("status", model_name(6), "--json").json()["deployments"]
+    assert (one["health"], one["reason"], one["replicas"]) == ("Suspended", "scaled to 0", 0)
+    assert fleet.project.mp("drift").code == CHANGES  # it was not declared
+
+
 def test_new_name_makes_the_one_and_removes_the_other(fleet: Fleet) -> None:
     old, new = model_name(0), "renamed"
     before = others(fleet, old)

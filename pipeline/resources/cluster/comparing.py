@@ -6,7 +6,7 @@ from dataclasses import replace
 from pipeline.clients.kube import Cluster, Conflict, Object
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Unreachable
-from pipeline.core.resource import Absent, Locator, Mark, Observed, Resource
+from pipeline.core.resource import Absent, Entry, Locator, Mark, Observed, Resource
 from pipeline.resources.cluster.applying import put
 from pipeline.resources.cluster.fields import record
 from pipeline.resources.cluster.health import Health, Word
@@ -16,7 +16,7 @@ from pipeline.resources.cluster.marks import mark_of
 from pipeline.resources.cluster.moved import moved, staying
 from pipeline.resources.cluster.sending import digests_in, written
 from pipeline.resources.cluster.shape import shaped
-from pipeline.resources.cluster.state import ClusterState
+from pipeline.resources.cluster.state import ClusterState, objects_in
 from pipeline.resources.cluster.workloads import workload_in, workload_of, workloads_in
 
 NO_WORKLOAD = Health(Word.MISSING, "nothing that runs pods is there")
@@ -96,6 +96,18 @@ def observed(
         remote_id=None if workload is None else str(workload["metadata"]["uid"]),
         endpoint=None if f"Service/{name}" not in live else f"http://{name}.{namespace}.svc",
     )
+
+
+def told(live: Live, entry: Entry) -> Observed[ClusterState]:
+    """What is there of an entry, in the fields that were applied last: for `mp status`, and before it goes.
+
+    What has no replicas is well, and serves nobody: said here alone, for in a comparison their number is what differs.
+    """
+    seen = observed(live, objects_in(entry.applied.get("objects")), entry.locator)
+    asleep = [record(live[key].get("spec")).get("replicas") == 0 for key in workloads_in(live)]
+    if not asleep or not all(asleep) or seen.state.health != str(Word.HEALTHY):
+        return seen
+    return replace(seen, state=replace(seen.state, health=str(Health(Word.SUSPENDED, "scaled to 0"))))
 
 
 def _health(live: Live, keys: Sequence[str]) -> Health:

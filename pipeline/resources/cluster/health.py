@@ -12,7 +12,7 @@ class Word(StrEnum):
     HEALTHY = "Healthy"
     PROGRESSING = "Progressing"
     DEGRADED = "Degraded"
-    SUSPENDED = "Suspended"  # it is paused: nothing is rolled out
+    SUSPENDED = "Suspended"  # it is paused: nothing is rolled out; or it is scaled to 0
     MISSING = "Missing"
     UNKNOWN = "Unknown"
 

@@ -16,7 +16,7 @@ from pipeline.core.resource import (
     Unreadable,
     current_of,
 )
-from pipeline.resources.cluster.comparing import compared, observed
+from pipeline.resources.cluster.comparing import compared, told
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.live import OURS, Live, Owned, Place, labelled, listed, pods_in, uids_of
 from pipeline.resources.cluster.marks import key_of
@@ -70,7 +70,7 @@ def look(
     for entry in entries:
         mark = replace(owner, address=current_of(entry.address))
         own = owned.by(mark, entry.locator["name"])
-        answer = replace(observed(own, {}, entry.locator), mark=mark) if own else Absent()
+        answer = replace(told(own, entry), mark=mark) if own else Absent()
         found.answers[entry.address] = answer
     found.answers |= _explained(cluster, place, found.answers, live)
     return found

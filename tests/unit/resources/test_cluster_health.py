@@ -5,13 +5,17 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.resource import Address, Entry, Observed, fields_of
+from pipeline.resources.cluster.comparing import told
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.pods import troubles
+from pipeline.resources.cluster.state import ClusterState
 from pipeline.resources.cluster.workloads import WORKLOADS, deployment_health, deployment_pods
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 READY = [{"type": "Ready", "status": "True"}]
 LONG_S = 60.0
+ADDRESS = Address("qwen/kubernetes:prod")
 
 
 def deployment(replicas: int = 2, **changes: Any) -> dict[str, Any]:  # Any: an object of the API
@@ -46,6 +50,22 @@ def event(reason: str, message: str = "") -> dict[str, Any]:
 def test_whatever_is_rolled_out_and_ready_is_healthy() -> None:
     assert str(deployment_health(deployment())) == "Healthy"
     assert deployment_health(deployment(0)).word is Word.HEALTHY
+
+
+def test_what_is_scaled_to_nothing_is_told_as_suspended_and_what_is_unwell_keeps_its_reason() -> None:
+    applied: dict[str, Any] = {"objects": {"Deployment/qwen": {"spec": {"replicas": 2}}}}
+    entry = Entry(ADDRESS, "kubernetes", {"name": "qwen", "namespace": "m"}, None, None, applied, applied)
+
+    def seen(*workloads: dict[str, Any]) -> Observed[ClusterState]:
+        live = {f"Deployment/{'qwen-canary' if at else 'qwen'}": one for at, one in enumerate(workloads)}
+        return told(live, entry)
+
+    assert seen(deployment(0)).state.health == "Suspended: scaled to 0"
+    assert seen(deployment(2)).state.health == seen(deployment(0), deployment(1)).state.health == "Healthy"
+    leaving = deployment(0, availableReplicas=1)
+    assert seen(leaving).state.health == "Progressing: 1 of 0 pods are ready"
+    found = fields_of(seen(deployment(0)).state)["objects"]
+    assert found == {"Deployment/qwen": {"metadata": {"name": "qwen"}, "spec": {"replicas": 0}}}
 
 
 @pytest.mark.parametrize(
