@@ -79,7 +79,7 @@ class ArtifactPin(Spec):
     pin: Pin = Field(description="The commit, or the hash of the content")
     files: tuple[FilePin, ...] = Field(description="Every file, by path")
     left_out_bytes: int = Field(ge=0, description="Duplicates of the weights that nobody fetches")
-    facts: FactsPin = Field(default=FactsPin(), description="What is known of the model")
+    facts: FactsPin = Field(default=FactsPin.model_construct(), description="What is known of the model")
 
 
 class EnginePin(Spec):

@@ -61,7 +61,7 @@ class PartSpec(Spec):
     source: Text = Field(description="Where it comes from, as for the weights")
     version: Text | None = Field(default=None, description="Branch, tag or commit, as for the weights")
     files: FilesSpec = Field(
-        default=FilesSpec(), description="Which of its files; the usual ones when left out"
+        default=FilesSpec.model_construct(), description="Which of its files; the usual ones when left out"
     )
 
 
@@ -146,7 +146,9 @@ class ModelSpec(Spec):
         default=None,
         description="Branch, tag or commit, pinned in models.lock; needed for hf:// unless `source` has it, not for folders",
     )
-    files: FilesSpec = Field(default=FilesSpec(), description="Which files of the source belong to the model")
+    files: FilesSpec = Field(
+        default=FilesSpec.model_construct(), description="Which files of the source belong to the model"
+    )
     tokenizer: PartSpec | None = Field(
         default=None, description="A tokenizer from elsewhere; its files replace those of the weights' source"
     )
@@ -162,7 +164,7 @@ class ModelSpec(Spec):
     )
     template: Template | None = Field(default=None, description="How it is served")
     engine: ModelEngineSpec | None = Field(default=None, description="An engine version for this model alone")
-    serve: ServeSpec = Field(default=ServeSpec(), description="How the engine serves it")
+    serve: ServeSpec = Field(default=ServeSpec.model_construct(), description="How the engine serves it")
     chat: ChatSpec | None = Field(default=None, description="A chat template of your own")
     hardware: Name | None = Field(default=None, description="A key of `hardware:`")
     env: dict[EnvName, EnvValue] = Field(
@@ -170,7 +172,7 @@ class ModelSpec(Spec):
     )
     test: tuple[TestSpec, ...] = Field(default=(), description="Requests that each deployment must answer")
     lifecycle: LifecycleSpec = Field(
-        default=LifecycleSpec(), description="What may happen to what this model made"
+        default=LifecycleSpec.model_construct(), description="What may happen to what this model made"
     )
     targets: Annotated[dict[str, Any], OptionsByKind()] = Field(
         default={},
@@ -199,7 +201,9 @@ class PolicySpec(Spec):
     gated: Literal["allow", "deny"] = Field(
         default="allow", description="Sources whose terms must be accepted first"
     )
-    licenses: LicensesSpec = Field(default=LicensesSpec(), description="Licences of the weights and adapters")
+    licenses: LicensesSpec = Field(
+        default=LicensesSpec.model_construct(), description="Licences of the weights and adapters"
+    )
 
 
 class Manifest(Spec):
@@ -210,16 +214,18 @@ class Manifest(Spec):
     )
     project: Name = Field(description="Owner mark on everything that mp makes for this file")
     defaults: DefaultsSpec = Field(
-        default=DefaultsSpec(), description="What models have when they do not say otherwise"
+        default=DefaultsSpec.model_construct(), description="What models have when they do not say otherwise"
     )
     inventory: InventorySpec = Field(
-        default=InventorySpec(), description="Where the list of what is owned is kept"
+        default=InventorySpec.model_construct(), description="Where the list of what is owned is kept"
     )
     aliases: dict[Name, Text] = Field(
         default={}, description="Short names for references: `qwen: hf://Qwen/Qwen3-8B`"
     )
-    policy: PolicySpec = Field(default=PolicySpec(), description="What plans must keep to")
-    verify: VerifySpec = Field(default=VerifySpec(), description="Signatures without which a plan is refused")
+    policy: PolicySpec = Field(default=PolicySpec.model_construct(), description="What plans must keep to")
+    verify: VerifySpec = Field(
+        default=VerifySpec.model_construct(), description="Signatures without which a plan is refused"
+    )
     sign: SignSpec | None = Field(
         default=None, description="How new images are signed; not at all when left out"
     )
