@@ -98,9 +98,6 @@ def claimed(place: Place[Any], model: Model, build: Build) -> Claimed:
 def claim_problems(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
     """What the words allow and claims do not."""
     options, where = place.options.claim, place.where
-    if options != ClaimOptions() and place.options.weights != "pvc":
-        text = f"{model.name}: claim: says where weights are, and weights: is {place.options.weights}"
-        yield error(text, where, "weights: pvc takes them from a claim", model.name)
     if place.options.weights != "pvc":
         return
     if most_replicas(place) > 1 and options.access_mode is None:

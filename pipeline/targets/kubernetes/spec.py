@@ -114,6 +114,16 @@ class KubernetesOptions(BaseModel):
             raise PydanticCustomError("mp", "{summary}", said)
         return self
 
+    @model_validator(mode="after")
+    def _names_a_claim_where_it_has_one(self) -> Self:
+        if self.weights != "pvc" and "claim" in self.model_fields_set:
+            said = {
+                "summary": f"claim: says where weights are, and weights: is {self.weights}",
+                "hint": "weights: pvc takes them from a claim; else leave claim out",
+            }
+            raise PydanticCustomError("mp", "{summary}", said)
+        return self
+
     @property
     def stands(self) -> bool:
         """Others made it."""

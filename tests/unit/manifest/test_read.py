@@ -184,6 +184,10 @@ BROKEN = [  # text, what must be said
     (MODEL.replace("{laptop: {}}", "{laptop: {weights: baked}}"), 'm: targets.laptop.weights must be mount, not "baked"'),
     (MODEL.replace("{kind: docker}", '{kind: docker, rollout: {waves: [1, "x%"]}}'), '.rollout.waves[1] is no size of a wave | write a number from 1 on'),
     (MODEL.replace("{kind: docker}", "{kind: docker, rollout: {waves: []}}"), "targets.box.rollout.waves must not be empty | "),
+    (
+        MODEL.replace("laptop: {kind: local}", "laptop: {kind: kubernetes, namespace: m}").replace("{laptop: {}}", "{laptop: {claim: {size: 2Gi}}}"),
+        "m: targets.laptop: claim: says where weights are, and weights: is baked | weights: pvc takes",
+    ),
     (MODEL.replace("{laptop: {}}", "{box: {memry: 1}}"), '10:21 m: targets.box: unknown key "memry" | did you mean "memory"?'),
     (MODEL.replace("laptop: {kind: local}", "laptop: {kind: kaito, namespace: m}").replace("{laptop: {}}", "{laptop: {weights: pvc}}"), '10:24 m: targets.laptop: unknown key "weights" | known: adapters, annotations, image,'),
     (MODEL.replace("{laptop: {}}", '{laptop: {port: "1"}}'), "m: targets.laptop.port must be a whole number, not text | write 1"),

@@ -205,7 +205,6 @@ def test_claim_of_somebody_else_is_mounted_and_nothing_is_made() -> None:
     ("options", "words"),
     [
         ({"replicas": 2}, "2 pods mount one claim"),
-        ({"weights": "baked", "claim": {"size": "2Gi"}}, "claim: says where weights are"),
         ({"registry": MAIN}, "pods cannot reach the registry"),
         ({"claim": {"name": "shared", "size": "2Gi"}}, "is somebody else's"),
         ({"claim": {"path": "deep"}}, "path: is for a claim that somebody else fills"),
