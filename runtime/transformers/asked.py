@@ -69,7 +69,7 @@ class Asked:
 def parse(kind: str, body: bytes) -> Asked:
     """The request in a body. Raises Rejected (400) for what is malformed, unknown or not supported."""
     try:
-        fields = json.loads(body)
+        fields = decoded(body)
     except ValueError as problem:
         raise Rejected(400, f"the body is not JSON: {problem}") from problem
     if not isinstance(fields, dict):
@@ -95,6 +95,16 @@ def parse(kind: str, body: bytes) -> Asked:
         stream=_flag(given, "stream"),
         include_usage=_include_usage(given),
     )
+
+
+def decoded(body: bytes) -> Any:
+    """The JSON of a body, as far as it can be answered. Raises ValueError."""
+    try:
+        value = json.loads(body)
+        json.dumps(value, ensure_ascii=False).encode()  # half a character is JSON, but no text
+    except RecursionError as problem:
+        raise ValueError("it is nested too deeply") from problem
+    return value
 
 
 def _check_known(kind: str, fields: Mapping[str, Any]) -> None:

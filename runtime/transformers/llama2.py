@@ -5,7 +5,6 @@ presets/workspace/models/llama2*, removed in May 2025). Where these contradict e
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -13,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from runtime.transformers.asked import Asked, Rejected
+    from runtime.transformers.asked import Asked, Rejected, decoded
     from runtime.transformers.desk import Desk
     from runtime.transformers.engine import Engine
     from runtime.transformers.job import Finish, Job
 else:
-    from asked import Asked, Rejected
+    from asked import Asked, Rejected, decoded
     from job import Finish
 
 # Any in this file: a body is whatever a client sent, an answer is JSON
@@ -69,7 +68,7 @@ class Reader:
         if not isinstance(value, dict):
             self.refuse(place, "must be an object")
             return {}
-        for name in value.keys() - set(known):
+        for name in sorted(value.keys() - set(known)):
             self.refuse((*place, name), f"is not known here: {', '.join(known)} are", "extra_forbidden")
         return {name: given for name, given in value.items() if given is not None}
 
@@ -183,9 +182,8 @@ async def _text(desk: "Desk", job: "Job") -> str:
 
 def _decoded(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(body)
-        json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be answered
-    except (ValueError, RecursionError) as problem:
+        value = decoded(body)
+    except ValueError as problem:
         wrong = {"loc": ["body"], "msg": f"is not JSON: {problem}", "type": "json_invalid"}
         raise Refused(422, [wrong]) from problem
     if not isinstance(value, dict):

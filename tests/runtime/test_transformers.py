@@ -146,6 +146,8 @@ def test_another_model_is_not_found(tiny: Served) -> None:
         ({}, "messages"),
         ([], None),
         (b"{", None),
+        (b"[" * 100_000, None),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', None),
     ],
 )
 def test_what_is_malformed_or_not_supported_is_refused_by_name(
