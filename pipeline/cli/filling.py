@@ -1,8 +1,9 @@
-"""The program of the Job that fills a claim: the files of a weights image, each verified against its hash in models.lock.
+"""The program that fills a claim: the files of a weights image, each verified against its hash in models.lock. Of a Job, or of
+a container that runs before a server whose volume is its own.
 
     python3 -m pipeline.cli.filling DOCUMENT FOLDER
 
-DOCUMENT is JSON that targets write (`resources/cluster/claims.py`): where the image is, and path, size and sha256 of every
+DOCUMENT is JSON that targets write (`targets/kubernetes/filling.py`): where the image is, and path, size and sha256 of every
 file. It runs in mp's own image, which has this module and what it imports, and nothing else of mp.
 
 A file gets its name when it is whole, verified and on the disk. What a pod that was killed left is gone on with.
@@ -13,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -52,6 +54,7 @@ class Wanted:
     tag: str
     folder: str  # below the claim's root
     files: tuple[FileEntry, ...]
+    alone: bool = False  # the volume is one replica's: other versions in it give way
 
     @staticmethod
     def of(document: Mapping[str, Any]) -> "Wanted":
@@ -59,7 +62,8 @@ class Wanted:
             "main", url=document["registry"], insecure=document["insecure"], ca=document["ca"]
         )
         files = tuple(FileEntry(path, size, sha256) for path, size, sha256 in document["files"])
-        return Wanted(registry, document["repository"], document["tag"], document["folder"], files)
+        where = (document["repository"], document["tag"], document["folder"])
+        return Wanted(registry, *where, files, document.get("alone", False))
 
 
 def main(words: list[str]) -> int:
@@ -83,6 +87,11 @@ def fill(wanted: Wanted, artifact: Artifact, source: Opens, folder: Path) -> Non
         _require_inside(entry.path)
     meter = _Meter(sum(entry.size_bytes for entry in wanted.files))
     root = folder / wanted.folder
+    if wanted.alone:
+        try:
+            _remove_others(folder, wanted.folder)
+        except OSError as problem:
+            raise _named(problem, folder, meter) from problem
 
     def one(entry: FileEntry) -> None:
         try:
@@ -100,6 +109,14 @@ def fill(wanted: Wanted, artifact: Artifact, source: Opens, folder: Path) -> Non
             meter.stopped = True
             raise
     _say(f"{len(wanted.files)} files, {_size(meter.total_bytes)}: all are there and verified")
+
+
+def _remove_others(folder: Path, own: str) -> None:
+    """Each version has a folder with a hash in its name: "models-1a2b3c4d5e6f". What else is there stays."""
+    for one in folder.glob(f"{own.rpartition('-')[0]}-*"):
+        if one.name != own and one.is_dir():
+            _say(f"{one.name} makes room")
+            shutil.rmtree(one)
 
 
 def _pinned(wanted: Wanted, repositories: Repositories) -> Artifact:

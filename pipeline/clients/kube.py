@@ -42,6 +42,7 @@ class Kind:
 
 
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+STATEFUL_SET = Kind("apps/v1", "StatefulSet", "statefulsets")
 REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets")
 SERVICE = Kind("v1", "Service", "services")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
@@ -65,7 +66,17 @@ INFERENCE_SET = Kind("kaito.sh/v1beta1", "InferenceSet", "inferencesets")
 USUAL = (DEPLOYMENT, SERVICE, SERVICE_ACCOUNT, CONFIG_MAP, DISRUPTION_BUDGET)
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
-    for kind in (*USUAL, CLAIM, JOB, LEADER_WORKER_SET, AUTOSCALER, SCALED_OBJECT, WORKSPACE, INFERENCE_SET)
+    for kind in (
+        *USUAL,
+        CLAIM,
+        JOB,
+        STATEFUL_SET,
+        LEADER_WORKER_SET,
+        AUTOSCALER,
+        SCALED_OBJECT,
+        WORKSPACE,
+        INFERENCE_SET,
+    )
 }
 
 

@@ -273,6 +273,9 @@ def _remove(findings: _Findings, entry: Entry, answer: Answer, mark: Mark, why: 
             action, reason = Action.FORGET, f"{why}, and already gone"
         case Observed():
             seen = answer
+            if seen.note and seen.mark == own and entry.on_remove != "forget":
+                text = f"{said_of(entry.address)}: {seen.note}"
+                findings.diagnostics.append(note(text, model=owner_of(entry.address)))
             if seen.mark != own:
                 action, reason = (
                     Action.FORGET,

@@ -78,6 +78,14 @@ DEPLOYMENTS: Mapping[str, Mapping[str, Any]] = {
         "registry": FAR,
         "claim": {"storage_class": "fast", "size": "20Gi", "access_mode": "ReadWriteMany"},
     },
+    "claim-per-replica": {"weights": "pvc", "registry": FAR, "spec": {"pull_secret": "ghcr"}, "replicas": 2},
+    "claim-per-scaled-replica": {
+        "model": a_model("vllm", L40S),
+        "weights": "pvc",
+        "registry": FAR,
+        "claim": {"storage_class": "fast", "access_mode": "ReadWriteOncePod"},
+        "autoscale": {"max": 4},
+    },
     "claim-of-others": {"weights": "pvc", "claim": {"name": "shared", "path": "models/qwen"}},
     "nothing-declared": {"model": a_model(hardware=Hardware("cpu", 0))},
 }

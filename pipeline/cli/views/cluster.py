@@ -12,8 +12,9 @@ from pipeline.resources.cluster.products import GPU
 
 Readable = dict[str, Any]  # Any: fields of objects, heterogeneous
 
-_DOCUMENT = "launch.json"
+_DOCUMENT, _FILLING = "launch.json", "fill.json"
 _REVISIONS = "revisions/"
+_WORKLOADS = ("Deployment/", "StatefulSet/")
 _TOLD = ("argv", "env", "secrets")  # of the launch document, by their own names
 
 
@@ -25,7 +26,7 @@ def is_cluster(state: Json) -> bool:
 def readable_differences(before: Json, after: Json) -> Iterator[FieldDiff | str]:
     """What differs between two such states; a whole object that comes or goes is said by its name."""
     old, new = _objects(before), _objects(after)
-    if any(key.startswith("Deployment/") for key in old.keys() ^ new.keys()):  # its fields say nothing then
+    if any(key.startswith(_WORKLOADS) for key in old.keys() ^ new.keys()):  # its fields say nothing then
         yield from (f"{key} removed" for key in sorted(old.keys() - new.keys()))
         yield from (f"{key} added" for key in sorted(new.keys() - old.keys()))
         before, after = (
@@ -57,16 +58,16 @@ def readable(state: Json) -> Readable:
         if not isinstance(one, dict):
             continue
         match kind:
-            case "Deployment":
+            case "Deployment" | "StatefulSet":
                 found |= _deployment(one)
             case "ConfigMap" if name == used:
                 found |= _launch(one)
             case "ConfigMap":
-                found[key] = one
+                found |= _filling(one) or {key: one}
             case "PersistentVolumeClaim":
                 found["claim"] = _claim(one)
             case _:
-                found[kind] = _body(one)
+                found[key if kind in found else kind] = _body(one)
     return found
 
 
@@ -95,12 +96,14 @@ def amounts(state: Json) -> Mapping[str, Any]:
 
 def _deployment(one: Readable) -> Readable:
     spec = dict(one.get("spec") or {})
+    claims = [_claim(each) for each in spec.pop("volumeClaimTemplates", None) or ()]
     template = spec.pop("template", None) or {}
     pod = dict(template.get("spec") or {})
     containers = [dict(each) for each in pod.pop("containers", None) or ()]
     first = containers.pop(0) if containers else {}
     resources = first.pop("resources", None) or {}
     same = resources.get("requests") == resources.get("limits")
+    first_run = {each.get("name"): each for each in pod.pop("initContainers", None) or ()}
     listed: Readable = {
         "volumes": {each.get("name"): _without_config(each) for each in pod.pop("volumes", None) or ()},
         "mounts": {each.get("mountPath"): each for each in first.pop("volumeMounts", None) or ()},
@@ -112,6 +115,8 @@ def _deployment(one: Readable) -> Readable:
         **first,
         **(resources.get("limits") or {} if same else {"resources": resources}),
         **({"containers": containers} if containers else {}),
+        **({"before": first_run} if first_run else {}),
+        **({"claim of each": claims[0]} if claims else {}),
         **{name: held for name, held in listed.items() if held},
         **({"pull_secret": ", ".join(map(str, secrets))} if secrets else {}),
         **({"labels": labels} if (labels := (template.get("metadata") or {}).get("labels")) else {}),
@@ -132,18 +137,29 @@ def _launch(one: Readable) -> Readable:
     return {**told, "launch": document}
 
 
+def _filling(one: Readable) -> Readable:
+    """What each replica fills its volume with; {} of another ConfigMap. Its files are those of the weights image."""
+    try:
+        document = json.loads((one.get("data") or {})[_FILLING])
+        return {"weights of each": f"{document['registry']}/{document['repository']}:{document['tag']}"}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return {}
+
+
 def _claim(one: Readable) -> Readable:
     """Whether it is filled is an annotation: an empty one is filled before any pod mounts it."""
     spec = dict(one.get("spec") or {})
     storage = ((spec.pop("resources", None) or {}).get("requests") or {}).get("storage")
-    annotations = (one.get("metadata") or {}).get("annotations") or {}
+    annotations = (one.get("metadata") or {}).get("annotations")
+    if annotations is None:  # a template, whose claims are filled by their pods
+        return {**spec, "size": storage}
     return {**spec, "size": storage, "content": "verified" if FILLED in annotations else "empty"}
 
 
 def _config_name(objects: Mapping[str, Any]) -> str:
-    """The ConfigMap that pods of the Deployment read."""
+    """The ConfigMap that pods of the workload read; what fills their volumes reads another one."""
     for key, one in objects.items():
-        if key.startswith("Deployment/") and isinstance(one, dict):
+        if key.startswith(_WORKLOADS) and isinstance(one, dict):
             pod = ((one.get("spec") or {}).get("template") or {}).get("spec") or {}
             for volume in pod.get("volumes") or ():
                 if "configMap" in volume:

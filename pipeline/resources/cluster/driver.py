@@ -39,6 +39,7 @@ from pipeline.resources.cluster.sending import digests_in
 from pipeline.resources.cluster.standing import as_found, in_the_way, restored, take, unlabelled
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState, keys_of, objects_in, recipe_of
 from pipeline.resources.cluster.turns import Turns
+from pipeline.resources.cluster.volumes import with_its_filler
 from pipeline.resources.cluster.workloads import renamed_in, workload_in
 
 
@@ -104,7 +105,8 @@ class ClusterDriver:
         before = self._before(
             rollout, resource, keys_of(change.entry), adopting=change.action is Action.ADOPT
         )
-        digests = _digests(resource, inputs)
+        resource = with_its_filler(resource, before)
+        digests = {**digests_in(*before.values()), **_digests(resource, inputs)}
         if change.action is Action.ADOPT and not change.interrupts:
             return self._take(rollout, resource, before, digests)
         emit(Progress(resource.address, "start"))

@@ -16,7 +16,15 @@ from pipeline.core.errors import StartFailed
 from pipeline.resources.cluster.applying import put
 from pipeline.resources.cluster.fields import is_leaving, met
 from pipeline.resources.cluster.health import said
-from pipeline.resources.cluster.pods import TOO_MUCH_MEMORY, Trouble, troubles
+from pipeline.resources.cluster.pods import (
+    BIND_S,
+    REFUSED_S,
+    UNBOUND,
+    Trouble,
+    end_of,
+    last_line,
+    troubles,
+)
 from pipeline.resources.cluster.sending import written
 from pipeline.resources.cluster.waiting import pauses
 
@@ -27,10 +35,7 @@ GONE_S = 60.0  # for a Job that ended: it has no pod that runs
 STALL_S = (
     900.0  # without a word: also for storage that is made, an image that is pulled, a node that is added
 )
-BIND_S = 180.0  # for storage that is made when it is asked for
-UNBOUND = frozenset(("ProvisioningFailed", "FailedBinding"))  # of events: its storage class does not make any
 NOT_MADE = frozenset(("FailedCreate",))  # the same, of a Job: a quota or an admission takes no pod of it
-REFUSED_S = 20.0  # it may be tried again meanwhile
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class Filling:
         active = [pod for pod in pods if _phase(pod) in ("Pending", "Running") and not is_leaving(pod)]
         if running := next((pod for pod in active if _phase(pod) == "Running"), None):
             name = str(running["metadata"]["name"])
-            return f"weights: {_last_line(self.cluster.log(self.namespace, name, CONTAINER, lines=1))}", False
+            return f"weights: {last_line(self.cluster.log(self.namespace, name, CONTAINER, lines=1))}", False
         if not active and (end := _end(pods)):
             return f"weights: {end}; it is tried again", False
         events = self.cluster.list(EVENT, self.namespace)
@@ -146,6 +151,12 @@ class Filling:
 
 def is_claim(one: Mapping[str, Json]) -> bool:
     return one["kind"] == CLAIM.name
+
+
+def is_filling(pod: Object) -> bool:
+    """A pod that fills a volume of its own, before its server starts."""
+    each = (pod.get("status") or {}).get("initContainerStatuses") or ()
+    return any(one["name"] == CONTAINER and "running" in (one.get("state") or {}) for one in each)
 
 
 def objects_of(task: Sequence[Json]) -> tuple[Object, ...]:
@@ -200,11 +211,4 @@ def _end(pods: Sequence[Object]) -> str | None:
     if not ended:
         return None
     last = max(ended, key=lambda state: str(state.get("finishedAt")))
-    if last.get("reason") == "OOMKilled":
-        return TOO_MUCH_MEMORY
-    told = _last_line(str(last.get("message") or "")).removeprefix("error: ")
-    return told or f"it ended with exit code {last['exitCode']}"
-
-
-def _last_line(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    return end_of(last) or f"it ended with exit code {last['exitCode']}"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from pipeline.clients.kube import (
+    CLAIM,
     DEPLOYMENT,
     EVENT,
     INFERENCE_SET,
@@ -23,7 +24,7 @@ from pipeline.core.errors import Missing
 from pipeline.core.resource import Locator, Mark
 from pipeline.resources.cluster.fields import is_leaving, labels_in
 from pipeline.resources.cluster.marks import key_of, mark_of
-from pipeline.resources.cluster.pods import Trouble, is_ready, troubles
+from pipeline.resources.cluster.pods import Trouble, is_ready, troubles, waits_for_storage
 from pipeline.resources.cluster.workloads import INSTANCE, workload_of
 
 MANAGED = "app.kubernetes.io/managed-by"
@@ -144,7 +145,10 @@ def pods_in(cluster: Cluster, namespace: str, selector: str = OURS) -> Pods:
     sets, pods = cluster.list(REPLICA_SET, namespace, selector), cluster.list(POD, namespace, selector)
     if all(map(is_ready, pods)):
         return Pods(sets, pods, ())
-    return Pods(sets, pods, cluster.list(EVENT, namespace, fields="involvedObject.kind=Pod"))
+    events = cluster.list(EVENT, namespace, fields="involvedObject.kind=Pod")
+    if any(map(waits_for_storage, pods)):
+        events = (*events, *cluster.list(EVENT, namespace, fields=f"involvedObject.kind={CLAIM.name}"))
+    return Pods(sets, pods, events)
 
 
 class Owned:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from pipeline.clients.kube import Cluster
+from pipeline.core.digest import Json
 from pipeline.core.resource import (
     Absent,
     Address,
@@ -24,6 +25,7 @@ from pipeline.resources.cluster.rotation import Secrets, rotated
 from pipeline.resources.cluster.scalers import freed, left_alone, remark, scalers_in
 from pipeline.resources.cluster.standing import unlabelled
 from pipeline.resources.cluster.state import ClusterState, keys_of, objects_in, recipe_of
+from pipeline.resources.cluster.volumes import volumes_lost, with_its_filler
 from pipeline.resources.cluster.workloads import workload_of
 
 Answer: TypeAlias = Observed[ClusterState] | Absent | Unreadable
@@ -55,12 +57,13 @@ def look(
     scalers = scalers_in(cluster, place.namespace, wanted)
     found = Look()
     for declared in resources:
-        each = left_alone(declared, scalers)
+        each = with_its_filler(left_alone(declared, scalers), live)
         mark = replace(owner, address=each.address)
         own = owned.by(mark, each.locator["name"])
         seen = compared(cluster, each, live, own, mark, take_from | freed(each, scalers))
         if isinstance(seen, Observed):
-            seen = replace(seen, note="; ".join(filter(None, (remark(declared, scalers), seen.note))))
+            lost = "" if each.watched else volumes_lost(cluster, place.namespace, own, _sent(each, seen))
+            seen = replace(seen, note="; ".join(filter(None, (remark(declared, scalers), seen.note, lost))))
             if seen.mark == mark:
                 found.uids[each.address] = uids_of(own)
             if not each.watched:
@@ -70,7 +73,8 @@ def look(
     for entry in entries:
         mark = replace(owner, address=current_of(entry.address))
         own = owned.by(mark, entry.locator["name"])
-        answer = replace(told(own, entry), mark=mark) if own else Absent()
+        lost = volumes_lost(cluster, place.namespace, own, {})
+        answer = replace(told(own, entry), mark=mark, note=lost) if own else Absent()
         found.answers[entry.address] = answer
     found.answers |= _explained(cluster, place, found.answers, live)
     return found
@@ -109,6 +113,11 @@ def _explained(
             health = str(Health(word, worst.reason))
             found[address] = replace(seen, state=replace(seen.state, health=health))
     return found
+
+
+def _sent(resource: Resource[ClusterState], seen: Observed[ClusterState]) -> Mapping[str, Json]:
+    """The objects as they would become: replicas that an autoscaler sets are not among what is sent."""
+    return (seen.would_be or resource.desired).objects
 
 
 def _shows(workload: Mapping[str, Any]) -> bool:

@@ -38,6 +38,7 @@ class Claim:
     name: str
     path: str = ""  # folder of the weights in it; "" is its root
     shared: bool = False  # pods on several nodes may mount it at once
+    own: bool = False  # each pod has one, made from the workload's template of that name
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Images:
     @property
     def one_node(self) -> bool:
         """Whether only one node can mount the weights at a time."""
-        return self.claim is not None and not self.claim.shared
+        return self.claim is not None and not (self.claim.shared or self.claim.own)
 
 
 def startup_s(launch: Launch) -> int:
@@ -80,7 +81,7 @@ def pod(place: Place[Any], model: Model, launch: Launch, images: Images, *, name
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(place, model, launch, images, [mount for _, mount in volumes])],
-        "volumes": [volume for volume, _ in volumes],
+        "volumes": [volume for volume, _ in volumes if volume],
     }
     if place.spec.pull_secret:
         spec["imagePullSecrets"] = [{"name": place.spec.pull_secret}]
@@ -151,7 +152,7 @@ def gpu_node(hardware: Hardware) -> Object:
 
 
 def _volumes(model: Model, launch: Launch, images: Images, config: str) -> list[tuple[Object, Object]]:
-    """Each volume and where it is mounted."""
+    """Each volume and where it is mounted; {} for one that the pod's controller adds."""
     found = [
         (
             {"name": "launch", "configMap": {"name": config, "defaultMode": 0o444}},
@@ -196,8 +197,8 @@ def _volumes(model: Model, launch: Launch, images: Images, config: str) -> list[
 def _claimed(claim: Claim) -> tuple[Object, Object]:
     """Only the mount is read-only: some storage cannot be attached for reading while it is attached for writing."""
     mount: Object = {"name": "weights", "mountPath": "/mnt/models", "readOnly": True}
-    volume = {"name": "weights", "persistentVolumeClaim": {"claimName": claim.name}}
-    return volume, mount | ({"subPath": claim.path} if claim.path else {})
+    volume: Object = {"name": "weights", "persistentVolumeClaim": {"claimName": claim.name}}
+    return {} if claim.own else volume, mount | ({"subPath": claim.path} if claim.path else {})
 
 
 def _sources(model: Model, launch: Launch) -> list[Object]:

@@ -12,11 +12,11 @@ from pipeline.clients.openai import Server, wait_until_answering
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.resource import Proof
 from pipeline.resources.cluster.applying import put
-from pipeline.resources.cluster.filling import Filling, is_claim, objects_of
+from pipeline.resources.cluster.filling import CONTAINER, Filling, is_claim, is_filling, objects_of
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.live import Live, Pods, pods_in
 from pipeline.resources.cluster.marks import key_of
-from pipeline.resources.cluster.pods import Trouble, is_ready
+from pipeline.resources.cluster.pods import Trouble, is_ready, last_line
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterRecipe
 from pipeline.resources.cluster.turns import giving_way
@@ -118,19 +118,32 @@ class Rollout:
             if health.word is Word.HEALTHY:
                 return
             waited_s = time.monotonic() - began
-            found = self._pods(key).troubles(one) if one else []
+            pods = self._pods(key)
+            found = pods.troubles(one) if one else []
             if why := _hopeless(health, found, waited_s):
                 raise self._failed(why, found)
             if waited_s > limit_s:
                 raise self._failed(f"it is not rolled out after {limit_s:.0f} s", found)
-            if found and found[0].reason != told:
-                told = found[0].reason
+            words = found[0].reason if found else self._progress(pods)
+            if words and words != told:
+                told = words
                 self.say(told)
             time.sleep(pause_s)
+
+    def _progress(self, pods: Pods) -> str:
+        """What the first container says that fills a volume now; "" where none does."""
+        for pod in pods.pods:
+            if is_filling(pod):
+                name = str(pod["metadata"]["name"])
+                said = last_line(self.cluster.log(self.recipe.namespace, name, CONTAINER, lines=1))
+                return f"weights of {name}: {said}" if said else ""
+        return ""
 
     def _failed(self, why: str, found: list[Trouble]) -> StartFailed:
         worst = next(iter(found), None)
         cause = first_error(self._log(worst)) if worst and worst.container else None
+        if cause and worst and worst.reason in cause:  # it is that already
+            cause = None
         text = f"did not start: {why}" + (f"; first error: {cause}" if cause else "")
         hint = None
         if worst:

@@ -19,6 +19,7 @@ ORDER = (
     "Service",
     "PodDisruptionBudget",
     "Deployment",
+    "StatefulSet",
     "LeaderWorkerSet",
     "Workspace",
     "InferenceSet",

@@ -24,6 +24,7 @@ _KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "containers": (("name",),),
     "env": (("name",),),
     "imagePullSecrets": (("name",),),
+    "initContainers": (("name",),),
     "ports": (("containerPort", "protocol"), ("port", "protocol")),
     "volumeMounts": (("mountPath",),),
     "volumes": (("name",),),

@@ -76,9 +76,15 @@ def template_of(one: Object) -> Json:
 
 
 def _is_fixed(key: str, one: Object, wanted: Json) -> bool:
-    """Whether the selector of what runs pods would change; a Service's may."""
-    return key.partition("/")[0] in WORKLOADS and _selector(one) != _selector(wanted)
+    """Whether the selector of what runs pods would change, or what else is fixed in it; a Service's may."""
+    if (kind := key.partition("/")[0]) not in WORKLOADS:
+        return False
+    seen = shaped(one, record(wanted))
+    fixed = WORKLOADS[kind].fixed
+    return _field(one, "selector") != _field(wanted, "selector") or any(
+        _field(seen, name) != _field(wanted, name) for name in fixed
+    )
 
 
-def _selector(one: Any) -> Json:
-    return (record(one).get("spec") or {}).get("selector")
+def _field(one: Any, name: str) -> Json:
+    return (record(one).get("spec") or {}).get(name)

@@ -60,13 +60,15 @@ class ClusterState(State):
         return {**applied, "objects": without(objects, ignored)} if isinstance(objects, dict) else applied
 
     def replaces(self, path: str) -> bool:
-        """A selector never changes: the object is made anew (of a Service it does). Others are made anew for any change."""
+        """A selector never changes, nor what else is fixed: the object is made anew. Others are made anew for any change."""
         kind, below = _below(path)
         if kind not in WORKLOADS:
             return False
         if WORKLOADS[kind].renamed:
             return not below and _unescaped(path) not in self.objects
-        return below[:2] == ["spec", "selector"]
+        return below[:1] == ["spec"] and below[1:2] in [
+            [field] for field in ("selector", *WORKLOADS[kind].fixed)
+        ]
 
     def restarts(self, path: str) -> bool:
         """All of an object that is there but its own labels and marks, and how many pods there are."""

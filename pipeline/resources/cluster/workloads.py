@@ -6,7 +6,14 @@ A kind that is new here is one entry of WORKLOADS. Conditions are those of Kuber
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.clients.kube import DEPLOYMENT, INFERENCE_SET, LEADER_WORKER_SET, WORKSPACE, Kind
+from pipeline.clients.kube import (
+    DEPLOYMENT,
+    INFERENCE_SET,
+    LEADER_WORKER_SET,
+    STATEFUL_SET,
+    WORKSPACE,
+    Kind,
+)
 from pipeline.core.digest import Json
 from pipeline.resources.cluster.fields import is_leaving
 from pipeline.resources.cluster.groups import group_health, group_pods
@@ -20,6 +27,7 @@ from pipeline.resources.cluster.kaito import (
     workspace_health,
     workspace_pods,
 )
+from pipeline.resources.cluster.sets import FIXED, replicas_health, replicas_pods
 
 HASH = "pod-template-hash"
 INSTANCE = "app.kubernetes.io/instance"
@@ -34,6 +42,7 @@ class Workload:
     pods: Callable[[Object, Iterable[Object], Iterable[Object]], list[Object]]
     selector: Callable[[str], str]  # the workload's name → a label selector of its pods
     labelled: bool = True  # its pods bear our labels
+    fixed: tuple[str, ...] = ()  # fields of its spec that never change, besides the selector: it is made anew
     renamed: bool = False  # an object never changes: another version is another object, with another name
     gone_s: float = 180.0  # how long it may take to be gone: grace periods, and what a node needs for them
 
@@ -99,6 +108,7 @@ def _by_instance(name: str) -> str:
 
 WORKLOADS: Mapping[str, Workload] = {
     "Deployment": Workload(DEPLOYMENT, deployment_health, deployment_pods, _by_instance),
+    "StatefulSet": Workload(STATEFUL_SET, replicas_health, replicas_pods, _by_instance, fixed=FIXED),
     "LeaderWorkerSet": Workload(LEADER_WORKER_SET, group_health, group_pods, _by_instance),
     "Workspace": Workload(
         WORKSPACE, workspace_health, workspace_pods, by_workspace, labelled=False, renamed=True, gone_s=GONE_S

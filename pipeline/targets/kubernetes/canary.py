@@ -12,6 +12,7 @@ from pipeline.core.model import Model
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.canary import SUFFIX
 from pipeline.resources.cluster.marks import SERVES
+from pipeline.targets.kubernetes.claims import is_per_replica
 from pipeline.targets.kubernetes.groups import group_of
 from pipeline.targets.objects import labels_of, name_of, selector_of
 from pipeline.targets.rollouts import RolloutOptions
@@ -55,7 +56,8 @@ def canary_problems(place: Place[Any], model: Model, launch: Launch) -> Iterable
     name = name_of(place, model)
     for wrong, why, hint in (
         (bool(group_of(launch.nodes)), "its pods run on several nodes", "use hardware with one node"),
-        (place.options.weights == "pvc", "its pods share a claim", "use weights: baked or volume"),
+        (is_per_replica(place), "each of its replicas owns a volume", "use weights: baked or volume"),
+        (_shares(place), "its pods share a claim", "use weights: baked or volume"),
         (len(name) + len(SUFFIX) > _LONGEST, f'"{name}{SUFFIX}" is too long', "give it a shorter name:"),
     ):
         if wrong:
@@ -65,6 +67,10 @@ def canary_problems(place: Place[Any], model: Model, launch: Launch) -> Iterable
                 f"{hint}, or leave strategy out",
                 model.name,
             )
+
+
+def _shares(place: Place[Any]) -> bool:
+    return place.options.weights == "pvc" and not is_per_replica(place)
 
 
 def _serving(place: Place[Any], model: Model) -> dict[str, Json]:

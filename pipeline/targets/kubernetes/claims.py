@@ -1,5 +1,7 @@
 """Weights in a claim: the claim itself, and the Job that fills it from the weights image. Pure but for a registry's certificates.
 
+Where each replica owns a volume, there is no Job: see volumes.py.
+
 Fields and defaults are those of Kubernetes 1.36.
 """
 
@@ -13,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pipeline.clients.kube import Object
 from pipeline.clients.loopback import is_loopback
 from pipeline.core.diagnostic import Diagnostic, error
-from pipeline.core.digest import Json, canonical, fingerprint
+from pipeline.core.digest import Json, fingerprint
 from pipeline.core.image import Build, ImageName
 from pipeline.core.model import Model
 from pipeline.core.names import DNS_SUBDOMAIN
@@ -22,23 +24,26 @@ from pipeline.core.size import PATTERN as SIZE
 from pipeline.core.size import size_bytes
 from pipeline.resources.cluster.filling import CONTAINER, FILLED
 from pipeline.resources.cluster.marks import key_of
-from pipeline.resources.cluster.pod import SECRET_MODE, UID, Claim, gpu_node, quantity
+from pipeline.resources.cluster.pod import UID, Claim, gpu_node, quantity
+from pipeline.resources.cluster.pods import NEVER, RETRIES
 from pipeline.resources.filler.resource import filler_name
-from pipeline.resources.image.recipe import weights_name
 from pipeline.targets.kubernetes.autoscaling import most_replicas
-from pipeline.targets.objects import name_of, named
+from pipeline.targets.kubernetes.filling import (
+    LIMITS,
+    REQUESTS,
+    VOLUME,
+    container,
+    content_of,
+    document,
+    files_of,
+    volumes,
+)
+from pipeline.targets.objects import config_map, name_of, named
 
 FOLDER = "models"  # below the claim's root, where some storage has folders of its own (lost+found)
-DOCUMENT, CERTIFICATES = "fill.json", "ca.pem"
-MOUNT, CONFIG, LOGIN = "/mnt", "/etc/mp", "/run/secrets/registry"
-ONE_NODE, MANY_NODES = "ReadWriteOnce", "ReadWriteMany"
+ONE_NODE, ONE_POD, MANY_NODES = "ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"
 LONGEST = 63  # of a Job's name: its pods have it as a label
-RETRIES = 6  # pods that are killed, a registry that does not answer
-NEVER = 3  # exit code of pipeline/cli/filling.py: another try fails the same way
 SPARE = 1.1  # of the files' bytes: what a file system needs for itself
-# Four files at a time, a block of each; the page cache is the kernel's to give back. A quota may ask for every limit.
-REQUESTS = {"cpu": "250m", "memory": "512Mi"}
-LIMITS = {"cpu": "2", "memory": "512Mi"}
 
 
 class ClaimOptions(BaseModel):
@@ -63,10 +68,15 @@ class ClaimOptions(BaseModel):
         pattern=SIZE,
         description='Such as "200Gi"; what the files take and a tenth, when it is left out',
     )
-    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] | None = Field(
+    access_mode: Literal["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"] | None = Field(
         default=None,
-        description="`ReadWriteOnce`: one node mounts it, so an old pod goes before a new one comes; "
+        description="`ReadWriteOnce`: one node mounts it, so an old pod goes before a new one comes; `ReadWriteOncePod`: one pod; "
         "`ReadWriteMany`: pods on several nodes. `ReadWriteOnce` when it is left out",
+    )
+    per: Literal["model", "replica"] | None = Field(
+        default=None,
+        description="`model`: one claim that all pods mount; `replica`: each pod has a volume of its own and fills it before it starts "
+        "(a StatefulSet). When it is left out: `replica` where several pods cannot share one, else `model`",
     )
 
 
@@ -77,7 +87,8 @@ class Claimed:
     claim: Claim | None = None  # None: the weights are elsewhere
     objects: tuple[Object, ...] = ()
     tasks: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)  # as ClusterRecipe has them
-    filler: str = ""  # the image that the Job runs, without its digest; "": there is no Job
+    filler: str = ""  # the image that fills it, without its digest; "": somebody else does
+    volume: Object = field(default_factory=dict)  # spec of the claim of each replica, where each has its own
 
 
 def claimed(place: Place[Any], model: Model, build: Build) -> Claimed:
@@ -87,12 +98,24 @@ def claimed(place: Place[Any], model: Model, build: Build) -> Claimed:
         return Claimed()
     if options.name is not None:
         return Claimed(Claim(options.name, options.path, shared=options.access_mode == MANY_NODES))
+    filler = filler_name(build, place.registry)
+    if is_per_replica(place):
+        folder = f"{FOLDER}-{content_of(model)}"
+        config = config_map(place, model, document(place, model, folder, alone=True))
+        mounted = Claim(VOLUME, folder, own=True)
+        return Claimed(mounted, (config,), filler=str(filler), volume=_spec(place, model))
     claim = _claim(place, model)
     name = str(claim["metadata"]["name"])
     mounted = Claim(name, FOLDER, shared=options.access_mode == MANY_NODES)
-    filler = filler_name(build, place.registry)
-    task = _task(place, model, name, weights_name(model, place.registry), filler)
-    return Claimed(mounted, (claim,), {key_of(claim): task}, str(filler))
+    return Claimed(mounted, (claim,), {key_of(claim): _task(place, model, name, filler)}, str(filler))
+
+
+def is_per_replica(place: Place[Any]) -> bool:
+    """Whether each replica owns a volume: it is said, or several replicas cannot share one."""
+    options: ClaimOptions = place.options.claim
+    if place.options.weights != "pvc" or options.name is not None or options.per is not None:
+        return place.options.weights == "pvc" and options.per == "replica"
+    return most_replicas(place) > 1 and options.access_mode != MANY_NODES
 
 
 def claim_problems(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
@@ -100,8 +123,8 @@ def claim_problems(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
     options, where = place.options.claim, place.where
     if place.options.weights != "pvc":
         return
-    if most_replicas(place) > 1 and options.access_mode is None:
-        text = f"{model.name}: {most_replicas(place)} pods mount one claim, and only one node may mount it"
+    if most_replicas(place) > 1 and not is_per_replica(place) and not _is_shared(options):
+        text = f"{model.name}: {most_replicas(place)} pods mount one claim, and only one {_one(options)} may mount it"
         hint = f"claim: {{access_mode: {MANY_NODES}}}, or {ONE_NODE} where all pods are on one node"
         yield error(text, where, hint, model.name)
     if options.name is None:
@@ -109,9 +132,21 @@ def claim_problems(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
     elif options.storage_class or options.size:
         text = f'{model.name}: claim "{options.name}" is somebody else\'s: its size and class are not ours to say'
         yield error(text, where, "leave storage_class and size out, or the name", model.name)
+    if options.name is not None and options.per == "replica":
+        text = f'{model.name}: claim "{options.name}" is one claim, and per: replica asks for one of each'
+        yield error(text, where, "leave the name out, or per", model.name)
     if options.name is None and options.path:
         text = f"{model.name}: path: is for a claim that somebody else fills"
         yield error(text, where, "leave it out, or name the claim", model.name)
+
+
+def _is_shared(options: ClaimOptions) -> bool:
+    """Several pods can mount it, or their owner says that they are on one node."""
+    return options.access_mode in (ONE_NODE, MANY_NODES)
+
+
+def _one(options: ClaimOptions) -> str:
+    return "pod" if options.access_mode == ONE_POD else "node"
 
 
 def _unreachable(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
@@ -124,26 +159,21 @@ def _unreachable(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
         yield error(text, place.where, "name the file in registries: ca:", model.name)
 
 
-def _files(model: Model) -> list[tuple[str, int, str]]:
-    """As the weights image has them: path, size, sha256; the user's own files lie over the model's."""
-    found = {entry.path: (entry.size_bytes, entry.sha256) for entry in model.files}
-    found |= {one.path: (one.size_bytes, one.sha256) for one in model.overlays}
-    return [(path, *found[path]) for path in sorted(found)]
-
-
 def _claim(place: Place[Any], model: Model) -> Object:
     """Its name is a hash of what it holds and of where: what cannot be changed makes another claim beside it."""
-    options, files = place.options.claim, _files(model)
-    content = [[path, sha256] for path, _, sha256 in files]
-    mode = options.access_mode or ONE_NODE
-    key = fingerprint([content, options.storage_class, mode])[:8]
-    spec: Object = {"accessModes": [mode], "resources": {"requests": {"storage": _storage(options, files)}}}
-    if options.storage_class is not None:
-        spec["storageClassName"] = options.storage_class
+    options, content = place.options.claim, [[path, sha256] for path, _, sha256 in files_of(model)]
+    key = fingerprint([content, options.storage_class, options.access_mode or ONE_NODE])[:8]
     name = f"{name_of(place, model)}-weights-{key}"
-    claim = named(place, model, "v1", "PersistentVolumeClaim", name, spec=spec)
-    claim["metadata"]["annotations"][FILLED] = fingerprint(content)[:12]
+    claim = named(place, model, "v1", "PersistentVolumeClaim", name, spec=_spec(place, model))
+    claim["metadata"]["annotations"][FILLED] = content_of(model)
     return claim
+
+
+def _spec(place: Place[Any], model: Model) -> Object:
+    options = place.options.claim
+    storage = {"requests": {"storage": _storage(options, files_of(model))}}
+    spec: Object = {"accessModes": [options.access_mode or ONE_NODE], "resources": storage}
+    return spec | ({} if options.storage_class is None else {"storageClassName": options.storage_class})
 
 
 def _storage(options: ClaimOptions, files: list[tuple[str, int, str]]) -> str:
@@ -153,25 +183,9 @@ def _storage(options: ClaimOptions, files: list[tuple[str, int, str]]) -> str:
     return f"{max(-(-needed // 2**30), 1)}Gi"
 
 
-def _task(
-    place: Place[Any], model: Model, claim: str, weights: ImageName, filler: ImageName
-) -> tuple[Object, Object]:
+def _task(place: Place[Any], model: Model, claim: str, filler: ImageName) -> tuple[Object, Object]:
     """The ConfigMap and the Job. Their name is a hash of all that they say: neither can be changed."""
-    registry = place.registry
-    data: dict[str, Json] = {}
-    if registry.ca:
-        data[CERTIFICATES] = Path(registry.ca).read_text(encoding="utf-8")
-    data[DOCUMENT] = canonical(
-        {
-            "registry": registry.url,
-            "insecure": registry.insecure,
-            "ca": f"{CONFIG}/{CERTIFICATES}" if registry.ca else None,
-            "repository": weights.repository,
-            "tag": weights.tag,
-            "folder": FOLDER,
-            "files": [list(one) for one in _files(model)],
-        }
-    ).decode()
+    data = document(place, model, FOLDER)
     spec = _job(place, model, claim, str(filler), "")
     name = f"{name_of(place, model)[: LONGEST - 14].rstrip('-')}-fill-{fingerprint([data, spec])[:8]}"
     return (
@@ -196,11 +210,10 @@ def _job(place: Place[Any], model: Model, claim: str, image: str, config: str) -
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(place, image)],
+        "containers": [container(place, image, {"requests": dict(REQUESTS), "limits": dict(LIMITS)})],
         "volumes": [
-            {"name": "weights", "persistentVolumeClaim": {"claimName": claim}},
-            {"name": "document", "configMap": {"name": config, "defaultMode": 0o444}},
-            *([_login(place.spec.pull_secret)] if place.spec.pull_secret else ()),
+            {"name": VOLUME, "persistentVolumeClaim": {"claimName": claim}},
+            *volumes(place, config),
         ],
         **gpu_node(model.hardware),
     }
@@ -217,30 +230,3 @@ def _job(place: Place[Any], model: Model, claim: str, image: str, config: str) -
         # no label of the deployment: its Service and its budget choose by those
         "template": {"metadata": {"labels": {"app.kubernetes.io/component": CONTAINER}}, "spec": pod},
     }
-
-
-def _container(place: Place[Any], image: str) -> Object:
-    mounts: list[Object] = [
-        {"name": "weights", "mountPath": MOUNT},
-        {"name": "document", "mountPath": CONFIG, "readOnly": True},
-    ]
-    container: Object = {
-        "name": CONTAINER,
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "args": [f"{CONFIG}/{DOCUMENT}", MOUNT],
-        "resources": {"requests": dict(REQUESTS), "limits": dict(LIMITS)},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": mounts,
-    }
-    if place.spec.pull_secret:
-        mounts.append({"name": "login", "mountPath": LOGIN, "readOnly": True})
-        container["env"] = [{"name": "DOCKER_CONFIG", "value": LOGIN}]
-    return container
-
-
-def _login(secret: str) -> Object:
-    """The registry's user and password, which the nodes use as well; as the file that docker login writes."""
-    items = [{"key": ".dockerconfigjson", "path": "config.json"}]
-    return {"name": "login", "secret": {"secretName": secret, "items": items, "defaultMode": SECRET_MODE}}

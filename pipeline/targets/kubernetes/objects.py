@@ -13,7 +13,9 @@ from pipeline.core.protocols import Place
 from pipeline.resources.cluster.pod import Images, pod, startup_s
 from pipeline.targets.kubernetes.autoscaling import autoscaler, first_replicas, most_replicas
 from pipeline.targets.kubernetes.canary import front_selector, pod_labels
+from pipeline.targets.kubernetes.claims import Claimed
 from pipeline.targets.kubernetes.groups import group_of, group_set, leader_selector
+from pipeline.targets.kubernetes.volumes import replica_set
 from pipeline.targets.objects import (
     launch_map,
     name_of,
@@ -31,19 +33,25 @@ ROLLING = {"maxSurge": 1, "maxUnavailable": 0}
 APPLY_S = 60  # apply waits longer than the deadline: it is the Deployment that says that a roll-out failed
 
 
-def objects(place: Place[Any], model: Model, launch: Launch, images: Images) -> tuple[Object, ...]:
-    """Everything one model is made of at a target, in the order it is applied; images without digests."""
+def objects(
+    place: Place[Any], model: Model, launch: Launch, images: Images, weights: Claimed
+) -> tuple[Object, ...]:
+    """Everything one model is made of at a target; images without digests."""
     name, group = name_of(place, model), group_of(launch.nodes)
     made = [
         service_account(place, model),
         launch_map(place, model, launch, images, group),
         service(place, model, leader_selector(name) if group else front_selector(place, model)),
         *([_disruption_budget(place, model)] if most_replicas(place) > 1 else ()),
+        *weights.objects,
     ]
     config = str(made[1]["metadata"]["name"])
     spec = pod(place, model, launch, images, name=name, config=config)
     if group:
         workload = group_set(place, model, spec, nodes=group.nodes, rolling=ROLLING)
+    elif weights.volume:
+        headless, workload = replica_set(place, model, spec, weights)
+        made.append(headless)
     else:
         workload = _deployment(place, model, launch, spec, alone=images.one_node)
     return (*made, workload, *autoscaler(place, model, workload))

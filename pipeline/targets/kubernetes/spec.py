@@ -26,6 +26,7 @@ from pipeline.targets.kubernetes.claims import Claimed, ClaimOptions, claim_prob
 from pipeline.targets.kubernetes.groups import group_problems
 from pipeline.targets.kubernetes.objects import objects, rollout_s
 from pipeline.targets.kubernetes.standing import RunsOptions, refuse_unknown, standing
+from pipeline.targets.kubernetes.volumes import volume_problems
 from pipeline.targets.objects import name_of, pod_problems
 from pipeline.targets.rollouts import WavesSpec
 
@@ -140,7 +141,7 @@ class KubernetesTarget:
             raise UserError(problems)
         weights = claimed(place, model, build)
         images, addresses = _images(place, model, build, weights)
-        made = (*objects(place, model, launch, images), *weights.objects)
+        made = objects(place, model, launch, images, weights)
         refuse_unknown(place, model.name, {key_of(one): one for one in made}, model.lifecycle.ignore_drift)
         name, spec = name_of(place, model), place.spec
         recipe = ClusterRecipe(
@@ -202,6 +203,7 @@ def _problems(place: Place[KubernetesSpec], model: Model, launch: Launch) -> Ite
         yield error(f"{model.name}: {summary}", place.where, hint, model.name)
     yield from claim_problems(place, model)
     yield from group_problems(place, model, launch)
+    yield from volume_problems(place, model, launch)
     yield from canary_problems(place, model, launch)
     name = name_of(place, model)
     if len(name) > 63 or not name[0].isalpha():

@@ -17,7 +17,7 @@ from pipeline.resources.cluster.marks import mark_of
 from pipeline.resources.cluster.restoring import as_it_was, recalled
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
-from tests.parts.deployments import FAR, HASH, L40S, MAIN, a_model, deployment
+from tests.parts.deployments import FAR, H100X16, HASH, L40S, MAIN, a_model, deployment
 
 Object = dict[str, Any]  # Any: an object of the API
 
@@ -204,7 +204,20 @@ def test_claim_of_somebody_else_is_mounted_and_nothing_is_made() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"replicas": 2}, "2 pods mount one claim"),
+        ({"replicas": 2, "claim": {"per": "model"}}, "2 pods mount one claim"),
+        ({"replicas": 2, "claim": {"name": "shared"}}, "only one node may mount it"),
+        ({"replicas": 2, "claim": {"per": "model", "access_mode": "ReadWriteOncePod"}}, "only one pod may"),
+        ({"claim": {"name": "shared", "per": "replica"}}, "is one claim, and per: replica asks"),
+        ({"name": "q" * 53, "replicas": 2}, "too long a name for replicas with volumes"),
+        (
+            {"model": a_model("vllm", H100X16), "claim": {"per": "replica", "access_mode": "ReadWriteMany"}},
+            "several nodes",
+        ),
+        (
+            {"replicas": 2, "rollout": {"strategy": "canary"}},
+            "has no canary: each of its replicas owns a volume",
+        ),
+        ({"rollout": {"strategy": "canary"}}, "has no canary: its pods share a claim"),
         ({"registry": MAIN}, "pods cannot reach the registry"),
         ({"claim": {"name": "shared", "size": "2Gi"}}, "is somebody else's"),
         ({"claim": {"path": "deep"}}, "path: is for a claim that somebody else fills"),

@@ -31,7 +31,7 @@ def pod(resource: Resource[ClusterState]) -> Object:
     if "LeaderWorkerSet" in each:
         template: Object = each["LeaderWorkerSet"]["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
     else:
-        template = each["Deployment"]["spec"]["template"]
+        template = each.get("StatefulSet", each.get("Deployment", {}))["spec"]["template"]
     found: Object = template["spec"]
     return found
 
@@ -58,11 +58,12 @@ def test_objects_come_in_the_order_they_need_one_another_and_bear_their_own_mark
         "Service",
         "PodDisruptionBudget",
         "Deployment",
+        "StatefulSet",
         "LeaderWorkerSet",
         "HorizontalPodAutoscaler",
         "ScaledObject",
     ]
-    assert kinds == [kind for kind in order if kind in kinds]
+    assert kinds == sorted(kinds, key=order.index)
     for key, one in made.desired.objects.items():
         assert isinstance(one, dict)
         assert key == key_of(one)
