@@ -80,6 +80,7 @@ DEPLOYMENTS: Mapping[str, Mapping[str, Any]] = {
     },
     "claim-per-replica": {"weights": "pvc", "registry": FAR, "spec": {"pull_secret": "ghcr"}, "replicas": 2},
     "claim-per-scaled-replica": {
+        "name": "scaled",  # its volumes are others than those of the one before, and never change
         "model": a_model("vllm", L40S),
         "weights": "pvc",
         "registry": FAR,
