@@ -44,6 +44,11 @@ def readable_differences(before: Json, after: Json) -> Iterator[FieldDiff | str]
             yield diff
 
 
+def running(state: Json) -> Readable:
+    """What is readable of what runs: a ConfigMap that none of its pods reads is no part of it. A plan says that it goes."""
+    return {key: value for key, value in readable(state).items() if not key.startswith("ConfigMap/")}
+
+
 def readable(state: Json) -> Readable:
     """The state with one name for each thing that people declare; the rest under its object's kind."""
     if not is_cluster(state):

@@ -152,7 +152,7 @@ def _live(one: Live) -> Iterator[tuple[str, str]]:
     )
     yield from ((name, text) for name, text in named if text)
     fields = dict(one.fields)
-    for path, value in _leaves(cluster.readable(fields) if cluster.is_cluster(fields) else fields, ""):
+    for path, value in _leaves(cluster.running(fields) if cluster.is_cluster(fields) else fields, ""):
         yield units.label(path), value
 
 

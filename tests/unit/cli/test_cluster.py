@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli.views.changes import differences, size
+from pipeline.cli.views.cluster import running
 from pipeline.core.change import FieldDiff
 from pipeline.core.change import differences as compared
 from pipeline.core.model import Hardware
@@ -63,6 +64,8 @@ def test_config_map_of_an_older_launch_that_was_left_is_named() -> None:
     before = copy.deepcopy(after)
     before["objects"]["ConfigMap/qwen-0ld"] = {"kind": "ConfigMap", "data": {"launch.json": "{}"}}
     assert said(before, after) == ["ConfigMap/qwen-0ld removed"]
+    assert running(before) == running(after), "mp show tells what runs"
+    assert running(after)["replicas"] == 1
 
 
 def test_mark_that_moved_is_said() -> None:
