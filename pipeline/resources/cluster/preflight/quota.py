@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from pipeline.clients.kube import KINDS, LIMIT_RANGE, REPLICA_SET, RESOURCE_QUOTA, Cluster, Object
+from pipeline.clients.kube import CLAIM, KINDS, LIMIT_RANGE, REPLICA_SET, RESOURCE_QUOTA, Cluster, Object
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.resources.cluster.preflight.steps import Pods, Step, pods_of, returns, stays
 from pipeline.resources.cluster.quantities import amount, shown
 
 Amounts = Mapping[str, Fraction]
 COUNTED = ("services", "configmaps", "secrets", "persistentvolumeclaims", "pods")  # without "count/" as well
+STORAGE = "requests.storage"  # of all claims together
 BARE = ("cpu", "memory", "ephemeral-storage")  # these names mean requests, too
 # Scopes of quotas that count what serves; the others are for other pods.
 OURS: tuple[frozenset[str], ...] = (frozenset(), frozenset({"NotTerminating"}))
@@ -64,6 +65,7 @@ def _added(step: Step, sets: Sequence[Object]) -> dict[str, Fraction]:
     for key, one in step.wanted.items():
         live = list(pods_of(step.live[key])) if key in step.live else []
         found += [] if key in step.live else [_objects(key)]
+        found.append(_storage(one, step.live.get(key)))
         rolls = bool(live) and not stays(step, key) and not returns(step, key, sets)
         found += [_amounts(pods, pods.count + (pods.surge if rolls else 0)) for pods in pods_of(one)]
         found += [_amounts(pods, -pods.count) for pods in live]
@@ -74,6 +76,24 @@ def _objects(key: str) -> dict[str, Fraction]:
     kind = KINDS[key.partition("/")[0]]
     names = {f"count/{kind.plural}" + (f".{kind.group}" if kind.group else "")}
     return dict.fromkeys(names | ({kind.plural} & set(COUNTED)), Fraction(1))
+
+
+def _storage(wanted: Object, live: Object | None) -> dict[str, Fraction]:
+    """What claims ask for: one that is new or grows, and those that each replica more gets from a template."""
+    if wanted["kind"] == CLAIM.name:
+        return {STORAGE: max(_asked(wanted) - (_asked(live) if live else 0), Fraction(0))}
+    found: list[Amounts] = []
+    spec, before = wanted.get("spec") or {}, (live or {}).get("spec") or {}
+    more = max(int(spec.get("replicas", 1)) - int(before.get("replicas", 1) if live else 0), 0)
+    for claim in spec.get("volumeClaimTemplates") or ():
+        one = {"persistentvolumeclaims": Fraction(1), "count/persistentvolumeclaims": Fraction(1)}
+        found.append({name: value * more for name, value in {**one, STORAGE: _asked(claim)}.items()})
+    return _sum(found)
+
+
+def _asked(claim: Object) -> Fraction:
+    resources = (claim.get("spec") or {}).get("resources") or {}
+    return amount((resources.get("requests") or {}).get("storage", 0))
 
 
 def _amounts(pods: Pods, count: int) -> dict[str, Fraction]:
