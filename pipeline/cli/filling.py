@@ -72,6 +72,9 @@ def main(words: list[str]) -> int:
     document, folder = words
     try:
         wanted = Wanted.of(json.loads(Path(document).read_bytes()))
+        if is_filled(wanted, Path(folder)):  # also where the registry is away
+            _say(f"{len(wanted.files)} files are there already")
+            return FILLED
         repositories = Repositories(os.environ, [wanted.registry])
         artifact = _pinned(wanted, repositories)
         fill(wanted, artifact, OciSource(repositories, _absorbs_nothing), Path(folder))
@@ -79,6 +82,11 @@ def main(words: list[str]) -> int:
         _say(f"error: {problem.message}" + (f" ({problem.hint})" if problem.hint else ""))
         return NEVER if isinstance(problem, LASTING) else AGAIN
     return FILLED
+
+
+def is_filled(wanted: Wanted, folder: Path) -> bool:
+    """Whether every file has its name, which it got when it was verified, and its size."""
+    return all(_is_there(folder / wanted.folder / entry.path, entry) for entry in wanted.files)
 
 
 def fill(wanted: Wanted, artifact: Artifact, source: Opens, folder: Path) -> None:
@@ -131,7 +139,7 @@ def _pinned(wanted: Wanted, repositories: Repositories) -> Artifact:
 
 def _file(entry: FileEntry, artifact: Artifact, source: Opens, root: Path, meter: "_Meter") -> None:
     target = root / entry.path
-    if target.is_file() and target.stat().st_size == entry.size_bytes:
+    if _is_there(target, entry):
         meter.count(entry.size_bytes)  # it got its name when it was verified
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -158,6 +166,10 @@ def _file(entry: FileEntry, artifact: Artifact, source: Opens, root: Path, meter
         os.fsync(handle.fileno())
     part.chmod(0o644)
     part.replace(target)
+
+
+def _is_there(file: Path, entry: FileEntry) -> bool:
+    return file.is_file() and file.stat().st_size == entry.size_bytes
 
 
 def _hashed(handle: BinaryIO, meter: "_Meter") -> "hashlib._Hash":

@@ -104,6 +104,30 @@ def test_every_file_is_there_and_a_second_time_nothing_is_read(registry: RealReg
     assert len([one for one in registry.requests() if "/blobs/" in one]) == before
 
 
+def test_volume_that_is_filled_needs_no_registry(registry: RealRegistry, claim: Claim) -> None:
+    publish(registry, "tiny.weights")
+    claim.want(registry.host)
+    code, said = claim.run()
+    assert code == FILLED, said
+    claim.want("127.0.0.1:1")
+    code, said = claim.run()
+    assert code == FILLED, said
+    claim.holds()
+
+
+def test_other_versions_in_a_volume_of_its_own_make_room(registry: RealRegistry, claim: Claim) -> None:
+    publish(registry, "tiny.weights")
+    for name in ("models-000000000000", "lost+found"):
+        (claim.folder / name).mkdir()
+        (claim.folder / name / "model.safetensors").write_bytes(b"old")
+    claim.want(registry.host)
+    document = json.loads(claim.document.read_text())
+    claim.document.write_text(json.dumps({**document, "folder": "models-111111111111", "alone": True}))
+    code, said = claim.run()
+    assert code == FILLED, said
+    assert {one.name for one in claim.folder.iterdir()} == {"models-111111111111", "lost+found"}
+
+
 def test_wrong_file_is_named_gets_no_name_and_is_not_tried_again(
     registry: RealRegistry, claim: Claim
 ) -> None:
