@@ -256,6 +256,20 @@ def test_memory_taken_away_by_hand_is_drift_with_the_kernels_reason_and_the_old_
     assert acme.pod()["metadata"]["uid"] == before["metadata"]["uid"]
 
 
+def test_variable_added_by_hand_is_named_with_who_added_it_and_stays(acme: Acme) -> None:
+    acme.kubectl("set", "env", "deployment/tiny", "WHO=me")
+    try:
+        planned = acme.mp("plan")
+        assert "kubectl-set added spec.template.spec.containers[server].env[WHO] to Deployment/tiny" in flat(
+            planned.out
+        ), planned.text
+    finally:
+        acme.kubectl("set", "env", "deployment/tiny", "WHO-")
+        acme.project.applied()
+    assert "added spec" not in acme.mp("plan").out
+    acme.nothing_to_do()
+
+
 def test_version_that_crashes_goes_back_to_the_last_good_one_which_never_stopped(restored: Acme) -> None:
     before, objects = restored.pod(), restored.names()
     crash = {"TINY_ARGV": "--crash 'ValueError: no such head'"}

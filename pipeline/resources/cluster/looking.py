@@ -17,6 +17,7 @@ from pipeline.core.resource import (
     Unreadable,
     current_of,
 )
+from pipeline.resources.cluster.added import added
 from pipeline.resources.cluster.comparing import compared, told
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.live import OURS, Live, Owned, Place, labelled, listed, pods_in, uids_of
@@ -63,7 +64,10 @@ def look(
         seen = compared(cluster, each, live, own, mark, take_from | freed(each, scalers))
         if isinstance(seen, Observed):
             lost = "" if each.watched else volumes_lost(cluster, place.namespace, own, _sent(each, seen))
-            seen = replace(seen, note="; ".join(filter(None, (remark(declared, scalers), seen.note, lost))))
+            # what stood before mp came has fields of others, all of which were shown then
+            theirs = "" if each.watched or recipe_of(each).standing else added(own)
+            parts = (remark(declared, scalers), seen.note, theirs, lost)
+            seen = replace(seen, note="; ".join(filter(None, parts)))
             if seen.mark == mark:
                 found.uids[each.address] = uids_of(own)
             if not each.watched:
