@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.core.change import FieldDiff, differences
 from pipeline.core.digest import Json
 from pipeline.core.size import size_bytes
-from pipeline.resources.cluster.filling import FILLED
+from pipeline.resources.cluster.marks import FILLED
 from pipeline.resources.cluster.products import GPU
 
 Readable = dict[str, Any]  # Any: fields of objects, heterogeneous

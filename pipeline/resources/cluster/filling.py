@@ -16,6 +16,7 @@ from pipeline.core.errors import StartFailed
 from pipeline.resources.cluster.applying import put
 from pipeline.resources.cluster.fields import is_leaving, met
 from pipeline.resources.cluster.health import said
+from pipeline.resources.cluster.marks import FILLED
 from pipeline.resources.cluster.pods import (
     BIND_S,
     REFUSED_S,
@@ -28,7 +29,6 @@ from pipeline.resources.cluster.pods import (
 from pipeline.resources.cluster.sending import written
 from pipeline.resources.cluster.waiting import pauses
 
-FILLED = "dev.mp.filled"  # of a claim: 12 hex of the files that it holds, each verified
 JOB_LABEL = "batch.kubernetes.io/job-name"  # the Job controller's, of its pods
 CONTAINER = "fill"
 GONE_S = 60.0  # for a Job that ended: it has no pod that runs

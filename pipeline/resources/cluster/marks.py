@@ -11,6 +11,7 @@ OBJECT = "dev.mp.object"  # "Deployment/qwen": a copy under another name has a m
 TEMPLATE = "dev.mp.template"
 REVISIONS = "dev.mp.revisions"  # of pods: the secrets that restart them, as rotation.py tells them
 SERVES = "dev.mp.serves"  # label of pods that a Service has in front, whichever Deployment they are of
+FILLED = "dev.mp.filled"  # of a claim: 12 hex of the files that it holds, each verified
 FINGERPRINT = "dev.mp.fingerprint"  # of the object as mp wrote it, its digests and this annotation aside
 
 

@@ -22,8 +22,8 @@ from pipeline.core.names import DNS_SUBDOMAIN
 from pipeline.core.protocols import Place
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.core.size import size_bytes
-from pipeline.resources.cluster.filling import CONTAINER, FILLED
-from pipeline.resources.cluster.marks import key_of
+from pipeline.resources.cluster.filling import CONTAINER
+from pipeline.resources.cluster.marks import FILLED, key_of
 from pipeline.resources.cluster.pod import UID, Claim, gpu_node, quantity
 from pipeline.resources.cluster.pods import NEVER, RETRIES
 from pipeline.resources.filler.resource import filler_name

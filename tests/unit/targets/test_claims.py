@@ -12,8 +12,8 @@ from pipeline.core.errors import UserError
 from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, FileEntry, Overlay
 from pipeline.core.resource import Entry, Mark, Observed, Resource, Version, fields_of
-from pipeline.resources.cluster.filling import FILLED, objects_of
-from pipeline.resources.cluster.marks import mark_of
+from pipeline.resources.cluster.filling import objects_of
+from pipeline.resources.cluster.marks import FILLED, mark_of
 from pipeline.resources.cluster.restoring import as_it_was, recalled
 from pipeline.resources.cluster.sending import ordered, written
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
