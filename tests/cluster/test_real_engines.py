@@ -37,7 +37,7 @@ FOLDERS: Mapping[str, str] = {"baked": "/models", "volume": "/mnt/models", "pvc"
 SERVE = {"transformers": {}, "vllm": {"max_model_len": 256}}
 OURS = pytest.mark.skipif("MP_TEST_KUBECONFIG" in os.environ, reason="its node is another machine")
 # Every run has each way once, and both engines; each way of both is for `just test-all`. An engine's pods follow one another:
-# the node unpacks its gigabytes for the first one. vLLM itself takes a minute of two cores to start.
+# the node unpacks its gigabytes for the first one. vLLM takes 50 s of CPU to start.
 PODS = (
     pytest.param("transformers", "baked"),
     pytest.param("transformers", "pvc", marks=OURS),
