@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO, TypeAlias
 
 from pipeline.cli.views import units
 from pipeline.core.image import Engine, Variant
+from pipeline.core.lazily import Lazily
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Source, SourceSpec
 from pipeline.engine.world import World
@@ -39,5 +41,8 @@ def telling(world: World, named: Named) -> World:
         with named(f"resolving {variant.key}"):
             return world.pin_engine(variant, platform, base)
 
-    sources = {scheme: Told(source, root, named) for scheme, source in world.sources.items()}
+    def told(scheme: str) -> Source:
+        return Told(world.sources[scheme], root, named)
+
+    sources = Lazily({scheme: partial(told, scheme) for scheme in world.sources})
     return replace(world, sources=sources, pin_engine=pin_engine)
