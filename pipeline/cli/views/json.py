@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.views.details import Details, Live, Provenance
 from pipeline.cli.views.entries import FORMAT_VERSION, entry, text
-from pipeline.cli.views.tables import AdapterRow, Row
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.diagnostic import Diagnostic, Severity
 from pipeline.core.digest import Json
 from pipeline.core.plan import Plan
 from pipeline.core.report import Outcome, Report, Status
 from pipeline.core.resource import Transfer
-from pipeline.resources.cache.cached import Cached
 
-if TYPE_CHECKING:  # what reads no engine does not load one
+if TYPE_CHECKING:  # what reads no engine does not load one, and a plan no tables
+    from pipeline.cli.views.details import Details, Live, Provenance
+    from pipeline.cli.views.tables import AdapterRow, Row
     from pipeline.engine.outdated import Looked, NewerEngine
+    from pipeline.resources.cache.cached import Cached
 
 __all__ = ["text"]  # defined where loading it is cheap
 
@@ -76,7 +76,7 @@ def report(report: Report) -> dict[str, Json]:
 
 
 def models(
-    rows: Sequence[Row], adapters: Sequence[AdapterRow], cached: Sequence[Cached] | None = None
+    rows: "Sequence[Row]", adapters: "Sequence[AdapterRow]", cached: "Sequence[Cached] | None" = None
 ) -> dict[str, Json]:
     """`cached` is what the cache holds and nobody declares here; None: it was not asked for."""
     return {
@@ -144,7 +144,7 @@ def outdated(looked: "Looked", engines: "Sequence[NewerEngine]") -> dict[str, Js
     }
 
 
-def details(ones: Sequence[Details]) -> dict[str, Json]:
+def details(ones: "Sequence[Details]") -> dict[str, Json]:
     return {
         "format_version": FORMAT_VERSION,
         "models": [
@@ -159,7 +159,7 @@ def details(ones: Sequence[Details]) -> dict[str, Json]:
     }
 
 
-def _provenance(one: Provenance) -> dict[str, Json]:
+def _provenance(one: "Provenance") -> dict[str, Json]:
     chosen = one.filter
     return {
         "role": one.role,
@@ -183,7 +183,7 @@ def _provenance(one: Provenance) -> dict[str, Json]:
     }
 
 
-def _live(one: Live) -> dict[str, Json]:
+def _live(one: "Live") -> dict[str, Json]:
     return {
         "address": one.address,
         "kind": one.kind,
