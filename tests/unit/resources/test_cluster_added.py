@@ -54,7 +54,7 @@ def test_a_variable_a_sidecar_and_a_selector_are_named_each_as_a_whole() -> None
 
 
 def test_a_list_that_mp_does_not_have_is_named_by_its_items() -> None:
-    items = {f'k:{{"name":"{name}"}}': {".": {}, "f:name": {}} for name in ("one", "two")}
+    items: dict[str, Any] = {f'k:{{"name":"{name}"}}': {".": {}, "f:name": {}} for name in ("one", "two")}
     said = added(deployment(by_hand({"f:initContainers": items})))
     assert "spec.initContainers[one], spec.template.spec.initContainers[two] to" in said
 
