@@ -12,7 +12,17 @@ from pipeline.core.diagnostic import Diagnostic, Severity, error, warning
 from pipeline.core.digest import fingerprint
 from pipeline.core.errors import MpError, UserError
 from pipeline.core.protocols import Driver
-from pipeline.core.resource import Address, Entry, Held, Resource, Version, fields_of, owner_of, place_of
+from pipeline.core.resource import (
+    Address,
+    Entry,
+    Held,
+    Resource,
+    Version,
+    current_of,
+    fields_of,
+    owner_of,
+    place_of,
+)
 from pipeline.core.restoring import Restores
 from pipeline.engine.compose import Composition
 from pipeline.engine.diff import remembered
@@ -86,10 +96,11 @@ def day_of(seconds: float) -> str:
 
 
 def _chosen(inventory: Inventory, models: Sequence[str], target: str | None) -> Iterable[Entry]:
-    """Deployments: images are not rolled back, they are kept."""
+    """Deployments: images are not rolled back, they are kept. What stands at a place that was left is on its way out."""
     for address, entry in sorted(inventory.entries.items()):
         mine = not models or owner_of(address) in models
-        if not entry.keep and mine and target in (None, place_of(address)):
+        stays = not entry.keep and current_of(address) == address
+        if stays and mine and target in (None, place_of(address)):
             yield entry
 
 

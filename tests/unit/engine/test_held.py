@@ -1,6 +1,7 @@
 """Rollbacks: to which version, what is held afterwards and until when. A whole project in memory."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.core.plan import Plan
 from pipeline.core.report import Report, Status
 from pipeline.core.resource import Address
 from pipeline.engine import Selection
+from pipeline.engine.held import go_back
 from pipeline.engine.roots import gather
 from pipeline.store.inventory import Inventory
 from tests.fakes.memory import MemoryDriver
@@ -197,3 +199,11 @@ def test_nothing_to_go_back_to_is_said(project: Project) -> None:
     with pytest.raises(UserError) as raised:
         project.roll_back(target="nowhere")
     assert 'nothing is deployed at "nowhere"' in raised.value.diagnostics[0].summary
+
+
+def test_what_stands_at_a_place_that_was_left_does_not_come_back(project: Project) -> None:
+    project.apply("4Gi")
+    project.apply("5Gi")
+    left = replace(project.inventory.entries[PROD], address=Address(f"{PROD}~0123abcd"))
+    inventory = replace(project.inventory, entries={**project.inventory.entries, left.address: left})
+    assert list(go_back(inventory, ("m",), "prod", project.drivers, 0.0).resources) == [PROD]
