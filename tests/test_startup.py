@@ -51,3 +51,30 @@ def test_plan_of_local_things_loads_no_sdk(tmp_path: Path) -> None:
     loaded = modules("-C", str(tmp_path), "plan")
 
     assert not roots(loaded) & (SDKS | {"rich"})
+
+
+PUBLISHED = """
+version: 1
+project: acme
+defaults: {template: transformers, hardware: cpu}
+hardware: {cpu: {gpus: 0}}
+registries: {main: {layout: images}}
+targets: {main: {kind: registry, registry: main, publish: [weights]}}
+models: {tiny: {source: %s, targets: {main: {}}}}
+"""
+
+
+def test_plan_that_publishes_loads_no_room_that_it_does_not_name(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text(PUBLISHED % (QUICKSTART / "checkpoint"))
+
+    loaded = modules("-C", str(tmp_path), "plan")
+
+    assert {
+        "pipeline.targets.registry",
+        "pipeline.sources.local",
+        "pipeline.resources.image.resource",
+    } <= loaded
+    others = ("targets.kubernetes", "targets.kaito", "targets.docker", "targets.local", "clients.kube")
+    others += ("clients.docker", "clients.hub", "clients.s3", "templates.vllm", "resources.engine.driver")
+    assert not loaded & {f"pipeline.{name}" for name in others}
+    assert not roots(loaded) & ((SDKS - {"urllib3"}) | {"rich"})

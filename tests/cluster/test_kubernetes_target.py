@@ -251,6 +251,7 @@ def test_memory_taken_away_by_hand_is_drift_with_the_kernels_reason_and_the_old_
     less = "memory=12Mi"  # Python starts, and needs more
     acme.kubectl("set", "resources", "deployment/tiny", f"--limits={less}", f"--requests={less}")
     acme.drifted_soon("memory 256Mi → 12Mi", "OOMKilled")
+    assert "added spec" not in acme.mp("plan").out, "a value of mp's own is drift, and nothing that was added"
     acme.project.applied()
     acme.nothing_to_do()
     assert acme.pod()["metadata"]["uid"] == before["metadata"]["uid"]

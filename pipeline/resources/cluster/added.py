@@ -10,25 +10,28 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.clients.kube import MANAGER
+from pipeline.core.digest import Json
 from pipeline.resources.cluster.live import Live
 from pipeline.resources.cluster.workloads import workloads_in
 
 MOST = 3  # fields that are named of one manager
 # `kubectl rollout restart` leaves an annotation on the template; replicas are an autoscaler's, or drift that is seen.
 _LEFT = ("spec.replicas", "spec.template.metadata")
+_COUNTS = "spec."  # a Workspace of KAITO has none: what somebody writes there is its own declaration
 
 Fields = Mapping[str, Any]  # FieldsV1: {"f:spec": {"f:template": {…}}}
 
 
-def added(live: Live) -> str:
-    """What others added to the workloads of one deployment, for a plan's note; "" where nobody did."""
+def added(live: Live, sent: Mapping[str, Json]) -> str:
+    """What others added to the workloads of one deployment, for a plan's note; "" where nobody did.
+
+    `sent`: the objects that mp applies. Whoever changes one of their values is its manager then: that is drift, told as such.
+    """
     told = []
     for key in sorted(workloads_in(live)):
         found: dict[str, list[str]] = {}
-        entries = _entries(live[key])
-        ours = [fields for manager, fields in entries if manager == MANAGER]
-        for manager, fields in entries:
-            paths = [path for path in _paths(fields, ours, "") if _counts(path)]
+        for manager, fields in _entries(live[key]):
+            paths = [path for path in _paths(fields, sent.get(key), "") if _counts(path)]
             if manager != MANAGER and paths:
                 found.setdefault(manager, []).extend(paths)
         told += [f"{manager} added {_some(paths)} to {key}" for manager, paths in sorted(found.items())]
@@ -43,18 +46,34 @@ def _entries(one: Mapping[str, Any]) -> list[tuple[str, Fields]]:
     ]
 
 
-def _paths(fields: Fields, ours: list[Fields], above: str) -> Iterator[str]:
-    """Everything that is in none of ours; what is added as a whole is named once, a list by its items."""
+def _paths(fields: Fields, ours: Json, above: str) -> Iterator[str]:
+    """Every field that ours lack; what is added as a whole is named once, a list by its items."""
     for name, below in fields.items():
         if name == "." or name.startswith("v:"):
             continue
         path = f"{above}{_written(name)}".removeprefix(".")
-        same = [one[name] for one in ours if name in one]
-        if not same:
+        same = _below(ours, name)
+        if same is None:
             items = [item for item in below if item.startswith("k:")]
             yield from (path + _written(item) for item in items) if items else (path,)
-        elif below and all(same):  # {}: ours as one value
+        else:
             yield from _paths(below, same, path)
+
+
+def _below(ours: Json, name: str) -> Json:
+    """What we have under a FieldsV1 name; None: nothing."""
+    kind, _, rest = name.partition(":")
+    if kind == "f" and isinstance(ours, Mapping):
+        return ours.get(rest)
+    if kind == "k" and isinstance(ours, list | tuple):
+        keys: Mapping[str, Json] = json.loads(rest)
+        return next((one for one in ours if _fits(one, keys)), None)
+    return None
+
+
+def _fits(one: Json, keys: Mapping[str, Json]) -> bool:
+    """A key with a default, such as a port's protocol, may be left out of what is sent."""
+    return isinstance(one, Mapping) and all(one.get(key, value) == value for key, value in keys.items())
 
 
 def _written(name: str) -> str:
@@ -66,7 +85,7 @@ def _written(name: str) -> str:
 
 
 def _counts(path: str) -> bool:
-    return path.startswith("spec.") and not path.startswith(_LEFT)
+    return path.startswith(_COUNTS) and not path.startswith(_LEFT)
 
 
 def _some(paths: list[str]) -> str:

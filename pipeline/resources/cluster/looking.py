@@ -63,9 +63,10 @@ def look(
         own = owned.by(mark, each.locator["name"])
         seen = compared(cluster, each, live, own, mark, take_from | freed(each, scalers))
         if isinstance(seen, Observed):
-            lost = "" if each.watched else volumes_lost(cluster, place.namespace, own, _sent(each, seen))
+            sent = _sent(each, seen)
+            lost = "" if each.watched else volumes_lost(cluster, place.namespace, own, sent)
             # what stood before mp came has fields of others, all of which were shown then
-            theirs = "" if each.watched or recipe_of(each).standing else added(own)
+            theirs = "" if each.watched or recipe_of(each).standing else added(own, sent)
             parts = (remark(declared, scalers), seen.note, theirs, lost)
             seen = replace(seen, note="; ".join(filter(None, parts)))
             if seen.mark == mark:

@@ -4,30 +4,33 @@ from typing import Any
 
 from pipeline.resources.cluster.added import added
 
-OURS = {
-    "f:metadata": {"f:labels": {"f:app": {}}},
-    "f:spec": {
-        "f:replicas": {},
-        "f:template": {
-            "f:metadata": {"f:labels": {"f:app": {}}},
-            "f:spec": {
-                "f:containers": {
-                    'k:{"name":"qwen"}': {
-                        ".": {},
-                        "f:name": {},
-                        "f:image": {},
-                        "f:env": {'k:{"name":"MP_LAUNCH"}': {".": {}, "f:name": {}, "f:value": {}}},
-                    }
-                }
+SENT: dict[str, Any] = {
+    "Deployment/qwen": {
+        "kind": "Deployment",
+        "spec": {
+            "replicas": 1,
+            "template": {
+                "metadata": {"labels": {"app": "qwen"}},
+                "spec": {
+                    "containers": [
+                        {
+                            "name": "qwen",
+                            "image": "acme/qwen:one",
+                            "env": [{"name": "MP_LAUNCH", "value": "{}"}],
+                            "ports": [{"containerPort": 8000}],
+                        }
+                    ]
+                },
             },
         },
-    },
+    }
 }
 
 
-def deployment(*others: dict[str, Any]) -> dict[str, Any]:
-    entries = [{"manager": "mp", "operation": "Apply", "fieldsV1": OURS}, *others]
-    return {"Deployment/qwen": {"kind": "Deployment", "metadata": {"managedFields": entries}, "spec": {}}}
+def said(*others: dict[str, Any]) -> str:
+    ours = {"manager": "mp", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    live = {"kind": "Deployment", "metadata": {"managedFields": [ours, *others]}, "spec": {}}
+    return added({"Deployment/qwen": live}, SENT)
 
 
 def by_hand(pod: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -36,7 +39,7 @@ def by_hand(pod: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def test_nothing_is_said_of_what_mp_applied_alone() -> None:
-    assert added(deployment()) == ""
+    assert said() == ""
 
 
 def test_a_variable_a_sidecar_and_a_selector_are_named_each_as_a_whole() -> None:
@@ -47,7 +50,7 @@ def test_a_variable_a_sidecar_and_a_selector_are_named_each_as_a_whole() -> None
             'k:{"name":"sidecar"}': {".": {}, "f:name": {}, "f:image": {}},
         },
     }
-    assert added(deployment(by_hand(pod))) == (
+    assert said(by_hand(pod)) == (
         "kubectl-edit added spec.template.spec.nodeSelector, spec.template.spec.containers[qwen].env[DEBUG], "
         "spec.template.spec.containers[sidecar] to Deployment/qwen"
     )
@@ -55,18 +58,23 @@ def test_a_variable_a_sidecar_and_a_selector_are_named_each_as_a_whole() -> None
 
 def test_a_list_that_mp_does_not_have_is_named_by_its_items() -> None:
     items: dict[str, Any] = {f'k:{{"name":"{name}"}}': {".": {}, "f:name": {}} for name in ("one", "two")}
-    said = added(deployment(by_hand({"f:initContainers": items})))
-    assert "spec.initContainers[one], spec.template.spec.initContainers[two] to" in said
+    told = said(by_hand({"f:initContainers": items}))
+    assert "spec.initContainers[one], spec.template.spec.initContainers[two] to" in told
 
 
-def test_a_field_that_mp_manages_too_is_compared_and_not_told_here() -> None:
-    pod: dict[str, Any] = {"f:containers": {'k:{"name":"qwen"}': {"f:image": {}}}}
-    assert added(deployment(by_hand(pod))) == ""
+def test_a_value_of_mps_own_that_somebody_changed_is_drift_and_not_told_here() -> None:
+    one: dict[str, Any] = {
+        "f:image": {},
+        "f:env": {'k:{"name":"MP_LAUNCH"}': {".": {}, "f:name": {}, "f:value": {}}},
+        "f:ports": {'k:{"containerPort":8000,"protocol":"TCP"}': {"f:containerPort": {}}},
+    }
+    pod: dict[str, Any] = {"f:containers": {'k:{"name":"qwen"}': one}}
+    assert said(by_hand(pod)) == ""
 
 
 def test_many_fields_are_counted() -> None:
     pod: dict[str, Any] = {f"f:{name}": {} for name in ("one", "two", "three", "four", "five")}
-    assert added(deployment(by_hand(pod))).endswith("spec.template.spec.three and 2 more to Deployment/qwen")
+    assert said(by_hand(pod)).endswith("spec.template.spec.three and 2 more to Deployment/qwen")
 
 
 def test_restarts_scaling_and_statuses_are_left_out() -> None:
@@ -83,4 +91,4 @@ def test_restarts_scaling_and_statuses_are_left_out() -> None:
             "fieldsV1": {"f:metadata": {"f:labels": {"f:x": {}}}},
         },
     )
-    assert added(deployment(*others)) == ""
+    assert said(*others) == ""
