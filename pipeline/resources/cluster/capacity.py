@@ -12,7 +12,7 @@ from pipeline.clients.kube import NODE, POD, Cluster, Object
 from pipeline.resources.cluster.fields import labels_in, met
 from pipeline.resources.cluster.placing import admits
 from pipeline.resources.cluster.products import GPU, PRODUCT
-from pipeline.resources.cluster.quantities import amount
+from pipeline.resources.cluster.quantities import Amounts, amount, of_pod
 
 # Pods that hold something of a node: those that have one and have not ended.
 HOLDING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
@@ -98,16 +98,14 @@ def unplaced(nodes: Sequence[GpuNode], asks: Iterable[Ask]) -> dict[str, int]:
 
 def gpus_of(spec: Mapping[str, Any]) -> int:
     """GPUs that a pod asks for; those that run before the others may use the same ones."""
-    together = sum(_gpus(one) for one in spec.get("containers") or ())
-    first = max((_gpus(one) for one in spec.get("initContainers") or ()), default=0)
-    return max(together, first)
+    return int(of_pod(spec, _gpus).get(GPU, 0))
 
 
 def gpus_of_node(node: Object) -> int:
     return int(amount(((node.get("status") or {}).get("allocatable") or {}).get(GPU, 0)))
 
 
-def _gpus(container: Mapping[str, Any]) -> int:
+def _gpus(container: Mapping[str, Any]) -> Amounts:
     resources = container.get("resources") or {}
     asked = (resources.get("limits") or {}).get(GPU) or (resources.get("requests") or {}).get(GPU) or 0
-    return int(amount(asked))
+    return {GPU: amount(asked)} if asked else {}

@@ -4,7 +4,12 @@ The grammar is that of resource.Quantity (apimachinery, Kubernetes 1.36): a deci
 """
 
 import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
+from typing import Any, TypeAlias
+
+Amounts: TypeAlias = Mapping[str, Fraction]  # "memory" → bytes
 
 _NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(.*)")
 _BINARY = {unit: 1024**power for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)}
@@ -25,6 +30,37 @@ def amount(text: object) -> Fraction:
     if factor is None:
         raise ValueError(f"{text!r} is no quantity")
     return number * factor
+
+
+def together(found: Iterable[Amounts]) -> dict[str, Fraction]:
+    total: defaultdict[str, Fraction] = defaultdict(Fraction)
+    for each in found:
+        for name, value in each.items():
+            total[name] += value
+    return dict(total)
+
+
+def largest(found: Iterable[Amounts]) -> dict[str, Fraction]:
+    """Of each name the largest amount."""
+    most: dict[str, Fraction] = {}
+    for each in found:
+        most |= {name: max(value, most.get(name, value)) for name, value in each.items()}
+    return most
+
+
+def of_pod(spec: Mapping[str, Any], of: Callable[[Mapping[str, Any]], Amounts]) -> dict[str, Fraction]:
+    """What a pod takes, `of` being what one container asks for: what runs before the others uses the same node's room.
+
+    Larger of: the containers together, and each init container. One that stays beside those after it (restartPolicy: Always)
+    counts with all of them. "Resource sharing within containers", Kubernetes 1.36.
+    """
+    staying: list[Amounts] = []
+    moments: list[Amounts] = []
+    for one in spec.get("initContainers") or ():
+        moments.append(together([*staying, of(one)]))
+        if one.get("restartPolicy") == "Always":
+            staying.append(of(one))
+    return largest([*moments, together([*staying, *map(of, spec.get("containers") or ())])])
 
 
 def shown(resource: str, value: Fraction) -> str:

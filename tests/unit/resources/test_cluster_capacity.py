@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.resources.cluster.capacity import Ask, counted, free_by_product, unplaced, usable
+from pipeline.resources.cluster.capacity import Ask, counted, free_by_product, gpus_of, unplaced, usable
 from pipeline.resources.cluster.quantities import amount, shown
 
 L40S, H100 = "NVIDIA-L40S", "NVIDIA-H100-80GB-HBM3"
@@ -107,3 +107,24 @@ def test_quantity_that_is_none_is_said() -> None:
 def test_amounts_are_shown_in_their_unit() -> None:
     assert shown("limits.memory", amount("1536Mi")) == "1.5Gi"
     assert shown("requests.cpu", amount("500m")) == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("first", "gpus"),
+    [
+        ([], 2),
+        ([(1, None)], 2),  # it has ended before the others start
+        ([(4, None)], 4),
+        ([(1, "Always")], 3),  # it stays beside them
+        ([(1, "Always"), (4, None)], 5),
+        ([(4, None), (1, "Always")], 4),
+    ],
+)
+def test_what_runs_before_the_others_uses_the_same_gpus(
+    first: list[tuple[int, str | None]], gpus: int
+) -> None:
+    before = [
+        {"resources": {"limits": {"nvidia.com/gpu": str(count)}}} | ({"restartPolicy": word} if word else {})
+        for count, word in first
+    ]
+    assert gpus_of(spec(2, initContainers=before)) == gpus

@@ -3,7 +3,6 @@
 Names of resources are those of ResourceQuota and LimitRange in Kubernetes 1.36. Both are listed once for a namespace.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 from pipeline.clients.kube import CLAIM, KINDS, LIMIT_RANGE, REPLICA_SET, RESOURCE_QUOTA, Cluster, Object
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.resources.cluster.preflight.steps import Pods, Step, pods_of, returns, stays
-from pipeline.resources.cluster.quantities import amount, shown
+from pipeline.resources.cluster.quantities import Amounts, amount, of_pod, shown, together
 
-Amounts = Mapping[str, Fraction]
 COUNTED = ("services", "configmaps", "secrets", "persistentvolumeclaims", "pods")  # without "count/" as well
+CLAIMS = ("persistentvolumeclaims", "count/persistentvolumeclaims")
 STORAGE = "requests.storage"  # of all claims together
 BARE = ("cpu", "memory", "ephemeral-storage")  # these names mean requests, too
 # Scopes of quotas that count what serves; the others are for other pods.
@@ -30,7 +29,7 @@ def quota(cluster: Cluster, namespace: str, steps: Sequence[Step]) -> Iterable[D
         return
     sets = cluster.list(REPLICA_SET, namespace)
     added = [(step, _added(step, sets)) for step in steps]
-    needed = _sum(amounts for _, amounts in added)
+    needed = together(amounts for _, amounts in added)
     for one in quotas:
         status = one.get("status") or {}
         hard, used = status.get("hard") or one["spec"].get("hard") or {}, status.get("used") or {}
@@ -69,7 +68,7 @@ def _added(step: Step, sets: Sequence[Object]) -> dict[str, Fraction]:
         rolls = bool(live) and not stays(step, key) and not returns(step, key, sets)
         found += [_amounts(pods, pods.count + (pods.surge if rolls else 0)) for pods in pods_of(one)]
         found += [_amounts(pods, -pods.count) for pods in live]
-    return _sum(found)
+    return together(found)
 
 
 def _objects(key: str) -> dict[str, Fraction]:
@@ -79,16 +78,24 @@ def _objects(key: str) -> dict[str, Fraction]:
 
 
 def _storage(wanted: Object, live: Object | None) -> dict[str, Fraction]:
-    """What claims ask for: one that is new or grows, and those that each replica more gets from a template."""
-    if wanted["kind"] == CLAIM.name:
-        return {STORAGE: max(_asked(wanted) - (_asked(live) if live else 0), Fraction(0))}
-    found: list[Amounts] = []
-    spec, before = wanted.get("spec") or {}, (live or {}).get("spec") or {}
-    more = max(int(spec.get("replicas", 1)) - int(before.get("replicas", 1) if live else 0), 0)
-    for claim in spec.get("volumeClaimTemplates") or ():
-        one = {"persistentvolumeclaims": Fraction(1), "count/persistentvolumeclaims": Fraction(1)}
-        found.append({name: value * more for name, value in {**one, STORAGE: _asked(claim)}.items()})
-    return _sum(found)
+    """What claims ask for more than now: a claim of its own, and those that replicas get from a template.
+
+    Volumes that get larger are made anew once the old ones went.
+    """
+    now = _volumes(live) if live else {}
+    return {name: max(value - now.get(name, 0), Fraction(0)) for name, value in _volumes(wanted).items()}
+
+
+def _volumes(one: Object) -> dict[str, Fraction]:
+    """What its claims take of a quota."""
+    if one["kind"] == CLAIM.name:
+        return {STORAGE: _asked(one)}
+    spec = one.get("spec") or {}
+    replicas, each = int(spec.get("replicas", 1)), spec.get("volumeClaimTemplates") or ()
+    return {
+        **dict.fromkeys(CLAIMS if each else (), Fraction(replicas * len(each))),
+        STORAGE: sum(map(_asked, each), Fraction(0)) * replicas,
+    }
 
 
 def _asked(claim: Object) -> Fraction:
@@ -108,16 +115,8 @@ def _amounts(pods: Pods, count: int) -> dict[str, Fraction]:
 
 
 def _total(spec: Mapping[str, Any], field: str) -> dict[str, Fraction]:
-    """Of the containers of a pod together; a request that is not written is the limit (defaults of the API)."""
-    return _sum(_of(container, field) for container in spec.get("containers") or ())
-
-
-def _sum(amounts: Iterable[Amounts]) -> dict[str, Fraction]:
-    found: defaultdict[str, Fraction] = defaultdict(Fraction)
-    for each in amounts:
-        for name, value in each.items():
-            found[name] += value
-    return dict(found)
+    """Of a pod; a request that is not written is the limit (defaults of the API)."""
+    return of_pod(spec, lambda container: _of(container, field))
 
 
 def _of(container: Mapping[str, Any], field: str) -> dict[str, Fraction]:
@@ -126,6 +125,11 @@ def _of(container: Mapping[str, Any], field: str) -> dict[str, Fraction]:
     if field == "limits":
         texts = resources.get("limits") or {}
     return {name: amount(text) for name, text in texts.items()}
+
+
+def _containers(spec: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Each of which a limit range and a quota of CPU or memory look at by itself."""
+    return [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
 
 
 def _undeclared(
@@ -141,7 +145,7 @@ def _undeclared(
                 name not in _of(container, field)
                 for workload in step.wanted.values()
                 for pods in pods_of(workload)
-                for container in pods.spec.get("containers") or ()
+                for container in _containers(pods.spec)
             )
             if silent:
                 text = f'{step.model}: quota "{one["metadata"]["name"]}" of namespace {namespace} takes only pods with {resource}'
@@ -176,7 +180,7 @@ def _limits(namespace: str, ranges: Iterable[Object], steps: Sequence[Step]) -> 
 def _outside(spec: Mapping[str, Any], bound: Mapping[str, Any]) -> Iterator[str]:
     match bound["type"]:
         case "Container":
-            sizes = [_of(container, "limits") for container in spec.get("containers") or ()]
+            sizes = [_of(container, "limits") for container in _containers(spec)]
         case "Pod":
             sizes = [_total(spec, "limits")]
         case _:  # claims are what the storage class says
