@@ -74,7 +74,7 @@ def test_plan_that_publishes_loads_no_room_that_it_does_not_name(tmp_path: Path)
         "pipeline.sources.local",
         "pipeline.resources.image.resource",
     } <= loaded
-    others = ("targets.kubernetes", "targets.kaito", "targets.docker", "targets.local", "clients.kube")
-    others += ("clients.docker", "clients.hub", "clients.s3", "templates.vllm", "resources.engine.driver")
-    assert not loaded & {f"pipeline.{name}" for name in others}
+    targets = ("targets.kubernetes", "targets.kaito", "targets.docker", "targets.local", "templates.vllm")
+    clients = ("clients.kube", "clients.docker", "clients.hub", "clients.s3", "resources.engine.driver")
+    assert not loaded & {f"pipeline.{name}" for name in (*targets, *clients)}
     assert not roots(loaded) & ((SDKS - {"urllib3"}) | {"rich"})

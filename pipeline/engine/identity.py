@@ -58,14 +58,17 @@ def _unread(system: str) -> Unreadable:
 
 
 def _refusal(known: Identity, seen: Identity, inventory: Inventory) -> Diagnostic:
+    way = "name the right one"
     if known.uid and seen.uid:
         is_now, was = f"uid {seen.uid}", f"uid {known.uid}"
     else:
         is_now, was = f"authority {seen.authority[:12]}", f"authority {known.authority[:12]}"
+    if known.uid and not seen.uid:  # new certificates are no new cluster
+        way += ", or let this account get the namespace kube-system, whose uid tells clusters with new certificates apart"
     there = (a for a, e in inventory.entries.items() if e.identity and e.identity.system == known.system)
     places = sorted({place for address in there if (place := place_of(current_of(address)))})
     return error(
         f"{seen.system}: another one answers by this name than the one that was applied to: {is_now}, not {was}",
-        hint=f"name the right one; if it was replaced for good: mp forget {' '.join(places)} (what runs in the old one "
+        hint=f"{way}; if it was replaced for good: mp forget {' '.join(places)} (what runs in the old one "
         "is left alone), then plan again",
     )

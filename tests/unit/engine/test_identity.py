@@ -39,6 +39,7 @@ def test_another_one_under_the_name_is_refused_and_nothing_of_it_counts(seen: Id
     assert "kubernetes prod" in refusal.summary
     assert refusal.hint is not None
     assert "mp forget prod" in refusal.hint
+    assert ("kube-system" in refusal.hint) is not bool(seen.uid), "a right that was there is no way out"
 
 
 @pytest.mark.parametrize(
