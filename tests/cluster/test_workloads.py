@@ -242,6 +242,25 @@ def test_another_number_at_first_is_no_change_later(room: Room) -> None:
     wait_for(lambda: room.differs(wanted) == [])  # once the new pods are ready
 
 
+def test_one_old_pod_of_four_that_were_set_by_others_is_not_all_of_them(room: Room) -> None:
+    add_node(room, 4)
+    wanted = room.wanted(room.model(1), autoscale={"by": "other"})
+    room.apply(wanted)
+    room.kubectl("scale", "deployment", "qwen", "--replicas=4")
+    wait_for(lambda: room.differs(wanted) == [])  # once the new pods are ready
+    amounts = {"nvidia.com/gpu": "9"}  # no node has so many
+    server = {"name": "server", "resources": {"limits": amounts, "requests": amounts}}
+    by_hand = {
+        "strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 3}},
+        "template": {"spec": {"containers": [server]}},
+    }
+    room.kubectl("patch", "deployment", "qwen", "-p", json.dumps({"spec": by_hand}))
+    wait_for(lambda: room.get("deployment", "qwen")["status"].get("availableReplicas") == 1)
+    room.apply(room.wanted(room.model(1, name="other"), replicas=3))  # it takes what is free
+    with pytest.raises(Refused, match="no GPU is spare"):  # and does not wait for three that never come
+        room.apply(wanted)
+
+
 # Several nodes
 
 

@@ -115,13 +115,13 @@ class ClusterDriver:
             rollout.remove(canary)
             before = {key: one for key, one in before.items() if key not in canary}
         revisions = _revisions(rollout, before)
-        sent = recording(wanted, revisions)
+        sent = _sent(resource, before, revisions)
         with self._turns.turn(rollout.cluster, sent, before, digests, may_interrupt=recipe.recreate) as turn:
             rollout = replace(rollout, old_first=turn.old_first)
             first = {**_first(resource, before), **{key: before[key] for key in turn.leaving}}
             try:
                 rollout.remove({**first, **obsolete(before, wanted)})
-                return self._bring(rollout, resource, before, digests, revisions)
+                return self._bring(rollout, resource, before, sent, digests, revisions)
             except StartFailed as problem:
                 if recipe.on_failure == "rollback":
                     old = objects_in(good.get("objects"))
@@ -189,15 +189,15 @@ class ClusterDriver:
         rollout: Rollout,
         resource: Resource[ClusterState],
         before: Live,
+        sent: Live,
         digests: dict[str, str],
         revisions: Mapping[str, str],
     ) -> Observed[ClusterState]:
         recipe, wanted = recipe_of(resource), resource.desired.objects
-        sent = recording(settled(wanted, wanted, before, recipe.ignored), revisions)
-        made = rollout.bring(objects_in(sent), digests, recipe.start_timeout_s)
+        made = rollout.bring(sent, digests, recipe.start_timeout_s)
         self._remember(resource, uids_of(made))
         proof = self._proof(rollout, resource, made)
-        made = {**made, **rollout.finish(objects_in(sent), digests)}
+        made = {**made, **rollout.finish(sent, digests)}
         rollout.remove({key: one for key, one in before.items() if key not in wanted})
         seen = observed(made, wanted, resource.locator, recipe.ignored)
         state = replace(seen.state, revisions=revisions)
@@ -288,6 +288,12 @@ class ClusterDriver:
 
     def _mark(self, address: Address) -> Mark:
         return replace(self._owner, address=address)
+
+
+def _sent(resource: Resource[ClusterState], before: Live, revisions: Mapping[str, str]) -> Live:
+    """What is wanted, with what is left to others as they have it: replicas that an autoscaler sets."""
+    wanted = resource.desired.objects
+    return objects_in(recording(settled(wanted, wanted, before, recipe_of(resource).ignored), revisions))
 
 
 def _revisions(rollout: Rollout, before: Live) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pipeline.clients.kube import Object
 def comes_back(wanted: Object, sets: Iterable[Object], differs: Callable[[Object, Object], bool]) -> bool:
     """Whether as many pods as are wanted serve already in a ReplicaSet of the wanted version.
 
+    `wanted` says how many run now where replicas are an autoscaler's (`ignoring.settled`, `preflight.replicas`).
     `differs`: of a Deployment as it is wanted, and as it was when that ReplicaSet was made. Other kinds keep no pods.
     """
     replicas = int((wanted.get("spec") or {}).get("replicas", 1))

@@ -22,6 +22,7 @@ from pipeline.resources.cluster.preflight.admission import ENFORCE, admission, l
 from pipeline.resources.cluster.preflight.gpus import drivers, gpus, wants_gpus
 from pipeline.resources.cluster.preflight.kinds import image_volumes, kinds, mounting, runtimes
 from pipeline.resources.cluster.preflight.quota import quota
+from pipeline.resources.cluster.preflight.replicas import with_replicas
 from pipeline.resources.cluster.preflight.rights import rights
 from pipeline.resources.cluster.preflight.secrets import secrets
 from pipeline.resources.cluster.preflight.steps import Step, steps_in
@@ -33,11 +34,15 @@ Question = tuple[str, Callable[[], Iterable[Diagnostic]]]  # what it is about, a
 
 def preflight(connect: Callable[[str | None], Cluster], changes: Sequence[Change[Any]]) -> Findings:
     """Everything that would keep these changes from being made. What may not be asked is said, and no refusal."""
-    places = steps_in(changes)
-    clusters: defaultdict[str | None, list[Step]] = defaultdict(list)
-    for place, steps in places.items():
-        clusters[place.context] += steps
+    found = steps_in(changes)
     with ThreadPoolExecutor(AT_ONCE, "preflight") as pool:
+        counted = pool.map(
+            lambda one: with_replicas(connect(one[0].context), one[0].namespace, one[1]), found.items()
+        )
+        places = dict(zip(found, counted, strict=True))
+        clusters: defaultdict[str | None, list[Step]] = defaultdict(list)
+        for place, steps in places.items():
+            clusters[place.context] += steps
         asked = [
             pool.submit(_namespace, connect(place.context), place, steps) for place, steps in places.items()
         ]
