@@ -1,7 +1,7 @@
 """Replicas that each own a volume: the image that filled them stays, and what becomes of volumes is told. Used by looking and driver."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.resources.cluster.standing import in_the_way
 from pipeline.resources.cluster.state import ClusterState
 from pipeline.resources.cluster.workloads import INSTANCE
 
+_KEPT = "its set does not say whenDeleted: Delete, so remove what is not needed by hand"
 INDEX = "-"  # before the number at the end of a volume's name: "weights-qwen-2"
 
 
@@ -34,7 +35,7 @@ def with_its_filler(resource: Resource[ClusterState], live: Live) -> Resource[Cl
 
 
 def volumes_lost(cluster: Cluster, namespace: str, own: Live, wanted: Mapping[str, Json]) -> str:
-    """What a plan says of volumes that go with what it does; "" where none goes. One list where some may."""
+    """What a plan says of volumes that go with what it does, or that stay without a set; "" where neither is so."""
     for key, one in own.items():
         if not _is_set(key):
             continue
@@ -42,22 +43,33 @@ def volumes_lost(cluster: Cluster, namespace: str, own: Live, wanted: Mapping[st
         first = _left(one, record(wanted[key])) if stays else 0
         if first is None:
             continue
+        goes = stays or _policy(one).get("whenDeleted") == "Delete"
         try:
             names = _volumes(cluster, namespace, one, first)
         except BackendError:  # not to be seen: their number is not known then
-            return f"volumes of {key} go with it"
+            return f"volumes of {key} go with it" if goes else f"volumes of {key} stay: {_KEPT}"
         if names:
-            plural = "volumes go" if len(names) > 1 else "volume goes"
-            return f"{len(names)} {plural} with what is in it: {', '.join(names)}"
+            return _said(names, goes=goes)
     return ""
 
 
+def _said(names: Sequence[str], *, goes: bool) -> str:
+    several, listed = len(names) > 1, ", ".join(names)
+    if goes:
+        return f"{len(names)} {'volumes go' if several else 'volume goes'} with what is in it: {listed}"
+    return f"{len(names)} {'volumes stay' if several else 'volume stays'}: {listed}: {_KEPT}"
+
+
+def _policy(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What becomes of volumes; {} on a server that does not know the field (before Kubernetes 1.27), which keeps them."""
+    return record(record(one.get("spec")).get("persistentVolumeClaimRetentionPolicy"))
+
+
 def _left(live: Object, wanted: Mapping[str, Any]) -> int | None:
-    """The number of the first replica that goes with its volume; None where none does."""
-    spec = live["spec"]
-    policy = record(wanted["spec"].get("persistentVolumeClaimRetentionPolicy"))
-    before, after = spec.get("replicas", 1), wanted["spec"].get("replicas")
-    return after if policy.get("whenScaled") == "Delete" and after is not None and after < before else None
+    """The number of the first replica that goes with its volume; None where none does. The new policy is there by then."""
+    before, after = live["spec"].get("replicas", 1), wanted["spec"].get("replicas")
+    scaled = _policy(wanted).get("whenScaled")
+    return after if scaled == "Delete" and after is not None and after < before else None
 
 
 def _volumes(cluster: Cluster, namespace: str, one: Object, first: int) -> list[str]:
