@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from pipeline.cli import filling
+from pipeline.resources.cluster import pods
 from pipeline.targets import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +57,12 @@ def test_pipeline_and_runtime_never_import_each_other() -> None:
         assert "runtime" not in imported(file), file
     for file in python_files("runtime"):
         assert not imported(file) & {"pipeline", "pydantic", "docker", "typer"}, file
+
+
+def test_what_fills_volumes_ends_as_those_who_wait_for_it_read_it() -> None:
+    """The program is in cli, and what reads its exit code is far below it."""
+    assert filling.NEVER == pods.NEVER
+    assert len({filling.FILLED, filling.AGAIN, filling.NEVER}) == 3
 
 
 def test_every_module_says_what_lives_there() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.filling import AGAIN, FILLED, NEVER
 from pipeline.clients.oci.repositories import Repositories
 from pipeline.core.image import Registry
 from pipeline.resources.filler.content import MODULE, ROOT, layer
@@ -22,7 +23,6 @@ from tests.parts.registry import PASSWORD, USER, RealRegistry
 
 pytestmark = pytest.mark.registry
 
-FILLED, AGAIN, NEVER = 0, 1, 3
 FILES = {"config.json": b"{}", "deep/model.safetensors": os.urandom(3_000_000)}
 
 

@@ -64,7 +64,7 @@ def readable(state: Json) -> Readable:
             continue
         match kind:
             case "Deployment" | "StatefulSet":
-                found |= _deployment(one)
+                found |= _workload(one)
             case "ConfigMap" if name == used:
                 found |= _launch(one)
             case "ConfigMap":
@@ -99,7 +99,7 @@ def amounts(state: Json) -> Mapping[str, Any]:
     }
 
 
-def _deployment(one: Readable) -> Readable:
+def _workload(one: Readable) -> Readable:
     spec = dict(one.get("spec") or {})
     claims = [_claim(each) for each in spec.pop("volumeClaimTemplates", None) or ()]
     template = spec.pop("template", None) or {}

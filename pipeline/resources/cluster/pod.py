@@ -35,10 +35,10 @@ LAUNCH = _Launch("/etc/mp", "launch.json", "/run/secrets/mp")
 class Claim:
     """A PersistentVolumeClaim that has the weights."""
 
-    name: str
+    name: str  # of the claim, or of the workload's template for claims
     path: str = ""  # folder of the weights in it; "" is its root
     shared: bool = False  # pods on several nodes may mount it at once
-    own: bool = False  # each pod has one, made from the workload's template of that name
+    own: bool = False  # each pod has one, made from the template
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,9 @@ def _volumes(model: Model, launch: Launch, images: Images, config: str) -> list[
 
 def _claimed(claim: Claim) -> tuple[Object, Object]:
     """Only the mount is read-only: some storage cannot be attached for reading while it is attached for writing."""
-    mount: Object = {"name": "weights", "mountPath": "/mnt/models", "readOnly": True}
-    volume: Object = {"name": "weights", "persistentVolumeClaim": {"claimName": claim.name}}
+    name = claim.name if claim.own else "weights"
+    mount: Object = {"name": name, "mountPath": "/mnt/models", "readOnly": True}
+    volume: Object = {"name": name, "persistentVolumeClaim": {"claimName": claim.name}}
     return {} if claim.own else volume, mount | ({"subPath": claim.path} if claim.path else {})
 
 
