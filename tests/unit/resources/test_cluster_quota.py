@@ -1,25 +1,31 @@
 """Quotas: claims that are made and those that each replica gets from a template, and what runs before a server."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from pipeline.clients.kube import RESOURCE_QUOTA, Kind
+from pipeline.clients.kube import RESOURCE_QUOTA, STATEFUL_SET, Kind
 from pipeline.core.change import Action, Change
 from pipeline.core.resource import Observed
+from pipeline.resources.cluster.comparing import observed
 from pipeline.resources.cluster.preflight.quota import quota
+from pipeline.resources.cluster.preflight.replicas import with_replicas
 from pipeline.resources.cluster.preflight.steps import Step, steps_in
 from tests.parts.deployments import FAR, deployment
 
 
 @dataclass
 class Namespace:
-    """Nothing but one quota."""
+    """Nothing but one quota, and perhaps StatefulSets."""
 
     hard: dict[str, str]
+    sets: tuple[dict[str, Any], ...] = ()
 
     def list(self, kind: Kind, namespace: str) -> tuple[dict[str, Any], ...]:
+        if kind == STATEFUL_SET:
+            return self.sets
         if kind != RESOURCE_QUOTA:
             return ()
         return ({"metadata": {"name": "team"}, "spec": {}, "status": {"hard": self.hard}},)
@@ -85,3 +91,22 @@ def test_a_pod_takes_what_its_largest_moment_takes() -> None:
     assert "cpu: 3 more is needed, 2 of 2 is left" in text
     (text,) = said(**{"limits.cpu": "3"})
     assert "limits.cpu: 4 more is needed" in text
+
+
+def test_volumes_of_replicas_that_an_autoscaler_made_get_larger_as_well() -> None:
+    key = "StatefulSet/qwen"
+
+    def made(size: str) -> Any:  # Any: a resource
+        claim = {"size": size, "per": "replica"}
+        return deployment(weights="pvc", registry=FAR, autoscale={"max": 8}, claim=claim)
+
+    before, wanted = made("10Gi"), made("20Gi")
+    live = copy.deepcopy(before.desired.objects[key])
+    live["spec"]["replicas"] = 3
+    live["metadata"]["uid"] = "s"
+    ignored = wanted.desired.recipe.ignored
+    seen = observed({key: live}, wanted.desired.objects, wanted.locator, ignored)
+    (found,) = steps_in([Change(wanted.address, wanted.kind, Action.UPDATE, wanted, seen, None)]).values()
+    namespace: Any = Namespace({"requests.storage": "29Gi"}, (live,))
+    (text,) = [one.summary for one in quota(namespace, "models", with_replicas(namespace, "models", found))]
+    assert "30Gi more is needed" in text
