@@ -131,8 +131,8 @@ class Driver(Protocol[S]):
     ) -> Mapping[Address, Observed[S] | Absent | Unreadable]:
         """Answer for every wanted resource and for every known entry that is not wanted. Reads only.
 
-        Of kept kinds (images) the entries of wanted resources are among `known` too: where the wanted content is not
-        there, the answer is what was applied before, so that a change is shown as one.
+        Of kept kinds (images), and for a driver that LooksBack, the entries of wanted resources are among `known` too: where
+        the wanted content is not there, the answer is what was applied before, so that a change is shown as one.
 
         One list per outside system, not a request per object. What fails is Unreadable for its own addresses.
         """
@@ -169,3 +169,10 @@ class Checks(Protocol):
         The number of requests does not grow with the number of changes.
         """
         ...
+
+
+@runtime_checkable
+class LooksBack(Protocol):
+    """A driver of things that change their form, such as a Deployment that becomes a StatefulSet: what was applied is looked at."""
+
+    looks_back: bool

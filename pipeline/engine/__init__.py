@@ -27,7 +27,7 @@ from pipeline.engine.held import go_back, with_held
 from pipeline.engine.history import origin_of
 from pipeline.engine.identity import checked
 from pipeline.engine.judge import judged
-from pipeline.engine.leftover import gone_of, kept_of, known_images
+from pipeline.engine.leftover import gone_of, kept_of, known_of
 from pipeline.engine.observe import observe
 from pipeline.engine.remarks import open_bases
 from pipeline.engine.resolve import Pins
@@ -72,7 +72,8 @@ def plan(world: World, selection: Selection = ALL) -> Planned:
     else:
         composition = with_canaries(composition, inventory, world.drivers)
     gone, notes = gone_of(world, names, selection, composition, inventory)
-    seen = observe(composition.resources, (*gone, *known_images(composition, inventory)), world.drivers)
+    known = known_of(composition.resources, inventory, world.drivers)
+    seen = observe(composition.resources, (*gone, *known), world.drivers)
     answers, strange = checked(seen, inventory)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
     why_gone = "to be destroyed" if selection.destroy else "no longer declared"
@@ -121,7 +122,8 @@ def rollback(world: World, models: Sequence[str], target: str | None = None) -> 
     began = time.monotonic()
     inventory = world.store.load()
     back = go_back(inventory, models, target, world.drivers, time.time())
-    answers, strange = checked(observe(back.resources, (), world.drivers), inventory)
+    known = known_of(back.resources, inventory, world.drivers)
+    answers, strange = checked(observe(back.resources, known, world.drivers), inventory)
     mark = Mark(world.manifest.project, world.settings.environment, Address(""))
     compared = diff(back.resources, (), answers, inventory, mark)
     made = Plan(
@@ -223,6 +225,7 @@ def _assemble(
         for address, resource in composition.resources.items()
         if resource.needs
     }
+    needs |= _instead(composition, compared, inventory)
     optional = {
         a for a in compared.unreadable if a in composition.resources and composition.resources[a].optional
     }
@@ -238,6 +241,25 @@ def _assemble(
     if not selection.destroy:
         refusals += guard_deletes(made.active, len(inventory.entries), selection.max_deletes)
     return replace(made, refusals=refusals, rollouts=rollouts_of(made.active, world.manifest.targets))
+
+
+def _instead(
+    composition: Composition, compared: Comparison, inventory: Inventory
+) -> dict[Address, tuple[Address, ...]]:
+    """What goes from a place, with the model's new places that could not be read: it stays as long as they are not there."""
+    new = [
+        address
+        for address in compared.unreadable
+        if (wanted := composition.resources.get(address))
+        and wanted.tracked
+        and not wanted.keep
+        and address not in inventory.entries
+    ]
+    going = (c.address for c in compared.changes if c.resource is None and c.entry and not c.entry.keep)
+    found = {
+        address: tuple(each for each in new if owner_of(each) == owner_of(address)) for address in going
+    }
+    return {address: places for address, places in found.items() if places}
 
 
 def _locked(world: World, pins: Pins) -> Lock:

@@ -1,9 +1,11 @@
 """What the inventory knows and nobody wants: what is to be removed, and what stays where it is. Used by the story in __init__."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.core.diagnostic import Diagnostic, warning
-from pipeline.core.resource import Entry, current_of, owner_of
+from pipeline.core.protocols import Driver, LooksBack
+from pipeline.core.resource import Address, Entry, Resource, current_of, owner_of
 from pipeline.engine.compose import Composition
 from pipeline.engine.diff import orphans
 from pipeline.engine.wanted import Selection
@@ -36,10 +38,20 @@ def gone_of(
     ), ()
 
 
-def known_images(composition: Composition, inventory: Inventory) -> tuple[Entry, ...]:
-    """What is known of wanted images: their tags change with their content, so only the entry says which was applied."""
-    pairs = ((inventory.entries.get(r.address), r) for r in composition.resources.values())
-    return tuple(e for e, r in pairs if e and e.keep and e.applied and dict(e.locator) == dict(r.locator))
+def known_of(
+    wanted: Mapping[Address, Resource[Any]], inventory: Inventory, drivers: Mapping[str, Driver[Any]]
+) -> tuple[Entry, ...]:
+    """What is known of wanted things whose drivers ask for it: of images, whose tags change with their content, and of
+    what changes its form, so that only the entry says which was applied."""
+    pairs = ((inventory.entries.get(r.address), r) for r in wanted.values())
+    return tuple(
+        e
+        for e, r in pairs
+        if e
+        and e.applied
+        and dict(e.locator) == dict(r.locator)
+        and (e.keep or isinstance(drivers.get(r.kind), LooksBack))
+    )
 
 
 def kept_of(

@@ -147,6 +147,38 @@ def test_fewer_replicas_take_their_volumes_along_and_the_plan_says_so(restored: 
 
 
 @pytest.mark.slow
+def test_one_replica_and_several_are_two_forms_and_what_one_leaves_goes_with_the_other(
+    restored: Acme,
+) -> None:
+    for _ in range(7):  # for a claim, two replicas that fail, and two that serve
+        restored.volume()
+    changed(restored, replicas=1)
+    drift = restored.mp("drift")
+    assert drift.code == 0, f"what models.yaml changed is no drift\n{drift.text}"
+    planned = restored.mp("plan")
+    assert "2 volumes go with what is in it" in flat(planned.out), planned.text
+    assert "Drift" not in planned.out, planned.text
+    restored.project.applied()
+    until(lambda: len(restored.claims()) == 1, SLOW_S)
+    (claim,) = restored.claims()
+    assert claim.startswith("tiny-weights-")
+    restored.nothing_to_do()
+
+    manifest = restored.with_claim()
+    manifest["models"]["tiny"]["targets"]["prod"] |= {"replicas": 2}
+    test = manifest["models"]["tiny"]["test"]
+    manifest["models"]["tiny"]["test"] = [{"prompt": "what is blue?", "expect": {"contains": "green"}}]
+    restored.project.write(manifest)
+    restored.failed("last good version serves again", within_s=SLOW_S)
+    until(lambda: restored.claims() == {claim}, SLOW_S)
+    manifest["models"]["tiny"]["test"] = test
+    restored.project.write(manifest)
+    restored.project.applied()
+    until(lambda: restored.claims() == BOTH, SLOW_S)
+    restored.nothing_to_do()
+
+
+@pytest.mark.slow
 def test_another_storage_class_is_another_set_and_the_plan_names_what_goes(restored: Acme) -> None:
     manifest = restored.with_claim(storage_class=f"{restored.storage_class}-other")
     restored.project.write(manifest)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from pipeline.clients.kube import Cluster, Conflict, Object
 from pipeline.core.digest import Json
@@ -29,8 +30,12 @@ def compared(
     own: Live,
     mark: Mark,
     take_from: frozenset[str] = frozenset(),
+    applied: Mapping[str, Json] | None = None,
 ) -> Observed[ClusterState] | Absent:
-    """One deployment as it is, and what it would become; `own` is what has its mark. Raises Unreachable."""
+    """One deployment as it is, and what it would become; `own` is what has its mark. Raises Unreachable.
+
+    `applied`: the objects of its last version, in whose fields those are told that are not wanted any more.
+    """
     wanted, recipe = resource.desired.objects, resource.desired.recipe
     ignored = recipe.ignored if recipe else ()
     named = {key: live[key] for key in wanted if key in live}
@@ -39,7 +44,7 @@ def compared(
         named, extra = {key: _unowned(one) for key, one in named.items()}, {}
     if not named and not extra:
         return Absent()
-    seen = observed(named | extra, wanted, resource.locator, ignored)
+    seen = observed(named | extra, wanted, resource.locator, ignored, applied or {})
     strange = [whose for one in named.values() if (whose := mark_of(one)) != mark]
     if resource.watched or any(strange):
         return replace(seen, mark=next(filter(None, strange), None))
@@ -80,7 +85,11 @@ def _unowned(one: Object) -> Object:
 
 
 def observed(
-    live: Live, wanted: Mapping[str, Json], locator: Locator, ignored: Sequence[str] = ()
+    live: Live,
+    wanted: Mapping[str, Json],
+    locator: Locator,
+    ignored: Sequence[str] = (),
+    applied: Mapping[str, Json] = MappingProxyType({}),
 ) -> Observed[ClusterState]:
     """The state of objects that are there, but for fields that are left to others."""
     name, namespace = locator["name"], locator["namespace"]
@@ -88,7 +97,7 @@ def observed(
     key = workload_in(present) or workload_in(live) or workload_in(wanted)
     workload = live.get(key) if key else None
     keys = workloads_in(present) or workloads_in(live)
-    shapes = {key: shaped(one, record(wanted.get(key))) for key, one in live.items()}
+    shapes = {key: shaped(one, record(wanted.get(key, applied.get(key)))) for key, one in live.items()}
     return Observed(
         ClusterState(
             without(shapes, ignored), health=str(_health(live, keys or (key,)) if key else NO_WORKLOAD)

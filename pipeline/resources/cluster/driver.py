@@ -60,6 +60,8 @@ class ClusterDriver:
         self._turns = Turns()
         self._wanted: dict[str, tuple[str, ...]] = {}  # uid → the locator under which it is wanted now
 
+    looks_back = True
+
     def observe(
         self, wanted: Sequence[Resource[ClusterState]], known: Sequence[Entry]
     ) -> Mapping[Address, Answer]:

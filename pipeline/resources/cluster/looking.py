@@ -48,12 +48,16 @@ def look(
     owner: Mark,
     take_from: frozenset[str],
 ) -> Look:
-    """`owner` is ours; its address is filled in for each. Raises Denied, Unreachable."""
+    """`entries`: of what is gone, and of what is wanted. `owner` is ours; its address is filled in for each.
+
+    Raises Denied, Unreachable.
+    """
     wanted = [key for each in resources for key in each.desired.objects]
-    others = [key for entry in entries for key in unlabelled(objects_in(entry.applied.get("objects")))]
-    live = listed(
-        cluster, place.namespace, (*wanted, *others), [key for one in entries for key in keys_of(one)]
-    )
+    known = [key for entry in entries for key in keys_of(entry)]
+    before = {entry.address: objects_in(entry.applied.get("objects")) for entry in entries}
+    gone = [entry for entry in entries if entry.address not in {each.address for each in resources}]
+    others = [key for entry in gone for key in unlabelled(objects_in(entry.applied.get("objects")))]
+    live = listed(cluster, place.namespace, (*wanted, *others), known)
     owned, secrets = Owned(live), Secrets(cluster, place.namespace)
     scalers = scalers_in(cluster, place.namespace, wanted)
     found = Look()
@@ -61,7 +65,8 @@ def look(
         each = with_its_filler(left_alone(declared, scalers), live)
         mark = replace(owner, address=each.address)
         own = owned.by(mark, each.locator["name"])
-        seen = compared(cluster, each, live, own, mark, take_from | freed(each, scalers))
+        taking = take_from | freed(each, scalers)
+        seen = compared(cluster, each, live, own, mark, taking, before.get(each.address))
         if isinstance(seen, Observed):
             sent = _sent(each, seen)
             lost = "" if each.watched else volumes_lost(cluster, place.namespace, own, sent)
@@ -75,7 +80,7 @@ def look(
                 seen = rotated(seen, live, each.desired, secrets)
         lacking = isinstance(seen, Absent) and recipe_of(each).standing and not each.watched
         found.answers[each.address] = _nothing_stands(each) if lacking else seen
-    for entry in entries:
+    for entry in gone:
         mark = replace(owner, address=current_of(entry.address))
         own = owned.by(mark, entry.locator["name"])
         lost = volumes_lost(cluster, place.namespace, own, {})

@@ -29,7 +29,7 @@ NOT_MOUNTED = frozenset(("FailedMount", "FailedAttachVolume"))
 UNSCHEDULABLE = "Unschedulable"
 TOO_MUCH_MEMORY = "OOMKilled: it used more memory than its limit"
 PATIENCE_S = 15.0  # for a node or a volume that is free in a moment
-BIND_S = 180.0  # for storage that is made when it is asked for
+BIND_S = 180.0  # for storage that is made, or attached to another node, when it is asked for
 UNBOUND = frozenset(
     ("ProvisioningFailed", "FailedBinding")
 )  # of a claim's events: its storage class makes none
@@ -84,8 +84,14 @@ def _trouble(pod: Object, events: Sequence[Object], now: datetime) -> Trouble | 
     mounts = [one for one in own if one.get("reason") in NOT_MOUNTED]
     if mounts and not _has_started(pod):
         words = f"{mounts[-1]['reason']}: {mounts[-1].get('message', '')}"
-        return Trouble(name, words, age_s > PATIENCE_S)
+        return Trouble(name, words, age_s > (BIND_S if _attaches(pod, words) else PATIENCE_S))
     return None
+
+
+def _attaches(pod: Object, words: str) -> bool:
+    """Whether storage is what is waited for: it is bound, detached elsewhere and attached here; what is not there is not."""
+    volumes = (pod.get("spec") or {}).get("volumes") or ()
+    return any("persistentVolumeClaim" in each for each in volumes) and "not found" not in words
 
 
 def _of_containers(pod: Object) -> Iterator[Trouble]:

@@ -103,7 +103,12 @@ def objects_in(found: object) -> dict[str, dict[str, Any]]:
 
 
 def keys_of(entry: Entry | None) -> tuple[str, ...]:
-    """Keys of the objects that were applied last; what KAITO has also when that was cut off."""
+    """Keys of the objects that were applied last and of those that were good, another form of it may have left some.
+
+    What KAITO has is among them also when that was cut off.
+    """
     if entry is None:
         return ()
-    return (*objects_in(entry.applied.get("objects")), *(("Workspace/",) if entry.kind == "kaito" else ()))
+    states = (entry.applied, entry.good, *(one.state for one in entry.versions))
+    found = dict.fromkeys(key for state in states for key in objects_in(state.get("objects")))
+    return (*found, *(("Workspace/",) if entry.kind == "kaito" else ()))

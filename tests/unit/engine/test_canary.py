@@ -208,7 +208,8 @@ def test_promotion_needs_a_canary_at_the_target(project: Project) -> None:
     ("options", "said"),
     [
         ({"name": "m" * 60}, "is too long"),
-        ({"weights": "pvc"}, "its pods share a claim"),
+        ({"weights": "pvc", "claim": {"per": "model"}}, "its pods share a claim"),
+        ({"weights": "pvc"}, "each of its replicas owns a volume"),
         ({"manage": "observe"}, "for what mp makes whole"),
     ],
 )

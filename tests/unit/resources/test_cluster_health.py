@@ -173,6 +173,16 @@ def test_volume_that_is_not_mounted_says_why() -> None:
     assert 'secret "door" not found' in found.reason
 
 
+def test_storage_that_is_attached_elsewhere_is_waited_for_and_told_at_once() -> None:
+    waits = pod()
+    waits["spec"] = {"volumes": [{"name": "weights", "persistentVolumeClaim": {"claimName": "w"}}]}
+    (found,) = troubles([waits], [event("FailedAttachVolume", "Multi-Attach error for volume pvc-1")], NOW)
+    assert not found.lasting
+    assert "Multi-Attach error" in found.reason
+    (found,) = troubles([waits], [event("FailedMount", 'configmap "launch" not found')], NOW)
+    assert found.lasting
+
+
 def test_what_lasts_comes_first() -> None:
     waits, crashes = (
         pod(1, conditions=unscheduled()),
