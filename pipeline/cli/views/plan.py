@@ -85,7 +85,7 @@ def _left_out(plan: Plan, ink: Ink) -> list[str]:
     for change in plan.changes:
         if change.address in plan.left_out:
             here = current_of(change.address)
-            what = "it needs" if here == change.address else "takes its place"
+            what = "it needs" if change.resource else "takes its place"
             found[place_of(here) or here, str(change.action), what] += 1
     lines = []
     for (place, action, what), number in found.items():
