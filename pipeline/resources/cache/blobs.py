@@ -134,9 +134,16 @@ class Blobs:
         return seen
 
     def absorb(
-        self, key: str, path: str, expected_bytes: int | None, opening: Opening
+        self,
+        key: str,
+        path: str,
+        expected_bytes: int | None,
+        opening: Opening,
+        remember: Callable[[tuple[str, int]], None],
     ) -> tuple[str, int] | None:
         """Make a blob of bytes whose sha256 nobody knows yet: it and the size, or None when another process is at it.
+
+        `remember` is told before the next one may begin with the same bytes.
 
         `key` is 64 hex that stand for the bytes meanwhile, `path` their name in messages. Begins at zero after a kill:
         there is no hash that would tell whether what a dead run left is right.
@@ -156,7 +163,9 @@ class Blobs:
                 file.truncate(0)  # of no use to the next run
                 raise
             self._finish(digest.hexdigest(), key, file)
-        return digest.hexdigest(), count
+            answer = digest.hexdigest(), count
+            remember(answer)
+        return answer
 
     def discard(self, sha256: str) -> None:
         """Remove a bad blob; nothing happens when it is not there."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -39,6 +40,14 @@ from pipeline.resources.cache.supply import OnBytes, Reach, Supply
 
 FRESH_S = 24 * 3600.0  # disks lose bits over months
 WORKERS = 4  # files of one artifact at a time: eight were slower on two cores
+
+
+class _Known(Exception):
+    """Another one has read the same bytes meanwhile."""
+
+    def __init__(self, answer: tuple[str, int]) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 class Cache:
@@ -149,22 +158,35 @@ class Cache:
             identity.encode()
         ).hexdigest()  # an identity may hold what does not belong into a file
         name = identity.partition(" ")[0]
+
+        def known() -> tuple[str, int] | None:
+            found = self._absorbed.get(key)
+            return found if found is not None and size_bytes in (None, found[1]) else None
+
+        def remember(answer: tuple[str, int]) -> None:
+            with disk(self._root):
+                self._absorbed.put(key, [str(answer[1]), answer[0]], durable=True)
+
+        def unless_known(start: int) -> AbstractContextManager[BinaryIO]:
+            if start == 0 and (found := known()):  # whoever was at it has just ended
+                raise _Known(found)
+            return opening(start)
+
         while True:
-            known = self._absorbed.get(key)
-            if known is not None and size_bytes in (None, known[1]):
-                return known
+            if found := known():
+                return found
             if not keep:
                 answer = hashed(name, size_bytes, opening, self._pause)
-                break
-            with self._blobs.reserved(size_bytes or 0):
-                absorbed = self._blobs.absorb(key, name, size_bytes, opening)
+                remember(answer)
+                return answer
+            try:
+                with self._blobs.reserved(size_bytes or 0):
+                    absorbed = self._blobs.absorb(key, name, size_bytes, unless_known, remember)
+            except _Known as problem:
+                return problem.answer
             if absorbed is not None:
-                answer = absorbed
-                break
+                return absorbed
             self._pause(POLL_S)
-        with disk(self._root):
-            self._absorbed.put(key, [str(answer[1]), answer[0]], durable=True)
-        return answer
 
     def open(self, entry: FileEntry) -> BinaryIO:
         """The bytes of a blob. The reader hashes them, and calls `discard` when they are wrong."""
