@@ -1,14 +1,12 @@
 """The cache: verified artifacts on this machine, laid out by URL over content-addressed blobs. Serving and images read it."""
 
 import contextlib
-import hashlib
 import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
@@ -19,6 +17,7 @@ from pipeline.core.model import Artifact, FileEntry, Overlay
 from pipeline.core.protocols import Source
 from pipeline.core.report import Emit, Line, Progress
 from pipeline.core.resource import Address
+from pipeline.resources.cache.absorbing import Absorbing, absorbed_of
 from pipeline.resources.cache.blobs import POLL_S, Blobs, Signature, disk, sha256_of, signature
 from pipeline.resources.cache.entries import (
     METADATA,
@@ -34,20 +33,12 @@ from pipeline.resources.cache.entries import (
     since,
 )
 from pipeline.resources.cache.memory import Memory
-from pipeline.resources.cache.reading import Opening, hashed, opening_of
+from pipeline.resources.cache.reading import Opening, opening_of
 from pipeline.resources.cache.sharing import Sharing
 from pipeline.resources.cache.supply import OnBytes, Reach, Supply
 
 FRESH_S = 24 * 3600.0  # disks lose bits over months
 WORKERS = 4  # files of one artifact at a time: eight were slower on two cores
-
-
-class _Known(Exception):
-    """Another one has read the same bytes meanwhile."""
-
-    def __init__(self, answer: tuple[str, int]) -> None:
-        super().__init__()
-        self.answer = answer
 
 
 class Cache:
@@ -63,7 +54,7 @@ class Cache:
         self._pause = pause
         self._guard = threading.Lock()  # of .metadata
         self._layers = Memory(root / "layers", _layer_of)
-        self._absorbed = Memory(root / "absorbed", _absorbed_of)
+        self._absorbed = Memory(root / "absorbed", absorbed_of)
         self._numbers = itertools.count()
 
     def blob(self, sha256: str) -> Path:
@@ -154,39 +145,9 @@ class Cache:
         `identity` is one line that names immutable bytes ("s3://b/k etag=…"); where it is remembered nothing is read.
         Raises what `opening` raises, Corrupt when the length is not `size_bytes`, Exhausted.
         """
-        key = hashlib.sha256(
-            identity.encode()
-        ).hexdigest()  # an identity may hold what does not belong into a file
-        name = identity.partition(" ")[0]
-
-        def known() -> tuple[str, int] | None:
-            found = self._absorbed.get(key)
-            return found if found is not None and size_bytes in (None, found[1]) else None
-
-        def remember(answer: tuple[str, int]) -> None:
-            with disk(self._root):
-                self._absorbed.put(key, [str(answer[1]), answer[0]], durable=True)
-
-        def unless_known(start: int) -> AbstractContextManager[BinaryIO]:
-            if start == 0 and (found := known()):  # whoever was at it has just ended
-                raise _Known(found)
-            return opening(start)
-
-        while True:
-            if found := known():
-                return found
-            if not keep:
-                answer = hashed(name, size_bytes, opening, self._pause)
-                remember(answer)
-                return answer
-            try:
-                with self._blobs.reserved(size_bytes or 0):
-                    absorbed = self._blobs.absorb(key, name, size_bytes, unless_known, remember)
-            except _Known as problem:
-                return problem.answer
-            if absorbed is not None:
-                return absorbed
-            self._pause(POLL_S)
+        return Absorbing(
+            identity, size_bytes, opening, self._blobs, self._absorbed, self._root, self._pause
+        ).run(keep=keep)
 
     def open(self, entry: FileEntry) -> BinaryIO:
         """The bytes of a blob. The reader hashes them, and calls `discard` when they are wrong."""
@@ -346,13 +307,6 @@ def _remove_others(folder: Path, wanted: Mapping[str, str]) -> None:
 def _layer_of(words: Sequence[str]) -> tuple[Digest, int]:
     digest, size = words
     return Digest(digest), int(size)
-
-
-def _absorbed_of(words: Sequence[str]) -> tuple[str, int]:
-    size, sha256 = words
-    if len(sha256) != 64:
-        raise ValueError(sha256)
-    return sha256, int(size)
 
 
 def _distinct(artifact: Artifact) -> list[FileEntry]:
