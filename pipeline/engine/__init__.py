@@ -256,9 +256,7 @@ def _instead(
         and address not in inventory.entries
     ]
     going = (c.address for c in compared.changes if c.resource is None and c.entry and not c.entry.keep)
-    found = {
-        address: tuple(each for each in new if owner_of(each) == owner_of(address)) for address in going
-    }
+    found = {address: tuple(each for each in new if owner_of(each) == owner_of(address)) for address in going}
     return {address: places for address, places in found.items() if places}
 
 
