@@ -18,6 +18,7 @@ from pipeline.resources.cluster.state import ClusterState
 from pipeline.resources.cluster.workloads import INSTANCE
 
 _KEPT = "its set does not say whenDeleted: Delete, so remove what is not needed by hand"
+_ANEW = "the model does not answer until new ones are filled"
 INDEX = "-"  # before the number at the end of a volume's name: "weights-qwen-2"
 
 
@@ -49,7 +50,8 @@ def volumes_lost(cluster: Cluster, namespace: str, own: Live, wanted: Mapping[st
         except BackendError:  # not to be seen: their number is not known then
             return f"volumes of {key} go with it" if goes else f"volumes of {key} stay: {_KEPT}"
         if names:
-            return _said(names, goes=goes)
+            anew = key in wanted and not stays
+            return _said(names, goes=goes) + (f": {_ANEW}" if anew else "")
     return ""
 
 

@@ -60,8 +60,8 @@ class ClaimOptions(BaseModel):
         pattern=r"^([^/.][^/]*(/[^/.][^/]*)*)?$",
         description="Folder of the weights in a claim that is named; its root when it is left out",
     )
-    storage_class: str | None = Field(
-        default=None, min_length=1, description="The cluster's default one when it is left out"
+    storage_class: Annotated[str, StringConstraints(pattern=DNS_SUBDOMAIN, max_length=253)] | None = Field(
+        default=None, description="The cluster's default one when it is left out"
     )
     size: str | None = Field(
         default=None,
@@ -129,6 +129,7 @@ def claim_problems(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
         yield error(text, where, hint, model.name)
     if options.name is None:
         yield from _unreachable(place, model)
+        yield from _too_small(place, model)
     elif options.storage_class or options.size:
         text = f'{model.name}: claim "{options.name}" is somebody else\'s: its size and class are not ours to say'
         yield error(text, where, "leave storage_class and size out, or the name", model.name)
@@ -138,6 +139,14 @@ def claim_problems(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
     if options.name is None and options.path:
         text = f"{model.name}: path: is for a claim that somebody else fills"
         yield error(text, where, "leave it out, or name the claim", model.name)
+
+
+def _too_small(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
+    """Storage that cannot hold the files: said before anything is published for it."""
+    size, needed_bytes = place.options.claim.size, sum(each.size_bytes for each in model.files)
+    if size is not None and size_bytes(size) < max(needed_bytes, 1):
+        text = f"{model.name}: claim: size {size} is too small: the files take {needed_bytes:,} bytes"
+        yield error(text, place.where, "say more, or leave it out: a tenth more than they take", model.name)
 
 
 def _is_shared(options: ClaimOptions) -> bool:

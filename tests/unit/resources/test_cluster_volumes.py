@@ -54,7 +54,12 @@ BOTH = "weights-qwen-0, weights-qwen-1"
     ("live", "wanted", "words"),
     [
         pytest.param(a_set(), None, f"2 volumes go with what is in it: {BOTH}", id="deleted"),
-        pytest.param(a_set(), a_set(size="9Gi"), f"2 volumes go with what is in it: {BOTH}", id="made anew"),
+        pytest.param(
+            a_set(),
+            a_set(size="9Gi"),
+            f"2 volumes go with what is in it: {BOTH}: the model does not answer until new ones are filled",
+            id="made anew",
+        ),
         pytest.param(a_set(), a_set(1), "1 volume goes with what is in it: weights-qwen-1", id="scaled"),
         pytest.param(a_set(1), a_set(2), "", id="scaled up"),
         pytest.param(a_set(), a_set(), "", id="as it was"),

@@ -208,6 +208,8 @@ def test_claim_of_somebody_else_is_mounted_and_nothing_is_made() -> None:
         ({"replicas": 2, "claim": {"name": "shared"}}, "only one node may mount it"),
         ({"replicas": 2, "claim": {"per": "model", "access_mode": "ReadWriteOncePod"}}, "only one pod may"),
         ({"claim": {"name": "shared", "per": "replica"}}, "is one claim, and per: replica asks"),
+        ({"claim": {"size": "0Gi"}}, "size 0Gi is too small: the files take"),
+        ({"claim": {"size": "1B"}}, "size 1B is too small: the files take"),
         ({"name": "q" * 53, "replicas": 2}, "too long a name for replicas with volumes"),
         (
             {"model": a_model("vllm", H100X16), "claim": {"per": "replica", "access_mode": "ReadWriteMany"}},
