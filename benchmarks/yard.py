@@ -52,10 +52,18 @@ class Yard:
         project.run("pull", model)
         return project
 
-    def empty(self) -> None:
-        """A registry that has nothing; what was written before is on the disk, not in the way."""
+    def empty(self, reads: Path | None = None) -> None:
+        """A registry that has nothing; what was written before is on the disk, not in the way.
+
+        `reads`: what the next contender sends. All begin with it in memory, whatever the one before pushed out of there.
+        """
         shutil.rmtree(self.registry.storage / "docker", ignore_errors=True)
         os.sync()
+        for path in reads.rglob("*") if reads else ():
+            if path.is_file():
+                with path.open("rb") as file:
+                    while file.read(MIB):
+                        pass
 
 
 @dataclass
