@@ -158,7 +158,7 @@ class Cache:
 
     def is_fresh(self, entry: FileEntry) -> bool:
         """Whether a blob was written and hashed within FRESH_S, and looks as it did then: as good as hashed now."""
-        age_s = self._blobs.age_s(entry.sha256, time.time())
+        age_s = self._blobs.age_s(entry.sha256, self._now())
         return age_s is not None and 0 <= age_s < FRESH_S
 
     def discard(self, sha256: str) -> None:

@@ -19,6 +19,7 @@ from pipeline.core.resource import Address
 from pipeline.resources.cache.store import Cache
 
 WHERE = Address("tiny/artifact")
+DAY_S = 24 * 3600
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 5000, "sub/tokenizer.json": b"[1]"}
 
 
@@ -365,9 +366,7 @@ def test_open_gives_the_blob_and_missing_when_it_is_not_there(cache: Cache) -> N
         assert file.read() == b"{}"
 
 
-def test_file_is_fresh_for_a_day_and_only_as_it_was_written(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_is_fresh_for_a_day_and_only_as_it_was_written(cache: Cache) -> None:
     wanted = artifact(FILES)
     cache.add(wanted, Memory(FILES), silent, WHERE)
     entry, other = wanted.files[:2]
@@ -378,8 +377,8 @@ def test_file_is_fresh_for_a_day_and_only_as_it_was_written(
     cache.discard(other.sha256)
     assert not refreshed(cache).is_fresh(other)
     written_at = cache.blob(entry.sha256).stat().st_mtime
-    monkeypatch.setattr("pipeline.resources.cache.store.time.time", lambda: written_at + 24 * 3600 + 1)
-    assert not refreshed(cache).is_fresh(entry)
+    assert Cache(cache.root, now=lambda: written_at + DAY_S - 1).is_fresh(entry)
+    assert not Cache(cache.root, now=lambda: written_at + DAY_S + 1).is_fresh(entry)
 
 
 def test_memory_of_hashes_is_read_only_when_the_entry_does_not_answer(cache: Cache) -> None:

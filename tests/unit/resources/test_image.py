@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pipeline.resources.image.resource import ImageDriver, ImageState
 from tests.fakes import engine
 
 OWNER = Mark("test", "default", Address(""))
+DAY_S = 24 * 3600
 CONFIG = {
     "architecture": "amd64",
     "os": "linux",
@@ -395,16 +397,14 @@ def test_a_damaged_file_never_reaches_a_tag_and_leaves_the_cache(desk: Desk) -> 
     assert not desk.cache.complete(desk.model.artifact)
 
 
-def test_a_byte_that_rotted_in_the_cache_since_the_file_came_never_reaches_a_tag(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_byte_that_rotted_in_the_cache_since_the_file_came_never_reaches_a_tag(desk: Desk) -> None:
     bad = desk.model.artifact.files[0]
     blob = desk.cache.blob(bad.sha256)
     before = blob.stat()
     blob.chmod(0o600)
     blob.write_bytes(b"the sky is blu3")
     os.utime(blob, ns=(before.st_atime_ns, before.st_mtime_ns))
-    monkeypatch.setattr("pipeline.resources.cache.store.FRESH_S", 0.0)
+    desk.cache = Cache(desk.cache.root, now=lambda: time.time() + 2 * DAY_S)  # a run of another day
 
     with pytest.raises(Corrupt, match=bad.path):
         desk.bring(desk.weights())
