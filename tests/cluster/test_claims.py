@@ -21,7 +21,6 @@ from tests.parts.claims import (
     CHANGES,
     Acme,
     a_project,
-    filler_process,
     flat,
     safetensors,
     spoilt,
@@ -83,7 +82,7 @@ def test_new_version_is_filled_beside_the_old_one_also_when_its_pod_is_killed(re
     restored.volume()
     running = restored.applying()
     until(lambda: any(map(_has_begun, restored.folders)), 150, 0.005)
-    os.kill(until(filler_process, 5, 0.001), signal.SIGKILL)
+    os.kill(until(restored.filler, 5, 0.001), signal.SIGKILL)
     said, _ = running.communicate(timeout=300)
     assert running.returncode == 0, said
     made = restored.get("events", "--field-selector=involvedObject.kind=Job,reason=SuccessfulCreate")["items"]

@@ -226,6 +226,7 @@ def test_driver_that_is_too_old_everywhere_is_refused_and_somewhere_is_a_warning
 def test_kind_that_is_not_installed_is_named_and_is_not_unreadable(
     simulated: RealCluster, namespace: str, h200: str
 ) -> None:
+    simulated.uninstall("LeaderWorkerSet")  # other tests bring it
     across = Hardware("h200", 4, "H200", cpus=1, memory_bytes=2**30, nodes=2)
     wanted = deployment(model=a_model("vllm", across), spec={"namespace": namespace})
     (text,) = texts(asked(simulated.kubeconfig, simulated.context, creation(wanted)))

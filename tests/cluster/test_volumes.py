@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.parts.claims import CHANGES, Acme, a_project, filler_process, flat, safetensors, spoilt, until
+from tests.parts.claims import CHANGES, Acme, a_project, flat, safetensors, spoilt, until
 from tests.parts.cluster import RealCluster
 
 pytestmark = [
@@ -97,7 +97,7 @@ def test_new_version_takes_the_place_of_the_old_one_also_when_its_filler_is_kill
     (weights / "answer.txt").write_text("deep blue")
     (weights / "extra.safetensors").write_bytes(safetensors(200 * 2**20))
     running = restored.applying()
-    os.kill(until(filler_process, SLOW_S, 0.005), signal.SIGKILL)
+    os.kill(until(restored.filler, SLOW_S, 0.005), signal.SIGKILL)
     said, _ = running.communicate(timeout=300)
     assert running.returncode == 0, said
     assert "deep blue" in flat(said)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,12 @@ class Acme:
             text=True,
         )
 
+    def filler(self) -> int | None:
+        """The process that fills a volume of ours: the node is this machine."""
+        volumes = [folder.name for folder in self.folders]
+        found = (int(one.name) for one in Path("/proc").glob("[0-9]*") if fills(one, volumes))
+        return next(found, None)
+
     def failed(self, *words: str, within_s: float = SOON_S) -> Result:
         began = time.monotonic()
         result = self.mp("apply", "--yes")
@@ -200,12 +206,12 @@ def spoilt(registry: RealRegistry, right: bytes, wrong: bytes) -> Iterator[None]
             blob.write_bytes(blob.read_bytes().replace(wrong, right))
 
 
-def filler_process() -> int | None:
-    """The process of a pod that fills a claim: the node is this machine."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if PROGRAM in (folder / "cmdline").read_bytes():
-                return int(folder.name)
-        except OSError:
-            continue
-    return None
+def fills(process: Path, volumes: Iterable[str]) -> bool:
+    """Whether a process of this machine fills one of these volumes: others may fill theirs at the same time."""
+    try:
+        if PROGRAM not in (process / "cmdline").read_bytes():
+            return False
+        mounted = (process / "mountinfo").read_text()
+    except OSError:  # it has ended
+        return False
+    return any(volume in mounted for volume in volumes)

@@ -20,6 +20,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "cluster" / "cluster.py"
 BUILT = Path(os.environ.get("MP_CLUSTER_CACHE", Path.home() / ".cache" / "mp-cluster"))
 TOOLS = ("go", "runc", "gcc", "openssl", "ip", "iptables")
 UP_S = 1500  # it is compiled on first use
+SOON_S = 60
 
 
 def missing(everything: bool) -> str | None:
@@ -76,6 +77,15 @@ class RealCluster:
         end = time.monotonic() + UP_S
         while not self._serves(name):
             assert time.monotonic() < end, f"{kind} is not served"
+            time.sleep(0.2)
+
+    def uninstall(self, kind: str) -> None:
+        """A kind of a custom resource goes, and every object of it."""
+        name = str(definition(kind)["metadata"]["name"])
+        self.kubectl("delete", "customresourcedefinition", name, "--ignore-not-found")
+        end = time.monotonic() + SOON_S
+        while name in self.kubectl("api-resources", "--output=name").split():
+            assert time.monotonic() < end, f"{kind} is still served"
             time.sleep(0.2)
 
     def _serves(self, definition_name: str) -> bool:
