@@ -51,7 +51,7 @@ def kind_of(place: Place[Any]) -> str:
     """What stands for the model: "Workspace" or "InferenceSet"."""
     if place.options.object != "auto":
         return str(place.options.object)
-    return "Workspace" if place.options.replicas == 1 and not _scaled(place) else "InferenceSet"
+    return "Workspace" if place.options.replicas == 1 and not scaled(place) else "InferenceSet"
 
 
 def _main(place: Place[Any], model: Model, inference: Object) -> Object:
@@ -69,7 +69,7 @@ def _main(place: Place[Any], model: Model, inference: Object) -> Object:
         body: Object = {"resource": {**resource, **counted, "labelSelector": nodes}, "inference": inference}
     else:
         template = {"resource": resource, "inference": inference}
-        counted = {} if _scaled(place) else {"replicas": options.replicas}
+        counted = {} if scaled(place) else {"replicas": options.replicas}
         body = {"spec": {**counted, "labelSelector": nodes, "template": template}}
     main = named(place, model, API, kind, name, **body)
     annotations = {**main["metadata"]["annotations"], **options.annotations}
@@ -110,5 +110,6 @@ def _service(place: Place[Any], model: Model, main: Object, *, preset: bool) -> 
     return service(place, model, {label: main["metadata"]["name"], **first}, PORT)
 
 
-def _scaled(place: Place[Any]) -> bool:
+def scaled(place: Place[Any]) -> bool:
+    """Whether KAITO's autoscaler decides how many replicas there are."""
     return any(key.startswith(SCALED) for key in place.options.annotations)

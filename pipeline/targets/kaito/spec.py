@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.core.names import DNS_LABEL, DNS_SUBDOMAIN, SERVICE_NAME
 from pipeline.core.size import PATTERN as SIZE
+from pipeline.targets.kaito.standing import KaitoRuns
 from pipeline.targets.rollouts import RolloutOptions, WavesSpec
 
 # What KAITO and Kubernetes hang on has to stay below 64 characters:
@@ -95,9 +96,10 @@ class KaitoOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, StringConstraints(pattern=SERVICE_NAME, max_length=LONGEST_NAME)] | None = Field(
+    name: Annotated[str, StringConstraints(pattern=SERVICE_NAME, max_length=63)] | None = Field(
         default=None,
-        description="Name of the Service; the model's when it is left out, with the environment before it if it is not the default one",
+        description="Name of the Service; the model's when it is left out, with the environment before it if it is not the default one; "
+        "of what mp did not make, the name of the Workspace or InferenceSet",
     )
     replicas: int = Field(
         default=1,
@@ -144,3 +146,16 @@ class KaitoOptions(BaseModel):
     rollout: RolloutOptions = Field(
         default=RolloutOptions(), description="How it is brought to a new version"
     )
+    manage: Literal["full", "observe"] = Field(
+        default="full",
+        description="`observe`: the Workspace or InferenceSet of this name is only watched, whoever made it; mp never touches it",
+    )
+    runs: KaitoRuns | None = Field(
+        default=None,
+        description="Of a Workspace or an InferenceSet that mp did not make: what runs in it; mp builds nothing for it, and writes nothing else",
+    )
+
+    @property
+    def stands(self) -> bool:
+        """Others made it."""
+        return self.manage == "observe" or self.runs is not None

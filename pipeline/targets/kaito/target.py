@@ -6,7 +6,7 @@ from dataclasses import replace
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Launch
-from pipeline.core.model import Model
+from pipeline.core.model import Model, Standing
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, address
 from pipeline.resources.cluster.marks import key_of
@@ -16,6 +16,7 @@ from pipeline.resources.image.recipe import image_name
 from pipeline.targets.kaito.objects import PORT, kind_of, objects
 from pipeline.targets.kaito.preset import preset_problems
 from pipeline.targets.kaito.spec import LONGEST_NAME, KaitoSpec
+from pipeline.targets.kaito.standing import standing
 from pipeline.targets.objects import name_of, pod_problems
 
 KIND = "kaito"
@@ -62,6 +63,10 @@ class KaitoTarget:
             lifecycle=model.lifecycle,
             where=place.where,
         )
+
+    def stand(self, place: Place[KaitoSpec], entry: Standing) -> Resource[ClusterState]:
+        """What others made, as far as the entry describes it."""
+        return standing(place, entry)
 
 
 def _rollout_s(model: Model, launch: Launch) -> int:

@@ -2,14 +2,14 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline.core.size import PATTERN as SIZE
 from pipeline.resources.cluster.health import Object
 from pipeline.resources.cluster.products import GPU, PRODUCT
 from pipeline.resources.cluster.scalers import REPLICAS
+from pipeline.targets.described import Described, Gpus, appliers, is_scaled
 
 # How engines are told their model: vLLM, text-generation-inference, SGLang, llama.cpp.
 MODEL_FLAGS = ("--model", "--model-id", "--model-path", "--hf-repo")
@@ -29,28 +29,6 @@ OF_CONTAINER = (
     "ports", "volumeMounts", "envFrom", "workingDir", "startupProbe", "readinessProbe", "livenessProbe", "lifecycle",
     "securityContext",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Gpus:
-    """What the pods ask for."""
-
-    count: int
-    product: str | None  # value of the nodes' label; None: any
-
-
-@dataclass(frozen=True)
-class Described:
-    """One Deployment in words of models.yaml."""
-
-    name: str
-    source: str | None  # "hf://Qwen/Qwen3-8B", as its arguments say
-    version: str | None
-    gpus: Gpus
-    env: Mapping[str, str | tuple[str, str]]  # text, or name and key of a Secret
-    options: Mapping[str, Any]  # Any: of its target, as models.yaml has them
-    ignored: tuple[str, ...]  # JSON pointers to what a controller sets
-    remarks: tuple[str, ...]
 
 
 def describe(deployment: Object) -> Described | None:
@@ -73,6 +51,7 @@ def describe(deployment: Object) -> Described | None:
         *(f"env {each} is left as it is" for each in left_out),
         *(f"{each} hold what looks like a key: they are left as they are" for each in secret_words),
         *_others(pod, container),
+        *appliers(deployment),
     ]
     return Described(
         name,
@@ -81,7 +60,7 @@ def describe(deployment: Object) -> Described | None:
         _gpus(pod, container),
         env,
         {**options, "runs": runs},
-        (REPLICAS,) if _is_scaled(deployment) else (),
+        (REPLICAS,) if is_scaled(deployment) else (),
         tuple(remarks),
     )
 
@@ -184,11 +163,6 @@ def _products(pod: Object) -> Iterator[str]:
         for rule in term.get("matchExpressions") or ():
             if rule.get("key") == PRODUCT and rule.get("operator") == "In":
                 yield from map(str, rule.get("values") or ())
-
-
-def _is_scaled(deployment: Object) -> bool:
-    """An autoscaler has set how many pods there are: it does so by the subresource "scale"."""
-    return any(one.get("subresource") == "scale" for one in deployment["metadata"].get("managedFields") or ())
 
 
 def _others(pod: Object, container: Object) -> list[str]:

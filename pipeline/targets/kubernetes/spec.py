@@ -25,10 +25,11 @@ from pipeline.targets.kubernetes.canary import KubernetesRollout, canary_problem
 from pipeline.targets.kubernetes.claims import Claimed, ClaimOptions, claim_problems, claimed
 from pipeline.targets.kubernetes.groups import group_problems
 from pipeline.targets.kubernetes.objects import objects, rollout_s
-from pipeline.targets.kubernetes.standing import RunsOptions, refuse_unknown, standing
+from pipeline.targets.kubernetes.standing import RunsOptions, standing
 from pipeline.targets.kubernetes.volumes import volume_problems
 from pipeline.targets.objects import name_of, pod_problems
 from pipeline.targets.rollouts import WavesSpec
+from pipeline.targets.standing import refuse_unknown
 
 
 class KubernetesSpec(BaseModel):
