@@ -4,6 +4,7 @@ A claim that is filled says so in an annotation, once its Job has verified every
 a newer mp fills a claim again, and one that was made anew under the same name is seen to be empty.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from typing import Any
 
 from pipeline.clients.kube import CLAIM, EVENT, JOB, KINDS, POD, Cluster, Object
 from pipeline.core.digest import Json
-from pipeline.core.errors import StartFailed
+from pipeline.core.errors import Denied, StartFailed
 from pipeline.resources.cluster.applying import put
 from pipeline.resources.cluster.fields import is_leaving, met
 from pipeline.resources.cluster.health import said
+from pipeline.resources.cluster.live import OURS
 from pipeline.resources.cluster.marks import FILLED
 from pipeline.resources.cluster.pods import (
     BIND_S,
@@ -147,6 +149,22 @@ class Filling:
     def _failed(self, claim: str, why: str) -> StartFailed:
         hint = f"kubectl -n {self.namespace} describe pvc {claim} and the pods of its job tell more"
         return StartFailed(self.system, f"claim {claim} was not filled: {why}", hint)
+
+
+def stop_filling(cluster: Cluster, namespace: str, claims: Sequence[Object]) -> None:
+    """Delete the Jobs that fill these claims, before the claims themselves are deleted.
+
+    The garbage collector would, but for a race (seen with Kubernetes 1.36: 5 of 400 claims under load): when it is done with
+    a claim before it looks at the claim's Job, the Job stays, its pods hold the claim, and neither ever goes.
+    """
+    owners = {one["metadata"]["uid"] for one in claims}
+    if not owners:
+        return
+    with contextlib.suppress(Denied):  # then the garbage collector decides
+        for job in cluster.list(JOB, namespace, OURS):
+            of = job["metadata"]
+            if owners & {owner["uid"] for owner in of.get("ownerReferences") or ()}:
+                cluster.delete(JOB, namespace, str(of["name"]), of["uid"])
 
 
 def is_claim(one: Mapping[str, Json]) -> bool:

@@ -12,7 +12,14 @@ from pipeline.clients.openai import Server, wait_until_answering
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
 from pipeline.core.resource import Proof
 from pipeline.resources.cluster.applying import put
-from pipeline.resources.cluster.filling import CONTAINER, Filling, is_claim, is_filling, objects_of
+from pipeline.resources.cluster.filling import (
+    CONTAINER,
+    Filling,
+    is_claim,
+    is_filling,
+    objects_of,
+    stop_filling,
+)
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.live import Live, Pods, pods_in
 from pipeline.resources.cluster.marks import key_of
@@ -93,6 +100,7 @@ class Rollout:
     def remove(self, objects: Live) -> None:
         """Delete exactly these, the other way round than they were made, and wait until they are gone."""
         leaving = list(reversed(ordered(objects)))
+        stop_filling(self.cluster, self.recipe.namespace, [one for one in leaving if is_claim(one)])
         for one in leaving:
             kind, name = KINDS[one["kind"]], one["metadata"]["name"]
             self.cluster.delete(kind, self.recipe.namespace, name, one["metadata"]["uid"])
