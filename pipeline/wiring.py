@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.clients.oci import repositories as oci
+from pipeline.core.diagnostic import Where
 from pipeline.core.errors import UserError
 from pipeline.core.image import Engine, Variant
 from pipeline.core.lazily import Lazily
@@ -17,7 +19,7 @@ from pipeline.core.settings import Settings, default_docker_host
 from pipeline.engine.place import declared_registries, secret_of
 from pipeline.engine.world import World
 from pipeline.manifest.lock import read_lock
-from pipeline.manifest.places import SecretReference
+from pipeline.manifest.places import BuilderTlsSpec, SecretReference
 from pipeline.manifest.read import Document
 from pipeline.manifest.spec import Manifest
 from pipeline.resources.cache.store import Cache
@@ -61,7 +63,7 @@ def open_world(
         sources,
         TEMPLATES,
         Lazily({kind: partial(_target, kind, settings.environ) for kind in KINDS}),
-        drivers(settings, manifest, weights, sources, repositories, frozenset(take_from)),
+        drivers(settings, document, manifest, weights, sources, repositories, frozenset(take_from)),
         store,
         partial(_pin, settings.offline, repositories),
         repositories,
@@ -71,6 +73,7 @@ def open_world(
 
 def drivers(
     settings: Settings,
+    document: Document,
     manifest: Manifest,
     weights: Cache,
     sources: Mapping[str, Source],
@@ -78,7 +81,7 @@ def drivers(
     take_from: frozenset[str] = frozenset(),
 ) -> Mapping[str, Driver[Any]]:
     """One driver a kind of resource, made when it is asked for. None of them reaches out before it is used."""
-    made = _Drivers(settings, manifest, weights, sources, repositories, take_from)
+    made = _Drivers(settings, document, manifest, weights, sources, repositories, take_from)
     return Lazily(
         {
             "artifact": made.artifact,
@@ -98,6 +101,7 @@ class _Drivers:
     """What drivers are made of. A method imports its driver: few manifests need them all."""
 
     settings: Settings
+    document: Document
     manifest: Manifest
     weights: Cache
     sources: Mapping[str, Source]
@@ -128,12 +132,10 @@ class _Drivers:
         return EnvironmentDriver(self.settings.cache)
 
     def engine(self) -> Driver[Any]:
-        from pipeline.clients.buildctl import RemoteBuilder
         from pipeline.resources.engine.driver import EngineDriver
 
-        environ = self.settings.environ
         return EngineDriver(
-            _builder(environ),
+            _builder(self.settings.environ),
             self.settings.cache,
             self.repositories,
             self.owner,
@@ -141,7 +143,7 @@ class _Drivers:
             places=self.repositories.places,
             platform=host_platform(),
             own_builders={
-                template: RemoteBuilder(spec.builder, environ)
+                template: _own_builder(spec.builder, spec.builder_tls, template, self.settings, self.document)
                 for template, spec in self.manifest.engines.items()
                 if spec.builder
             },
@@ -209,13 +211,39 @@ def cluster(settings: Settings, context: str | None) -> "Cluster":
 
 
 def _builder(environ: Mapping[str, str]) -> "Builds":
-    """The BuildKit that BUILDKIT_HOST names, as for buildctl; else the Docker engine's own."""
+    """The BuildKit that BUILDKIT_HOST names, as for buildctl; that of BUILDX_BUILDER, as for buildx; else the Docker engine's own."""
+    from pipeline.clients import buildx
     from pipeline.clients.buildctl import RemoteBuilder
     from pipeline.clients.buildkit import Builder
 
     if address := environ.get("BUILDKIT_HOST"):
         return RemoteBuilder(address, environ)
+    name = environ.get("BUILDX_BUILDER")
+    if name and name != buildx.DOCKER:
+        return RemoteBuilder(f"{buildx.SCHEME}{name}", environ)
     return Builder(default_docker_host(environ), environ)
+
+
+def _own_builder(
+    address: str, tls: BuilderTlsSpec | None, template: str, settings: Settings, document: Document
+) -> "Builds":
+    """The BuildKit that models.yaml names for a template; its certificates are relative to that file."""
+    from pipeline.clients.buildctl import RemoteBuilder
+    from pipeline.clients.handshake import Certificates
+
+    def absolute(path: str | None) -> str | None:
+        return str((settings.root / Path(path).expanduser()).absolute()) if path else None
+
+    def where(part: str) -> Where:
+        return document.where(
+            "engines", template, *(("builder",) if part == "builder" else ("builder_tls", part))
+        )
+
+    certificates = None
+    if tls:
+        ca = str(absolute(tls.ca))
+        certificates = Certificates(ca, absolute(tls.cert), absolute(tls.key), tls.server_name)
+    return RemoteBuilder(address, settings.environ, certificates, where)
 
 
 def _signing(settings: Settings, manifest: Manifest) -> "Signing | None":

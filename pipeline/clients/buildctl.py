@@ -10,10 +10,14 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pipeline.clients import process
+from pipeline.clients import buildx, process
 from pipeline.clients.buildkit import BLOCK_BYTES, Instructions, OnBytes, OnLine
-from pipeline.core.errors import BackendError, Missing, Unreachable
+from pipeline.clients.buildx import Place
+from pipeline.clients.handshake import Certificates, Fault, file_faults, refusal
+from pipeline.core.diagnostic import Diagnostic, Where, error, warning
+from pipeline.core.errors import BackendError, Denied, Missing, Unreachable
 
 TIMEOUT_S = 3600.0  # of one build: a base of gigabytes may come from far
 _SILENT = (
@@ -22,19 +26,64 @@ _SILENT = (
     "deadline exceeded",
     "no such file or directory",
     "i/o timeout",
+    "is not running",  # the container of a buildx builder that was not started
+    "no such container",
 )
+# What buildctl does first. Where it fails at that, the builder closed the connection: it wants TLS, or a certificate.
+_FIRST = "listing workers"
+_IS_IT_THERE = (
+    "is a buildkitd listening there? builder: under engines: names it, or BUILDKIT_HOST; a builder of buildx is "
+    "started by docker buildx inspect --bootstrap"
+)
+
+WhereIs = Callable[[str], Where | None]
 
 
 class RemoteBuilder:
-    """One buildkitd, at "tcp://builder:1234" or "docker-container://buildkitd". Images lie in a folder here until `remove`.
+    """A buildkitd, at "tcp://builder:1234" or "docker-container://buildkitd", or buildx's at "buildx://NAME".
 
-    Every method raises Unreachable, Missing, BackendError.
+    Images lie in a folder here until `remove`. Methods raise Unreachable, Denied, Missing, BackendError; `check` nothing.
     """
 
-    def __init__(self, address: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        address: str,
+        environ: Mapping[str, str],
+        certificates: Certificates | None = None,
+        where: WhereIs = lambda part: None,
+    ) -> None:
+        """`where`: of "builder", "ca", "cert" and "key" in the file that names them."""
         self._address = address
         self._environ = environ
+        self._certificates = certificates
+        self._where = where
         self._folders: dict[str, Path] = {}  # image name → folder with its archive
+
+    def check(self, platform: str) -> tuple[Diagnostic, ...]:
+        """What its certificates, and TLS with it, have against a build. A builder without TLS is not asked."""
+        try:
+            place = self._place(platform)
+        except BackendError as problem:
+            return (error(problem.message, self._where("builder"), problem.hint),)
+        if place.certificates is None:
+            return ()
+        if faults := file_faults(place.certificates):
+            return tuple(self._told(fault) for fault in faults)
+        if not place.address.startswith("tcp://"):
+            return ()
+        try:
+            fault = refusal(*_host_and_port(place.address), place.certificates)
+        except ValueError:
+            fault = Fault("", f'"{place.address}" names no port', "write it as tcp://HOST:PORT")
+        except OSError as problem:
+            why = problem.strerror or str(problem)
+            summary = f"the builder at {self._address} does not answer: {why.lower()}"
+            return (warning(summary, self._where("builder"), _IS_IT_THERE),)
+        return (self._told(fault),) if fault else ()
+
+    def _told(self, fault: Fault) -> Diagnostic:
+        part = fault.part if fault.part and self._certificates else "builder"
+        return error(f"the builder at {self._address}: {fault.summary}", self._where(part), fault.hint)
 
     def pull(self, repository: str, digest: str, on_bytes: OnBytes) -> None:
         """Nothing to do: this BuildKit fetches a base by itself."""
@@ -47,9 +96,10 @@ class RemoteBuilder:
         folder = self._folders[instructions.name] = Path(tempfile.mkdtemp(prefix="mp-build-"))
         try:
             _unpack(context(), folder)
+            place = self._place(instructions.platform)
             process.run(
-                self._command(instructions, folder),
-                env=self._environ,
+                self._command(place, instructions, folder),
+                env={**self._environ, **place.environ},
                 timeout_s=TIMEOUT_S,
                 on_line=on_line,
                 system="buildkit",
@@ -76,7 +126,12 @@ class RemoteBuilder:
             raise Missing("buildkit", f"{name} was not built", "run it again")
         return self._folders[name] / "image.tar"
 
-    def _command(self, instructions: Instructions, folder: Path) -> list[str]:
+    def _place(self, platform: str) -> Place:
+        if self._address.startswith(buildx.SCHEME):
+            return buildx.place(self._address.removeprefix(buildx.SCHEME), platform, self._environ)
+        return Place(self._address, self._certificates)
+
+    def _command(self, place: Place, instructions: Instructions, folder: Path) -> list[str]:
         options = {
             "platform": instructions.platform,
             "force-network-mode": "none",
@@ -85,7 +140,8 @@ class RemoteBuilder:
         }
         return [
             "buildctl",
-            f"--addr={self._address}",
+            f"--addr={place.address}",
+            *_trust(place.certificates),
             "build",
             "--progress=plain",
             "--frontend=dockerfile.v0",
@@ -100,16 +156,41 @@ class RemoteBuilder:
             return Missing(
                 "buildkit",
                 "buildctl is not there",
-                "install it (releases of BuildKit have it), or remove builder: under engines: and unset BUILDKIT_HOST: "
-                "then the Docker engine builds",
+                "install it (releases of BuildKit have it), or remove builder: under engines: and unset BUILDKIT_HOST "
+                "and BUILDX_BUILDER: then the Docker engine builds",
             )
+        said = problem.message.splitlines()[-1].strip()
         if any(word in problem.message.lower() for word in _SILENT):
-            return Unreachable(
+            summary = f"the builder at {self._address} does not answer: {said}"
+            return Unreachable("buildkit", summary, _IS_IT_THERE)
+        if _FIRST in said:
+            return Denied(
                 "buildkit",
-                f"the builder at {self._address} does not answer: {problem.message.splitlines()[-1]}",
-                "is a buildkitd listening there? builder: under engines: names it, or BUILDKIT_HOST",
+                f"the builder at {self._address} ends the connection: {said}",
+                "it may want TLS: name its certificates with builder_tls: under engines:, or name a builder of buildx "
+                "that has them: buildx://NAME",
             )
         return problem
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """Of "tcp://builder:1234". Raises ValueError."""
+    there = urlsplit(address)
+    if not there.hostname or not there.port:
+        raise ValueError(address)
+    return there.hostname, there.port
+
+
+def _trust(certificates: Certificates | None) -> list[str]:
+    if certificates is None:
+        return []
+    words = {
+        "tlscacert": certificates.ca,
+        "tlscert": certificates.cert,
+        "tlskey": certificates.key,
+        "tlsservername": certificates.server_name,
+    }
+    return [f"--{word}={value}" for word, value in words.items() if value]
 
 
 def _unpack(context: Iterable[bytes], folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.clients.docker import DockerHost, open_client
+from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.errors import BackendError, Denied, Exhausted, Missing, Unreachable
 
 TIMEOUT_S = 1800  # between two signs of life: a layer of gigabytes is compressed in silence
@@ -37,7 +38,11 @@ class Instructions:
 
 
 class Builds(Protocol):
-    """A BuildKit, wherever it is. Every method raises Unreachable, Denied, Exhausted, BackendError."""
+    """A BuildKit, wherever it is. Every method but `check` raises Unreachable, Denied, Exhausted, BackendError."""
+
+    def check(self, platform: str) -> tuple[Diagnostic, ...]:
+        """What is known to stand against building for a platform there, before anything is fetched or built."""
+        ...
 
     def pull(self, repository: str, digest: str, on_bytes: OnBytes) -> None:
         """Have a base image where the build happens."""
@@ -65,6 +70,10 @@ class Builder:
         self.host = DockerHost(url, environ)
         self._environ = environ
         self._client: Any = None  # the SDK's client, of which the stubs lack half
+
+    def check(self, platform: str) -> tuple[Diagnostic, ...]:
+        """Nothing: an engine that does not answer, or does not trust this machine, says so when it is asked for the base."""
+        return ()
 
     def pull(self, repository: str, digest: str, on_bytes: OnBytes) -> None:
         """Have a base image in the engine: BuildKit does not fetch it by itself this way."""

@@ -177,6 +177,28 @@ class ImageRegistrySpec(Spec):
         return {fields[name].alias or name for name in self.model_fields_set}
 
 
+class BuilderTlsSpec(Spec):
+    """Certificates for a builder at `tcp://`: PEM files, relative to models.yaml; `~` is the home of whoever runs mp."""
+
+    ca: Text = Field(description="The authority that signed the builder's certificate; no other is trusted")
+    cert: Text | None = Field(
+        default=None, description="This machine's certificate, where the builder wants one of its clients"
+    )
+    key: Text | None = Field(
+        default=None, description="Its private key, without a passphrase; kept out of git"
+    )
+    server_name: Text | None = Field(
+        default=None, description="A name in the builder's certificate; the host of its address when left out"
+    )
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            given, lacking = ("cert", "key") if self.cert else ("key", "cert")
+            raise mistake(f'"{given}" needs "{lacking}"', f"name both files, or remove {given}")
+        return self
+
+
 class EngineSpec(Spec):
     """A template's engine for all of its models; holds for every variant."""
 
@@ -189,8 +211,11 @@ class EngineSpec(Spec):
     )
     builder: Annotated[str, StringConstraints(pattern=BUILDER)] | None = Field(
         default=None,
-        description="The BuildKit that builds its images: `tcp://builder:1234`, `docker-container://buildkitd`; "
-        "that of `BUILDKIT_HOST`, else the Docker engine's, when left out",
+        description="The BuildKit that builds its images: `tcp://builder:1234`, `docker-container://buildkitd`, "
+        "`buildx://NAME`; that of `BUILDKIT_HOST`, else of `BUILDX_BUILDER`, else the Docker engine's, when left out",
+    )
+    builder_tls: BuilderTlsSpec | None = Field(
+        default=None, description="How this machine and a builder at `tcp://` know each other"
     )
     platforms: tuple[Literal["linux/amd64", "linux/arm64"], ...] = Field(
         default=(),
@@ -202,3 +227,16 @@ class EngineSpec(Spec):
         if len(set(self.platforms)) < len(self.platforms):
             raise mistake("a platform is there twice", "name each once")
         return self
+
+    @model_validator(mode="after")
+    def _tls_over_tcp(self) -> Self:
+        if self.builder_tls is None or (self.builder or "").startswith("tcp://"):
+            return self
+        if self.builder is None:
+            raise mistake('"builder_tls" is for a "builder"', 'add builder: "tcp://HOST:PORT"')
+        if self.builder.startswith("buildx://"):
+            raise mistake(
+                '"builder_tls" is not for builders of buildx', "remove it: buildx knows its certificates"
+            )
+        scheme = self.builder.partition("://")[0]
+        raise mistake(f'"builder_tls" is for tcp://, and {scheme}:// has no TLS', "remove it")

@@ -19,7 +19,11 @@ REGISTRY_URL = r"^[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*$"
 POINTER = r"^/(spec|resource|inference)(/([^/~]|~[01])+)+$"
 BASE_IMAGE = r"^[^\s@]+(@sha256:[0-9a-f]{64})?$"
 # What buildctl connects to: moby/buildkit v0.32.2, client/client.go and client/connhelper.
-BUILDER = r"^(tcp|unix|ssh|docker-container|podman-container|nerdctl-container|kube-pod)://[^\s]+$"
+# buildx://NAME is ours, for docker/buildx's builders.
+BUILDER = (
+    r"^((tcp|unix|ssh|docker-container|podman-container|nerdctl-container|kube-pod)://[^\s]+"
+    r"|buildx://[a-zA-Z][a-zA-Z0-9._+-]*)$"
+)
 
 PATTERNS = {  # pattern → what it asks for, the hint
     DNS_LABEL: ("must be lower-case letters, digits and dashes", 'such as "qwen3-8b"'),
@@ -40,7 +44,7 @@ PATTERNS = {  # pattern → what it asks for, the hint
     BASE_IMAGE: ("must be an image with an optional digest", 'such as "registry.local/base@sha256:<64 hex>"'),
     BUILDER: (
         "must be the address of a BuildKit",
-        'such as "tcp://builder:1234"; of a buildx builder "docker-container://buildx_buildkit_NAME0"',
+        'such as "tcp://builder:1234"; of a builder of buildx "buildx://NAME"',
     ),
 }
 

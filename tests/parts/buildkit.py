@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.parts import programs
+from tests.parts.certificates import Certificate
 from tests.parts.ports import free_port
 from tests.parts.processes import stop
 
@@ -28,7 +29,7 @@ def missing(compiles: bool) -> str | None:
 
 @dataclass(frozen=True)
 class RealBuilder:
-    """One buildkitd at two addresses."""
+    """One buildkitd at two addresses; with certificates, only that of tcp:// wants them."""
 
     unix: str
     tcp: str
@@ -41,8 +42,13 @@ class RealBuilder:
 
 
 @contextlib.contextmanager
-def running_buildkit() -> Iterator[RealBuilder]:
-    """Steps of a Dockerfile get no network and no control groups of their own: the engines' only copy."""
+def running_buildkit(
+    certificate: Certificate | None = None, clients: Certificate | None = None
+) -> Iterator[RealBuilder]:
+    """Steps of a Dockerfile get no network and no control groups of their own: the engines' only copy.
+
+    `certificate` is its own, for TLS; `clients` the authority that signed those of its clients.
+    """
     with tempfile.TemporaryDirectory(prefix="mpb", dir="/tmp") as made:  # sockets need a short path
         folder = Path(made)
         builder = RealBuilder(f"unix://{folder}/s", f"tcp://127.0.0.1:{free_port()}", folder / "log")
@@ -52,6 +58,10 @@ def running_buildkit() -> Iterator[RealBuilder]:
             f"--root={folder}/root",
             f"--config={folder}/none",
         ]
+        if certificate:
+            words += [f"--tlscert={certificate.file}", f"--tlskey={certificate.key}"]
+        if clients:
+            words += [f"--tlscacert={clients.file}"]
         with builder.log.open("wb") as out:
             process = subprocess.Popen(
                 [programs.program("buildkitd"), *words, f"--addr={builder.unix}", f"--addr={builder.tcp}"],
@@ -69,7 +79,7 @@ def running_buildkit() -> Iterator[RealBuilder]:
 
 def _wait(builder: RealBuilder, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + UP_S
-    argv = [str(programs.program("buildctl")), f"--addr={builder.tcp}", "debug", "workers"]
+    argv = [str(programs.program("buildctl")), f"--addr={builder.unix}", "debug", "workers"]
     while subprocess.run(argv, capture_output=True, check=False).returncode:
         said = builder.log.read_text(errors="replace")
         assert process.poll() is None, f"buildkitd ended: {said}"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DAYS = "2"
+PAST = "-1"  # days: of a certificate that ended yesterday
+CLIENT = "clientAuth"
 
 
 @dataclass(frozen=True)
@@ -20,20 +22,20 @@ class Authority:
     folder: Path
     certificate: Certificate
 
-    def sign(self, name: str, *hosts: str) -> Certificate:
-        """A server's certificate for host names and addresses."""
+    def sign(self, name: str, *hosts: str, usage: str = "serverAuth", days: str = DAYS) -> Certificate:
+        """A server's certificate for host names and addresses, or a client's."""
         made = Certificate(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         request, extensions = self.folder / f"{name}.csr", self.folder / f"{name}.ext"
         names = (f"IP:{host}" if host[0].isdigit() else f"DNS:{host}" for host in hosts)
         extensions.write_text(
-            f"subjectAltName={','.join(names)}\nauthorityKeyIdentifier=keyid\nextendedKeyUsage=serverAuth\n"
+            f"subjectAltName={','.join(names)}\nauthorityKeyIdentifier=keyid\nextendedKeyUsage={usage}\n"
         )
         _openssl(
             *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
             *("-keyout", str(made.key), "-out", str(request)),
         )
         _openssl(
-            *("x509", "-req", "-in", str(request), "-out", str(made.file), "-days", DAYS),
+            *("x509", "-req", "-in", str(request), "-out", str(made.file), "-days", days),
             *("-CA", str(self.certificate.file), "-CAkey", str(self.certificate.key), "-CAcreateserial"),
             *("-extfile", str(extensions)),
         )

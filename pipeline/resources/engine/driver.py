@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 from pipeline.clients import uv
 from pipeline.clients.buildkit import Builds
 from pipeline.clients.oci.repository import ImageManifest, Repository, contents
-from pipeline.core.change import Change
+from pipeline.core.change import Action, Change
 from pipeline.core.digest import image_tag
 from pipeline.core.errors import BackendError, Corrupt
 from pipeline.core.image import Build, ImageName
+from pipeline.core.protocols import Findings
 from pipeline.core.report import Emit
 from pipeline.core.resource import (
     Absent,
@@ -65,6 +66,11 @@ class EngineDriver:
         entries = {entry.address: entry for entry in known}
         answers = {r.address: self._answer(r, entries.pop(r.address, None)) for r in wanted}
         return answers | {where: self._answer(None, entry) for where, entry in entries.items()}
+
+    def check(self, changes: Sequence[Change[Any]]) -> Findings:
+        """Whether the builders of new images can be trusted, and trust this machine."""
+        builds = [c.resource.desired.build for c in changes if c.resource and _is_built(c)]
+        return Findings(remarks=self._workshop.check([part for build in builds for part in build.parts]))
 
     def apply(
         self, change: Change[EngineState], inputs: Mapping[Address, Observed[Any]], emit: Emit
@@ -156,6 +162,12 @@ class EngineDriver:
 
     def _mark(self, where: Address) -> Mark:
         return replace(self._owner, address=where)
+
+
+def _is_built(change: Change[EngineState]) -> bool:
+    """Not where an image stands that is only adopted, or signed."""
+    fields = {diff.path for diff in change.diffs}
+    return change.action is not Action.ADOPT and (not fields or fields != {"signed"})
 
 
 def _former(repository: Repository, entry: Entry | None) -> dict[str, ImageManifest]:

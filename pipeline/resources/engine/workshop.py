@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from pipeline.clients.archive import Stored, unpack
 from pipeline.clients.buildkit import Builds, Instructions, OnBytes, context_tar
 from pipeline.clients.oci.repositories import ImageReference, parse_image
 from pipeline.clients.oci.repository import LAYER, Chunks, ImageManifest, Repository, contents, held
+from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import BackendError, Corrupt, Exhausted, Missing, Unreachable
 from pipeline.core.image import Build, Engine, ImageName
@@ -70,6 +71,12 @@ class Workshop:
         self._install = install
         self._places = places
         self._platform = platform  # of this machine: what a Docker engine builds for without help
+
+    def check(self, builds: Iterable[Build]) -> tuple[Diagnostic, ...]:
+        """What stands against making these images, each thing once."""
+        asked = dict.fromkeys((self._builders.of(build.engine), build.engine.platform) for build in builds)
+        said = (remark for builder, platform in asked for remark in builder.check(platform))
+        return tuple(dict.fromkeys(said))
 
     def make(
         self,

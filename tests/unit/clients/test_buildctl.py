@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.clients.buildctl import RemoteBuilder
 from pipeline.clients.buildkit import Instructions, context_tar
-from pipeline.core.errors import BackendError, Missing, Unreachable
+from pipeline.core.errors import BackendError, Denied, Missing, Unreachable
 
 PROGRAM = """\
 #!/usr/bin/env python3
@@ -48,10 +48,15 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: Mapping[
     return tmp_path / "temporary"
 
 
-def built(environ: Mapping[str, str], folder: Path, lines: list[str] | None = None) -> RemoteBuilder:
+def built(
+    environ: Mapping[str, str],
+    folder: Path,
+    lines: list[str] | None = None,
+    address: str = "tcp://builder:1234",
+) -> RemoteBuilder:
     dockerfile = folder / "source"
     dockerfile.write_text("ARG BASE\nFROM ${BASE}\n")
-    builder = RemoteBuilder("tcp://builder:1234", environ)
+    builder = RemoteBuilder(address, environ)
     files = [("Dockerfile", dockerfile), ("mp/serve.py", dockerfile), ("app/", folder)]
     builder.build(WANTED, lambda: context_tar(files), (lines if lines is not None else []).append)
     return builder
@@ -82,10 +87,36 @@ def test_the_builder_gets_the_context_and_every_instruction(
     assert not list(temporary.iterdir())
 
 
+def test_a_builder_of_buildx_gets_its_certificates_by_their_paths(
+    environ: dict[str, str], tmp_path: Path, temporary: Path
+) -> None:
+    instances = tmp_path / "buildx" / "instances"
+    instances.mkdir(parents=True)
+    options = {"cacert": "/c/ca.pem", "cert": "/c/cert.pem", "key": "/c/key.pem", "servername": "b.test"}
+    node = {"Name": "far0", "Endpoint": "tcp://b:1", "DriverOpts": options}
+    (instances / "far").write_text(json.dumps({"Name": "far", "Driver": "remote", "Nodes": [node]}))
+
+    built({**environ, "BUILDX_CONFIG": str(tmp_path / "buildx")}, tmp_path, address="buildx://far")
+
+    told = json.loads(Path(environ["SEEN"]).read_text())["argv"][:5]
+    assert told == [
+        "--addr=tcp://b:1",
+        "--tlscacert=/c/ca.pem",
+        "--tlscert=/c/cert.pem",
+        "--tlskey=/c/key.pem",
+        "--tlsservername=b.test",
+    ]
+
+
 @pytest.mark.parametrize(
     ("said", "kind", "words"),
     [
         ("error: dial tcp: connection refused", Unreachable, "the builder at tcp://builder:1234"),
+        (
+            'listing workers for Build: Unavailable: desc = "error reading server preface: EOF"',
+            Denied,
+            "ends the connection",
+        ),
         ("process /bin/sh did not complete: exit code 1", BackendError, "exit code 1"),
     ],
 )
