@@ -47,7 +47,7 @@ class Project:
 
 def read_project(options: Options) -> Project:
     """Raises UserError with everything that is wrong with models.yaml."""
-    document = read(options.folder / FILE)
+    document = read(options.folder / FILE, options.environment)
     if document.manifest is None:
         raise UserError(document.diagnostics)
     return Project(

@@ -12,9 +12,9 @@ from pipeline.core.digest import image_tag
 from pipeline.core.model import WEIGHTS, Artifact
 from pipeline.core.plan import Plan
 from pipeline.core.resource import Address, address, current_of, fields_of, owner_of, place_of, said_of
-from pipeline.engine.place import registry_name
 from pipeline.manifest.lock import Lock
 from pipeline.manifest.spec import Manifest
+from pipeline.manifest.stated import registry_name
 from pipeline.resources.cache.cached import Cached
 from pipeline.sources.facts import TELLING_BYTES, facts, telling
 from pipeline.targets.registry import RegistrySpec

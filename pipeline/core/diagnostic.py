@@ -34,6 +34,15 @@ class Diagnostic:
     model: str | None = None
 
 
+@dataclass(frozen=True)
+class Mistake:
+    """Something that models.yaml shows by itself to be impossible, and the key that is to blame."""
+
+    path: tuple[str | int, ...]  # from the top of the file: ("models", "qwen", "targets", "prod", "name")
+    summary: str
+    hint: str
+
+
 def error(
     summary: str, where: Where | None = None, hint: str | None = None, model: str | None = None
 ) -> Diagnostic:

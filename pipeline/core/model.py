@@ -9,6 +9,7 @@ from pipeline.core.digest import Json
 from pipeline.core.image import Engine
 
 WEIGHTS = "weights"  # the role of a model's main source
+ADAPTERS = "adapters."  # roles of adapters begin so
 
 
 @dataclass(frozen=True, order=True)
@@ -79,7 +80,7 @@ class Part:
     @property
     def adapter(self) -> str:
         """Its name when it is an adapter: "fr"; else ""."""
-        return self.role.removeprefix("adapters.") if self.role.startswith("adapters.") else ""
+        return self.role.removeprefix(ADAPTERS) if self.role.startswith(ADAPTERS) else ""
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,40 @@ class Standing:
     lifecycle: Lifecycle = Lifecycle()
 
 
+def secrets_of(env: Mapping[str, Secret], api_key: Secret | None) -> Mapping[str, Secret]:
+    """The secrets of an entry by their names."""
+    found = {secret.name: secret for secret in env.values()}
+    return found | ({api_key.name: api_key} if api_key else {})
+
+
+@dataclass(frozen=True)
+class Stated:
+    """One entry of `models:` as far as models.yaml says it by itself, before any source is asked."""
+
+    name: str
+    hardware: Hardware
+    template: str
+    sources: Mapping[str, str] = field(default_factory=dict)  # role → canonical: "hf://Qwen/Qwen3-8B"
+    engine_version: str | None = None  # that the entry or `engines:` names
+    cached: bool = True
+    chat_template: bool = False  # one of the user's own
+    args: Mapping[str, Json] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, Secret] = field(default_factory=dict)  # environment variable → secret
+    api_key: Secret | None = None
+    lifecycle: Lifecycle = Lifecycle()
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Where it stands in models.yaml."""
+        return ("models", self.name)
+
+    @property
+    def secrets(self) -> Mapping[str, Secret]:
+        """Every secret that it refers to, by its name."""
+        return secrets_of(self.secret_env, self.api_key)
+
+
 @dataclass(frozen=True)
 class Model:
     """One entry of `models:`, resolved: what targets and templates work with."""
@@ -193,8 +228,7 @@ class Model:
     @property
     def secrets(self) -> Mapping[str, Secret]:
         """Every secret that it refers to, by its name."""
-        found = {secret.name: secret for secret in self.secret_env.values()}
-        return found | ({self.api_key.name: self.api_key} if self.api_key else {})
+        return secrets_of(self.secret_env, self.api_key)
 
     @property
     def platforms(self) -> tuple[str, ...]:

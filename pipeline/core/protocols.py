@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from pipeline.core.change import Change
-from pipeline.core.diagnostic import Diagnostic, Where
+from pipeline.core.diagnostic import Diagnostic, Mistake, Where
 from pipeline.core.image import Build, Engine, Launch, Registry, Variant
-from pipeline.core.model import Artifact, FileEntry, Filter, Hardware, Model, Standing
+from pipeline.core.model import Artifact, FileEntry, Filter, Hardware, Model, Standing, Stated
 from pipeline.core.report import Emit
 from pipeline.core.resource import Absent, Address, Entry, Observed, Resource, S, Unreadable
 
@@ -95,6 +95,10 @@ class Template(Protocol):
         """APIs that it can serve beside OpenAI's: "llama2-generate"; a model gets those that its entry names."""
         ...
 
+    def mistakes(self, stated: Stated) -> Iterable[Mistake]:
+        """What of an entry it cannot serve, whatever its source holds. Reads no source, loads no engine."""
+        ...
+
     def build(self, engine: Engine) -> Build:
         """The engine image's inputs. No Hardware: an image fits any GPU count."""
         ...
@@ -111,6 +115,18 @@ class Target(Protocol):
         self, place: Place[Any], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[Any]]:
         """The resources of one model at this target, deployment first. What they need is named by address."""
+        ...
+
+
+@runtime_checkable
+class Refuses(Protocol):
+    """What a target has besides whose words allow more than it can do."""
+
+    def mistakes(self, place: Place[Any], stated: Stated) -> Iterable[Mistake]:
+        """What models.yaml alone shows to be impossible here, each at its key. `expand` never meets it.
+
+        Reads nothing but small files that models.yaml names. Said when the file is read: `mp validate` and `mp plan` alike.
+        """
         ...
 
 

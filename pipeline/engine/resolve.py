@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pipeline.core.diagnostic import Diagnostic, Where, error, warning
 from pipeline.core.errors import Missing, MpError
 from pipeline.core.image import Engine, Variant
-from pipeline.core.model import WEIGHTS, Artifact, Hardware
+from pipeline.core.model import WEIGHTS, Artifact
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.reference import parse, scheme_of
 from pipeline.engine.gathering import gather
 from pipeline.engine.parts import Declared, Key, declared, label
 from pipeline.engine.world import World
 from pipeline.manifest.lock import engine_key
+from pipeline.manifest.stated import hardware_of, template_of
 from pipeline.sources import NEAR, trusted_at_first
 
 
@@ -149,29 +150,6 @@ def _spec(world: World, one: Declared, *, kept: bool) -> SourceSpec:
     return SourceSpec(reference.source, reference.version or one.version or "", one.filter, kept)
 
 
-def template_of(world: World, name: str) -> str:
-    template = world.manifest.models[name].template or world.manifest.defaults.template
-    assert template is not None, "the manifest's reader asks for it"
-    return template
-
-
-def hardware_of(world: World, name: str) -> Hardware:
-    key = world.manifest.models[name].hardware or world.manifest.defaults.hardware
-    if key is None:
-        return Hardware("cpu", 0)
-    spec = world.manifest.hardware[key]
-    return Hardware(
-        name=key,
-        gpus=spec.gpus,
-        gpu=spec.gpu,
-        gpu_memory_gib=spec.gpu_memory_gib,
-        cpus=spec.cpu,
-        memory_bytes=spec.memory_bytes,
-        nodes=spec.nodes,
-        instance_type=spec.instance_type,
-    )
-
-
 def base_of(world: World, variant: Variant) -> str | None:
     """The base image that `engines:` names for a variant's template."""
     declared = world.manifest.engines.get(variant.template)
@@ -237,13 +215,13 @@ def _has_changed(world: World, spec: SourceSpec, locked: Artifact) -> bool:
 
 def _variant(world: World, name: str, *, anew: bool) -> Variant:
     spec = world.manifest.models[name]
-    template = world.templates[template_of(world, name)]
-    declared = world.manifest.engines.get(template_of(world, name))
+    template = world.templates[template_of(world.manifest, name)]
+    declared = world.manifest.engines.get(template_of(world.manifest, name))
     version = (spec.engine.version if spec.engine else None) or (declared.version if declared else None)
-    newest = template.variant(version, hardware_of(world, name))
+    newest = template.variant(version, hardware_of(world.manifest, name))
     if version is not None or anew:
         return newest
-    return template.variant(_locked_version(world, newest), hardware_of(world, name))
+    return template.variant(_locked_version(world, newest), hardware_of(world.manifest, name))
 
 
 def _locked_version(world: World, newest: Variant) -> str | None:

@@ -10,15 +10,15 @@ from pipeline.core.model import Standing
 from pipeline.core.protocols import Stands
 from pipeline.core.resource import Address, Resource
 from pipeline.engine.compose import Composition, collisions
-from pipeline.engine.place import lifecycle_of, places_of, secret_of, stands
-from pipeline.engine.resolve import hardware_of
+from pipeline.engine.place import places_of
 from pipeline.engine.world import World
-from pipeline.manifest.spec import Manifest, ModelSpec
+from pipeline.manifest.spec import Manifest
+from pipeline.manifest.stated import hardware_of, lifecycle_of, secret_of, stands, stands_everywhere
 
 
 def made_here(manifest: Manifest, names: Iterable[str]) -> tuple[str, ...]:
     """The models of which mp makes something; of the others it would ask the source in vain."""
-    return tuple(name for name in names if not _stands_everywhere(manifest.models[name]))
+    return tuple(name for name in names if not stands_everywhere(manifest.models[name]))
 
 
 def with_standing(world: World, names: Iterable[str], composition: Composition) -> Composition:
@@ -35,7 +35,7 @@ def with_standing(world: World, names: Iterable[str], composition: Composition) 
             broken.add(name)
     if not found and not problems:
         return composition
-    alone = {name for name in here if _stands_everywhere(world.manifest.models[name])}
+    alone = {name for name in here if stands_everywhere(world.manifest.models[name])}
     everything = _in_order(world, {**composition.resources, **found})
     problems += collisions(everything.values()) if found else ()
     return replace(
@@ -54,17 +54,13 @@ def _standing(world: World, name: str) -> Iterable[Resource[Any]]:
             (key, value if isinstance(value, str) else secret_of(world.manifest, value.secret))
             for key, value in spec.env.items()
         ),
-        hardware_of(world, name) if spec.hardware else None,
+        hardware_of(world.manifest, name) if spec.hardware else None,
         lifecycle_of(spec),
     )
     for place in places_of(world, name):
         target = world.targets[place.spec.kind]
         if stands(place.options) and isinstance(target, Stands):
             yield target.stand(place, entry)
-
-
-def _stands_everywhere(spec: ModelSpec) -> bool:
-    return bool(spec.targets) and all(map(stands, spec.targets.values()))
 
 
 def _in_order(world: World, resources: Mapping[Address, Resource[Any]]) -> dict[Address, Resource[Any]]:

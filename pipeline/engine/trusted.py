@@ -14,8 +14,9 @@ from pipeline.core.errors import MpError, Refused
 from pipeline.core.model import Artifact
 from pipeline.core.resource import place_of
 from pipeline.engine.parts import Key, label
-from pipeline.engine.place import registries_of, secret_of
+from pipeline.engine.place import registries_of
 from pipeline.engine.world import World
+from pipeline.manifest.stated import secret_of
 from pipeline.manifest.trust import SERVICE, SourceRuleSpec
 from pipeline.resources.cache.store import Cache
 from pipeline.resources.image.trust.signing import can_sign

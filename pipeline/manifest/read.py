@@ -3,17 +3,19 @@
 import gc
 import json
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from pipeline.core.diagnostic import Diagnostic, Severity, Where, error
 from pipeline.core.digest import Json
 from pipeline.manifest.check import check
+from pipeline.manifest.impossible import Setting, impossible, without_mistakes
 from pipeline.manifest.marks import Tree, parse
 from pipeline.manifest.spec import Manifest
 from pipeline.manifest.wording import Loc, Schema, describe_all, written
@@ -38,8 +40,11 @@ class Document:
         return self.tree.where(*path)
 
 
-def read(path: Path) -> Document:
-    """Read a manifest. Raises nothing for what users write: what is wrong is in `diagnostics`."""
+def read(path: Path, environment: str = "default") -> Document:
+    """Read a manifest. Raises nothing for what users write: what is wrong is in `diagnostics`.
+
+    `environment`: the one that its models are for; names of objects may begin with it.
+    """
     name = path.name if path.is_absolute() else str(path)
     try:
         text = _decode(path.read_bytes(), name) if _is_regular(path) else _no_file(name)
@@ -48,17 +53,19 @@ def read(path: Path) -> Document:
     if isinstance(text, Diagnostic):
         return Document(path, name, "", None, (text,), parse("", name))
     with _no_collector():
-        return _document(path, name, text)
+        return _document(path, name, text, Setting(path.parent, environment))
 
 
-def _document(path: Path, name: str, text: str) -> Document:
+def _document(path: Path, name: str, text: str, setting: Setting) -> Document:
     tree = parse(text, name)
     problems = list(tree.problems)
     manifest = None
     if tree.whole and isinstance(tree.data, dict):
         sections = _without_empty(tree.data)
-        manifest, found = _validate(sections, tree)
-        problems += found
+        manifest, found = _validate(sections)
+        if right := manifest or _rest(sections, found):
+            problems += impossible(right, tree, setting)
+        problems += _described(sections, found, tree)
         problems += check(sections, tree, path.parent)
     elif tree.whole and tree.data is None:
         problems.append(error("the file is empty", Where(name, 1, 1), "mp init writes a first one"))
@@ -70,14 +77,26 @@ def _document(path: Path, name: str, text: str) -> Document:
     return Document(path, name, text, manifest, tuple(ordered), tree)
 
 
-def _validate(sections: Mapping[str, Json], tree: Tree) -> tuple[Manifest | None, list[Diagnostic]]:
+def _validate(sections: Mapping[str, Json]) -> tuple[Manifest | None, list[ErrorDetails]]:
     try:
         # JSON's own rules: lists are tuples, text is never a number
         text = json.dumps(sections)
         return Manifest.model_validate_json(text, strict=True, context={"kinds": _kinds(sections)}), []
     except ValidationError as problem:
-        found = [one for one in problem.errors(include_url=False) if written(one["loc"]) not in tree.reported]
-        return None, describe_all(found, tree, lambda loc: _schema(loc, _kinds(sections)))
+        return None, problem.errors(include_url=False)
+
+
+def _described(
+    sections: Mapping[str, Json], found: Iterable[ErrorDetails], tree: Tree
+) -> Iterable[Diagnostic]:
+    problems = [one for one in found if written(one["loc"]) not in tree.reported]
+    return describe_all(problems, tree, lambda loc: _schema(loc, _kinds(sections)))
+
+
+def _rest(sections: Mapping[str, Json], found: Iterable[ErrorDetails]) -> Manifest | None:
+    """What is right by itself, so that a wrong key hides no mistake of another entry."""
+    left = without_mistakes(sections, [written(one["loc"]) for one in found])
+    return _validate(left)[0] if left is not None else None
 
 
 def _kinds(sections: Mapping[str, Json]) -> dict[str, str]:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import Diagnostic, Mistake, error
 from pipeline.core.digest import Json
 from pipeline.core.image import Launch
-from pipeline.core.model import FileEntry, Model, Overlay, Question, Secret
+from pipeline.core.model import FileEntry, Model, Overlay, Question, Secret, Stated
 from pipeline.core.protocols import Place
 
 # Parts of a launch document that say where, not what: they differ between machines and are no drift.
@@ -32,24 +32,33 @@ def recipe_of(model: Model, launch: Launch) -> Recipe:
     )
 
 
+def option(place: Place[Any], stated: Stated, *keys: str) -> tuple[str, ...]:
+    """Where an option of an entry at a target stands in models.yaml."""
+    return (*stated.path, "targets", place.name, *keys)
+
+
 def keeps_nothing(place: Place[Any], model: Model, instead: str) -> Diagnostic:
-    """What is wrong with mounting the weights of a model that goes straight from its source into images."""
-    return error(
-        f'{model.name}: "{place.name}" reads the weights from the cache, and this model keeps none there',
-        place.where,
-        f"{instead}, or keep them: remove cache: none, run it without --no-cache",
-        model.name,
-    )
+    """What is wrong with mounting the weights of a model that this run keeps none of."""
+    summary, hint = _nothing(place), f"{instead}, or run it without --no-cache"
+    return error(f"{model.name}: {summary}", place.where, hint, model.name)
 
 
-def one_machine(place: Place[Any], model: Model, launch: Launch) -> Iterator[Diagnostic]:
-    """What is wrong with a model that spans several nodes at a target that is one machine."""
-    if launch.nodes > 1:
-        yield error(
-            f'{model.name}: "{place.name}" is one machine, and {model.hardware.name} has {launch.nodes} nodes',
-            place.where,
+def cacheless(place: Place[Any], stated: Stated, instead: str) -> Iterator[Mistake]:
+    """What is wrong with mounting the weights of an entry that goes straight from its source into images."""
+    if not stated.cached:
+        yield Mistake(
+            (*stated.path, "cache"), _nothing(place), f"{instead}, or keep them: remove cache: none"
+        )
+
+
+def one_machine(place: Place[Any], stated: Stated) -> Iterator[Mistake]:
+    """What is wrong with an entry that spans several nodes at a target that is one machine."""
+    hardware = stated.hardware
+    if hardware.nodes > 1:
+        yield Mistake(
+            (*stated.path, "hardware"),
+            f'"{place.name}" is one machine, and {hardware.name} has {hardware.nodes} nodes',
             "use a kubernetes target, or another hardware class",
-            model.name,
         )
 
 
@@ -75,3 +84,7 @@ def launch_in(document: Mapping[str, Json], secret_names: Mapping[str, Json]) ->
 
 def _secrets(model: Model, launch: Launch) -> dict[str, Secret]:
     return {variable: model.secrets[name] for variable, name in launch.secrets.items()}
+
+
+def _nothing(place: Place[Any]) -> str:
+    return f'"{place.name}" reads the weights from the cache, and this model keeps none there'

@@ -1,22 +1,24 @@
 """Objects that every target in a cluster writes the same way: names, labels, the ServiceAccount, the launch; and what no cluster can do. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.clients.kube import Object
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json, canonical, fingerprint
 from pipeline.core.image import Launch
-from pipeline.core.model import Model, Secret
+from pipeline.core.model import Model, Secret, Stated
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Mark, address
 from pipeline.resources.cluster.live import MANAGED
 from pipeline.resources.cluster.marks import annotations_of
 from pipeline.resources.cluster.pod import HTTP, LAUNCH, Images
 from pipeline.resources.cluster.workloads import INSTANCE
+from pipeline.targets.deployment import option
 from pipeline.templates.launch import Group, document
 
 
-def name_of(place: Place[Any], model: Model) -> str:
+def name_of(place: Place[Any], model: Model | Stated) -> str:
     """Of what requests are sent to: "qwen", "staging-qwen"."""
     if place.options.name:
         return str(place.options.name)
@@ -74,20 +76,25 @@ def service(place: Place[Any], model: Model, selector: Mapping[str, Json], port:
     return named(place, model, "v1", "Service", name_of(place, model), spec=spec)
 
 
-def pod_problems(place: Place[Any], model: Model, launch: Launch) -> Iterator[tuple[str, str]]:
-    """What keeps pods of mp's own image from starting in any cluster, and the hint for each."""
+def key_of_name(place: Place[Any], stated: Stated) -> tuple[str, ...]:
+    """Where the name of the objects comes from: the option, else the entry's own key."""
+    return (*option(place, stated), "name") if place.options.name else stated.path
+
+
+def pod_mistakes(place: Place[Any], stated: Stated) -> Iterator[Mistake]:
+    """What keeps pods of mp's own image from starting in any cluster."""
     if place.registry.layout is not None:
-        yield (
+        yield Mistake(
+            ("targets", place.name, "registry"),
             f'a cluster cannot pull "{place.registry.name}", which is a layout folder',
             "use a registry with a url",
         )
-    used = launch.secrets.values()
-    yield from (
-        unplaced(one) for one in model.secrets.values() if one.kubernetes is None and one.name in used
-    )
+    yield from unplaced(stated.secrets.values())
 
 
-def unplaced(secret: Secret) -> tuple[str, str]:
-    """What is wrong with a secret that pods find nowhere, and the hint."""
-    hint = f"secrets: {{{secret.name}: {{kubernetes: {{name: …, key: …}}}}}} names a Secret of the namespace"
-    return f'secret "{secret.name}" has no place in a cluster', hint
+def unplaced(secrets: Iterable[Secret]) -> Iterator[Mistake]:
+    """Secrets that pods find nowhere."""
+    for secret in secrets:
+        if secret.kubernetes is None:
+            hint = f"secrets: {{{secret.name}: {{kubernetes: {{name: …, key: …}}}}}} names a Secret of the namespace"
+            yield Mistake(("secrets", secret.name), f'secret "{secret.name}" has no place in a cluster', hint)

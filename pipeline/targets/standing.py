@@ -1,10 +1,10 @@
 """What others made and an entry describes: one object, of which mp writes only the fields that the entry says. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.clients.kube import Kind, Object
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import error
 from pipeline.core.errors import UserError
 from pipeline.core.model import Secret, Standing
 from pipeline.core.protocols import Place
@@ -12,7 +12,6 @@ from pipeline.core.resource import Mark, Resource, address
 from pipeline.resources.cluster.ignoring import unknown
 from pipeline.resources.cluster.marks import annotations_of
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
-from pipeline.targets.objects import unplaced
 
 START_S = 1800  # for pods that nothing is known of; the object's own deadline may end it earlier
 
@@ -24,9 +23,7 @@ def stood(
     body: Object,
     annotations: Mapping[str, str] | None = None,
 ) -> Resource[ClusterState]:
-    """The object of an entry, with `body` in it. Raises UserError for secrets without a place in a cluster."""
-    if problems := tuple(_unplaced(place, entry)):
-        raise UserError(problems)
+    """The object of an entry, with `body` in it. Raises UserError for fields to leave alone that mp does not write."""
     options, spec = place.options, place.spec
     name, watched = options.name or entry.name, options.manage == "observe"
     where, key = address(entry.name, spec.kind, place.name), f"{kind.name}/{options.name or entry.name}"
@@ -81,13 +78,6 @@ def _variable(name: str, value: str | Secret) -> Object:
     assert value.kubernetes is not None, "secrets without a place are refused"
     secret, key = value.kubernetes
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
-
-
-def _unplaced(place: Place[Any], entry: Standing) -> Iterable[Diagnostic]:
-    for _, value in entry.env:
-        if isinstance(value, Secret) and value.kubernetes is None:
-            summary, hint = unplaced(value)
-            yield error(f"{entry.name}: {summary}", place.where, hint, entry.name)
 
 
 def refuse_unknown(place: Place[Any], name: str, objects: Mapping[str, Any], pointers: Sequence[str]) -> None:

@@ -1,13 +1,13 @@
 """Template transformers: any causal language model behind our own server, runtime/transformers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Engine, Launch, Variant
-from pipeline.core.model import Hardware, Model
+from pipeline.core.model import ADAPTERS, Hardware, Model, Stated
 from pipeline.templates.files import runtime_files, runtime_root
 from pipeline.templates.flags import arguments, merged, problems
 from pipeline.templates.release import release, start_timeout_s, variant, versions
@@ -31,17 +31,22 @@ class Transformers:
     def faces(self) -> tuple[str, ...]:
         return FACES
 
+    def mistakes(self, stated: Stated) -> Iterable[Mistake]:
+        if any(role.startswith(ADAPTERS) for role in stated.sources):
+            summary = "adapters: the transformers server serves none"
+            yield Mistake((*stated.path, "adapters"), summary, "use template: vllm")
+        if stated.hardware.nodes > 1:
+            summary = f"the transformers server runs on one node, and {stated.hardware.name} has {stated.hardware.nodes}"
+            yield Mistake(
+                (*stated.path, "hardware"), summary, "use template: vllm, or another hardware class"
+            )
+
     def build(self, engine: Engine) -> Build:
         return Build(engine, runtime_files(NAME), str(runtime_root()))
 
     def launch(self, model: Model, variant: Variant) -> Launch:
         known = release(NAME, variant.version)
-        wrong = (
-            *problems(model, known.own, known.flags, "the transformers server"),
-            *_adapter_problems(model),
-            *_node_problems(model),
-        )
-        if wrong:
+        if wrong := tuple(problems(model, known.own, known.flags, "the transformers server")):
             raise UserError(wrong)
         chosen = arguments({**_own_args(model, variant), **model.args}, known.switches)
         return Launch(
@@ -54,18 +59,6 @@ class Transformers:
             start_timeout_s=start_timeout_s(model, variant),
             gpu_driver=variant.gpu_driver,
         )
-
-
-def _adapter_problems(model: Model) -> Iterator[Diagnostic]:
-    if any(part.adapter for part in model.parts):
-        summary = f"{model.name}: adapters: the transformers server serves none"
-        yield error(summary, model.where, "use template: vllm", model.name)
-
-
-def _node_problems(model: Model) -> Iterator[Diagnostic]:
-    if model.hardware.nodes > 1:
-        summary = f"{model.name}: the transformers server runs on one node, and {model.hardware.name} has {model.hardware.nodes}"
-        yield error(summary, model.where, "use template: vllm, or another hardware class", model.name)
 
 
 def _own_args(model: Model, variant: Variant) -> Mapping[str, Json]:

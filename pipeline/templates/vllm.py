@@ -1,14 +1,14 @@
 """Template vllm: vLLM's OpenAI-compatible server, on GPUs or on CPU."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Engine, Launch, Variant
-from pipeline.core.model import Hardware, Model
+from pipeline.core.model import Hardware, Model, Stated
 from pipeline.templates.files import runtime_files, runtime_root
 from pipeline.templates.flags import arguments, flag_name, merged, problems
 from pipeline.templates.release import release, start_timeout_s, variant, versions
@@ -16,6 +16,7 @@ from pipeline.templates.secrets import secrets
 
 NAME = "vllm"
 API_KEY = "VLLM_API_KEY"
+_RANKS = ("pipeline-parallel-size", "data-parallel-size")
 # Default 600: a start that takes longer would end with the engine still loading (vLLM 0.32.0, envs.py).
 READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
 LORA_RANKS = (
@@ -44,16 +45,21 @@ class Vllm:
     def faces(self) -> tuple[str, ...]:
         return ()
 
+    def mistakes(self, stated: Stated) -> Iterable[Mistake]:
+        hardware = stated.hardware
+        gpus, ranks = _gpus(hardware), math.prod(_other_ranks(hardware, stated.args).values())
+        if gpus % ranks:
+            given = [name for name in stated.args if flag_name(name) in _RANKS]
+            summary = f"serve.args: {ranks} pipeline and data ranks do not divide {gpus} GPUs"
+            hint = f'hardware "{hardware.name}" has {gpus} GPUs per replica'
+            yield Mistake((*stated.path, "serve", "args", *given[:1]), summary, hint)
+
     def build(self, engine: Engine) -> Build:
         return Build(engine, runtime_files(NAME), str(runtime_root()))
 
     def launch(self, model: Model, variant: Variant) -> Launch:
         known = release(NAME, variant.version)
-        wrong = (
-            *problems(model, known.own, known.flags, f"vllm {variant.version}"),
-            *_parallel_problems(model, variant),
-        )
-        if wrong:
+        if wrong := tuple(problems(model, known.own, known.flags, f"vllm {variant.version}")):
             raise UserError(wrong)
         args = {**_own_args(model, variant), **{flag_name(name): value for name, value in model.args.items()}}
         timeout_s = start_timeout_s(model, variant)
@@ -78,7 +84,8 @@ def _own_args(model: Model, variant: Variant) -> Mapping[str, Json]:
     if variant.name == "cuda":
         if model.hardware.nodes > 1:
             args["pipeline-parallel-size"] = model.hardware.nodes
-        args["tensor-parallel-size"] = _gpus(model) // _other_ranks(model)
+        ranks = math.prod(_other_ranks(model.hardware, model.args).values())
+        args["tensor-parallel-size"] = _gpus(model.hardware) // ranks
     return args
 
 
@@ -89,28 +96,16 @@ def _lora_args(ranks: Sequence[int | None]) -> Mapping[str, Json]:
     return {"max-loras": len(ranks), "max-lora-rank": room}
 
 
-def _gpus(model: Model) -> int:
+def _gpus(hardware: Hardware) -> int:
     """Of a replica, on all its nodes."""
-    return model.hardware.gpus * model.hardware.nodes
+    return hardware.gpus * hardware.nodes
 
 
-def _other_ranks(model: Model) -> int:
-    """Into how many parts a replica's GPUs are split before tensor parallelism does: pipelines × data ranks.
+def _other_ranks(hardware: Hardware, args: Mapping[str, Json]) -> dict[str, int]:
+    """Into how many parts a replica's GPUs are split before tensor parallelism does: pipelines, data ranks.
 
     A pipeline goes over the nodes, since tensor parallelism wants what joins the GPUs of one node.
     """
-    ranks = {"pipeline-parallel-size": model.hardware.nodes, "data-parallel-size": 1}
-    given = {flag_name(name): value for name, value in model.args.items()}
-    ranks |= {name: max(value, 1) for name in ranks if isinstance(value := given.get(name), int)}
-    return math.prod(ranks.values())
-
-
-def _parallel_problems(model: Model, variant: Variant) -> Iterator[Diagnostic]:
-    gpus, ranks = _gpus(model), _other_ranks(model)
-    if variant.name == "cuda" and gpus % ranks:
-        yield error(
-            f"{model.name}: serve.args: {ranks} pipeline and data ranks do not divide {gpus} GPUs",
-            model.where,
-            f'hardware "{model.hardware.name}" has {gpus} GPUs per replica',
-            model.name,
-        )
+    given = {flag_name(name): value for name, value in args.items()}
+    ranks = dict(zip(_RANKS, (hardware.nodes, 1), strict=True))
+    return ranks | {name: max(value, 1) for name in ranks if isinstance(value := given.get(name), int)}

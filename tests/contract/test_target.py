@@ -21,6 +21,7 @@ from pipeline.resources.cache.store import Cache
 from pipeline.targets import KINDS
 from pipeline.targets.docker import DockerTarget
 from pipeline.templates import TEMPLATES
+from tests.parts.stated import require_possible
 
 SPECS: Mapping[str, Mapping[str, Any]] = {
     "local": {"kind": "local"},
@@ -63,10 +64,12 @@ def expand(
     model = model or a_model()
     read: BaseModel = KINDS[kind].spec.model_validate({**SPECS[kind], **(spec or {})})
     place = Place("spot", read, KINDS[kind].options.model_validate(options), registry, "acme", environment)
+    chosen = target or KINDS[kind].target
+    require_possible(chosen, place, model)
     template = TEMPLATES[model.template]
     launch = template.launch(model, template.variant(None, model.hardware))
     build = template.build(model.engine)
-    return list((target or KINDS[kind].target).expand(place, model, build, launch))
+    return list(chosen.expand(place, model, build, launch))
 
 
 @pytest.fixture(params=sorted(KINDS))

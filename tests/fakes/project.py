@@ -1,7 +1,7 @@
 """A whole project in memory: real manifest, lock, templates, targets, compose and diff; drivers and sources are fakes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,9 +9,10 @@ from typing import Any
 
 from pipeline import targets
 from pipeline.clients.oci.repositories import Repositories
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Engine, Launch, Variant
-from pipeline.core.model import Hardware, Model
+from pipeline.core.model import Hardware, Model, Stated
 from pipeline.core.protocols import Template
 from pipeline.core.settings import Settings
 from pipeline.engine.resolve import source_specs
@@ -40,6 +41,9 @@ class FixedFiles:
 
     def faces(self) -> tuple[str, ...]:
         return self.template.faces()
+
+    def mistakes(self, stated: Stated) -> Iterable[Mistake]:
+        return self.template.mistakes(stated)
 
     def build(self, engine: Engine) -> Build:
         return Build(engine, (("serve.py", "0" * 64),), "/runtime")

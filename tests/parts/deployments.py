@@ -11,6 +11,7 @@ from pipeline.core.resource import Resource
 from pipeline.resources.cluster.state import ClusterState
 from pipeline.targets.kubernetes import KubernetesOptions, KubernetesSpec, KubernetesTarget
 from pipeline.templates import TEMPLATES
+from tests.parts.stated import require_possible
 
 MAIN = Registry("main", url="127.0.0.1:5000/acme")
 FAR = Registry("main", url="registry.acme.example/models")  # pods reach it
@@ -50,6 +51,7 @@ def deployment(
     model = model or a_model()
     read = KubernetesSpec.model_validate({"kind": "kubernetes", "namespace": "models", **(spec or {})})
     place = Place("prod", read, KubernetesOptions.model_validate(options), registry, "acme", environment)
+    require_possible(KubernetesTarget(), place, model)
     template = TEMPLATES[model.template]
     launch = template.launch(model, template.variant(model.engine.version, model.hardware))
     return next(iter(KubernetesTarget().expand(place, model, template.build(model.engine), launch)))

@@ -12,6 +12,7 @@ from pipeline.resources.cluster.state import ClusterState
 from pipeline.targets.kaito import KaitoOptions, KaitoSpec, KaitoTarget
 from pipeline.templates import TEMPLATES
 from tests.parts.deployments import HASH, KEY, MAIN, TOKEN, a_model
+from tests.parts.stated import require_possible
 
 COMMIT = "b" * 40
 A100 = Hardware("a100", 1, "A100", 80.0, instance_type="Standard_NC24ads_A100_v4")
@@ -38,6 +39,7 @@ def workspace(
     model = model or a_model("vllm", A100)
     read = KaitoSpec.model_validate({"kind": "kaito", "namespace": "models", **(spec or {})})
     place = Place("aks", read, KaitoOptions.model_validate(options), registry, "acme", environment)
+    require_possible(KaitoTarget(), place, model)
     template = TEMPLATES[model.template]
     launch = template.launch(model, template.variant(model.engine.version, model.hardware))
     return next(iter(KaitoTarget().expand(place, model, template.build(model.engine), launch)))

@@ -111,7 +111,7 @@ def _add(session: Session, found: Imported) -> None:
     part = file.with_name(f".{FILE}.part")
     try:
         part.write_text(text, encoding="utf-8")
-        again = read(part)
+        again = read(part, session.project.options.environment)
         if again.manifest is None:
             raise UserError(again.diagnostics)
         part.replace(file)

@@ -18,7 +18,7 @@ def run(context: typer.Context, as_json: AsJson = False) -> ExitCode:
 
 def _as_json(options: Options) -> ExitCode:
     """Mistakes are the result here, so they are on stdout."""
-    document = read(options.folder / FILE)
+    document = read(options.folder / FILE, options.environment)
     output.result(json.text(json.validation(document.name, document.diagnostics)))
     return ExitCode.ERROR if document.manifest is None else ExitCode.OK
 

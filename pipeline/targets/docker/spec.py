@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.clients.loopback import is_loopback
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import Diagnostic, Mistake, error
 from pipeline.core.digest import Digest, Json
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, ImageName, Launch
-from pipeline.core.model import Model
+from pipeline.core.model import Model, Stated
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Address, Resource, State, address
 from pipeline.core.settings import DOCKER_HOST
@@ -21,12 +21,21 @@ from pipeline.core.size import size_bytes
 from pipeline.resources.cache.artifact import addresses
 from pipeline.resources.cache.entries import content_of
 from pipeline.resources.image.recipe import engine_name, image_name
-from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, one_machine, recipe_of
+from pipeline.targets.deployment import (
+    Recipe,
+    cacheless,
+    keeps_nothing,
+    launch_of,
+    one_machine,
+    option,
+    recipe_of,
+)
 from pipeline.targets.rollouts import WavesSpec
 
 COMMAND = ("python3", "/opt/mp/serve.py")
 DEFAULT_SHM_BYTES = 64 * 2**20  # what Docker gives when nothing is said
 RESTART = "unless-stopped"
+_INSTEAD = "use weights: baked"
 
 
 class DockerSpec(BaseModel):
@@ -117,12 +126,27 @@ class DockerTarget:
     def __init__(self, default_host: str = DOCKER_HOST) -> None:
         self._default_host = default_host  # of targets that name none: DOCKER_HOST's, once it is read
 
+    def mistakes(self, place: Place[DockerSpec], stated: Stated) -> Iterable[Mistake]:
+        options: DockerOptions = place.options
+        yield from one_machine(place, stated)
+        if options.weights == "mount":
+            yield from cacheless(place, stated, _INSTEAD)
+        elif place.registry.layout is not None:
+            yield Mistake(
+                option(place, stated, "weights"),
+                f'a Docker engine cannot pull "{place.registry.name}", which is a layout folder',
+                "use weights: mount, or a registry with a url",
+            )
+        if place.spec.host:
+            for key, summary, hint in _far(place.spec.host, options):
+                yield Mistake(option(place, stated, key), summary, hint)
+
     def expand(
         self, place: Place[DockerSpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[DockerState]]:
         options: DockerOptions = place.options
         host = place.spec.host or self._default_host
-        if problems := tuple(_problems(place, host, options, model, launch)):
+        if problems := tuple(_problems(place, host, model)):
             raise UserError(problems)
         mounted = options.weights == "mount"
         if mounted:
@@ -166,34 +190,25 @@ def state_of(options: DockerOptions, model: Model, launch: Launch, recipe: Docke
     )
 
 
-def _problems(
-    place: Place[DockerSpec], host: str, options: DockerOptions, model: Model, launch: Launch
-) -> Iterable[Diagnostic]:
-    """What the words allow and a Docker engine does not."""
-    yield from one_machine(place, model, launch)
-    if options.weights == "baked" and place.registry.layout is not None:
-        yield error(
-            f'{model.name}: a Docker engine cannot pull "{place.registry.name}", which is a layout folder',
-            place.where,
-            "use weights: mount, or a registry with a url",
-            model.name,
-        )
-    if options.weights == "mount" and not model.cached:
-        yield keeps_nothing(place, model, "use weights: baked")
-    if options.weights == "mount" and not is_here(host):
-        yield error(
-            f'{model.name}: weights: mount needs a Docker engine on this machine, not "{host}"',
-            place.where,
-            "use weights: baked",
-            model.name,
-        )
-    if not is_here(host) and is_loopback(options.bind):
-        yield error(
-            f'{model.name}: port bound to {options.bind} of "{host}" cannot be reached from here',
-            place.where,
-            "set bind to an address of that host that this machine reaches",
-            model.name,
-        )
+def _problems(place: Place[DockerSpec], host: str, model: Model) -> Iterable[Diagnostic]:
+    """What models.yaml does not tell: what DOCKER_HOST means, and what this run keeps."""
+    if place.options.weights == "mount" and not model.cached:
+        yield keeps_nothing(place, model, _INSTEAD)
+    if not place.spec.host:
+        for _, summary, hint in _far(host, place.options):
+            yield error(f"{model.name}: {summary}", place.where, hint, model.name)
+
+
+def _far(host: str, options: DockerOptions) -> Iterable[tuple[str, str, str]]:
+    """What an engine elsewhere cannot do: the option, what is wrong with it, a hint."""
+    if is_here(host):
+        return
+    if options.weights == "mount":
+        text = f'weights: mount needs a Docker engine on this machine, not "{host}"'
+        yield "weights", text, _INSTEAD
+    if is_loopback(options.bind):
+        text = f'port bound to {options.bind} of "{host}" cannot be reached from here'
+        yield "bind", text, "set bind to an address of that host that this machine reaches"
 
 
 def is_here(host: str) -> bool:

@@ -8,16 +8,18 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json
-from pipeline.core.model import Artifact, Model
+from pipeline.core.model import WEIGHTS, Artifact, Model, Stated
 from pipeline.core.protocols import Place
-from pipeline.core.spelling import COMMIT
+from pipeline.targets.deployment import option
 
 CONFIG_FILE = "inference_config.yaml"
 HUB = "hf://"
 TOKEN, TOKEN_KEY = "HF_TOKEN", "HF_TOKEN"  # the variable, and the key that KAITO reads in a Secret
 RUNTIME = "kaito.sh/runtime"
+_TAKEN = (WEIGHTS, "tokenizer")  # of the sources of an entry
+_OWN_IMAGE = "leave preset out: mp's own image has it"
 LAST_WITH_IMAGES = (0, 4)  # api/v1beta1/workspace_validation.go asks for no private image any more since 0.5
 # What KAITO sets by the nodes that it has chosen (pkg/workspace/inference), and what is written here.
 OWN = {
@@ -59,7 +61,7 @@ def preset_of(place: Place[Any], model: Model) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if TOKEN in model.secret_env:
         secret = model.secret_env[TOKEN].kubernetes
-        assert secret is not None, "preset_problems refuses a secret without a place"
+        assert secret is not None, "preset_mistakes refuses a secret without a place"
         settings["modelAccessSecret"] = secret[0]
     if options.image:
         settings["image"] = options.image
@@ -83,84 +85,87 @@ def adapters_of(place: Place[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def preset_problems(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
+def preset_mistakes(place: Place[Any], stated: Stated) -> Iterable[Mistake]:
     """What a preset cannot do: it takes nothing from mp but settings, and mp pins what it downloads itself."""
-    of_model = (*_source(place, model), *_additions(model), *_token(model), *_settings(model))
-    for summary, hint in (*of_model, *_runtime(place), *_image(place)):
-        yield error(f"{model.name}: {summary}", place.where, hint, model.name)
+    for of_entry in (_additions, _token, _settings):
+        yield from of_entry(stated)
+    for of_place in (_source, _runtime, _image):
+        yield from of_place(place, stated)
 
 
-def _source(place: Place[Any], model: Model) -> Iterator[tuple[str, str]]:
-    preset = str(place.options.preset)
-    own = "leave preset out: mp's own image holds weights from anywhere"
-    if not _is_pinned(model.artifact):
-        yield f'a preset downloads from the Hugging Face Hub, not from "{model.artifact.source}"', own
-    elif "/" in preset and preset.casefold() != repository_of(model.artifact).casefold():
-        hint = f"write preset: {repository_of(model.artifact)}, or name the preset's repository as the source"
-        yield f'the pins of "{model.artifact.source}" do not fit preset "{preset}"', hint
-    if model.template != "vllm":
-        yield (
-            f'a preset is served by vLLM, not by template "{model.template}"',
-            "write template: vllm, or leave preset out",
-        )
+def _source(place: Place[Any], stated: Stated) -> Iterator[Mistake]:
+    preset, source = str(place.options.preset), stated.sources.get(WEIGHTS, "")
+    if source and not source.startswith(HUB):
+        text = f'a preset downloads from the Hugging Face Hub, not from "{source}"'
+        hint = "leave preset out: mp's own image holds weights from anywhere"
+        yield Mistake((*stated.path, "source"), text, hint)
+    elif source and "/" in preset and preset.casefold() != source.removeprefix(HUB).casefold():
+        hint = f"write preset: {source.removeprefix(HUB)}, or name the preset's repository as the source"
+        text = f'the pins of "{source}" do not fit preset "{preset}"'
+        yield Mistake(option(place, stated, "preset"), text, hint)
+    if stated.template != "vllm":
+        text = f'a preset is served by vLLM, not by template "{stated.template}"'
+        yield Mistake((*stated.path, "template"), text, "write template: vllm, or leave preset out")
 
 
-def _additions(model: Model) -> Iterator[tuple[str, str]]:
-    own = "leave preset out: mp's own image has it"
+def _additions(stated: Stated) -> Iterator[Mistake]:
     taken = {
-        **{f'"{part.role}" of the entry': part.role != "tokenizer" for part in model.parts},
-        "chat template of the entry": bool(model.overlays),
-        f"environment variables: {', '.join(sorted(model.env))}": bool(model.env),
+        **{tuple(role.split(".")): f'"{role}" of the entry' for role in stated.sources if role not in _TAKEN},
+        ("chat",): "chat template of the entry" if stated.chat_template else "",
+        ("env",): f"environment variables: {', '.join(sorted(stated.env))}" if stated.env else "",
     }
-    yield from ((f"a preset takes no {what}", own) for what, given in taken.items() if given)
-    tokenizer = _tokenizer(model)
-    if tokenizer is not None and not _is_pinned(tokenizer):
-        yield "a preset takes a tokenizer only from the Hugging Face Hub", own
-    if model.api_key is not None:
-        yield "a preset asks clients for no key", own
+    for keys, what in taken.items():
+        if what:
+            yield Mistake((*stated.path, *keys), f"a preset takes no {what}", _OWN_IMAGE)
+    if not stated.sources.get("tokenizer", HUB).startswith(HUB):
+        text = "a preset takes a tokenizer only from the Hugging Face Hub"
+        yield Mistake((*stated.path, "tokenizer", "source"), text, _OWN_IMAGE)
+    if stated.api_key is not None:
+        yield Mistake((*stated.path, "serve", "api_key"), "a preset asks clients for no key", _OWN_IMAGE)
 
 
-def _token(model: Model) -> Iterator[tuple[str, str]]:
-    for variable, secret in sorted(model.secret_env.items()):
+def _token(stated: Stated) -> Iterator[Mistake]:
+    for variable, secret in sorted(stated.secret_env.items()):
         if variable != TOKEN:
-            hint = "leave preset out: mp's own image has it"
-            yield f'a preset takes no secret but {TOKEN}: "{variable}"', hint
+            text = f'a preset takes no secret but {TOKEN}: "{variable}"'
+            yield Mistake((*stated.path, "env", variable), text, _OWN_IMAGE)
         elif secret.kubernetes is None or secret.kubernetes[1] != TOKEN_KEY:
+            text = f'KAITO reads the key {TOKEN_KEY} of a Secret, and secret "{secret.name}" has none'
             hint = f"secrets: {{{secret.name}: {{kubernetes: {{name: …, key: {TOKEN_KEY}}}}}}}"
-            yield f'KAITO reads the key {TOKEN_KEY} of a Secret, and secret "{secret.name}" has none', hint
+            yield Mistake(("secrets", secret.name, "kubernetes"), text, hint)
 
 
-def _settings(model: Model) -> Iterator[tuple[str, str]]:
-    for name, value in sorted(model.args.items()):
+def _settings(stated: Stated) -> Iterator[Mistake]:
+    for name, value in sorted(stated.args.items()):
+        where = (*stated.path, "serve", "args", name)
         if _flag(name) in OWN:
-            yield f'serve.args: "{name}" is not yours to set here', f"it comes from {OWN[_flag(name)]}"
+            text = f'serve.args: "{name}" is not yours to set here'
+            yield Mistake(where, text, f"it comes from {OWN[_flag(name)]}")
         elif isinstance(value, bool):
-            hint = "leave preset out: mp's own image takes it"
-            yield f'serve.args: "{name}" is a switch, and KAITO passes every setting with a value', hint
+            text = f'serve.args: "{name}" is a switch, and KAITO passes every setting with a value'
+            yield Mistake(where, text, "leave preset out: mp's own image takes it")
 
 
-def _runtime(place: Place[Any]) -> Iterator[tuple[str, str]]:
+def _runtime(place: Place[Any], stated: Stated) -> Iterator[Mistake]:
     if place.options.annotations.get(RUNTIME, "vllm") != "vllm":
         hint = "leave preset and this annotation out: mp's own image takes template: transformers"
-        yield f"KAITO's other runtime takes no revision: {RUNTIME}", hint
+        where = option(place, stated, "annotations", RUNTIME)
+        yield Mistake(where, f"KAITO's other runtime takes no revision: {RUNTIME}", hint)
 
 
-def _image(place: Place[Any]) -> Iterator[tuple[str, str]]:
+def _image(place: Place[Any], stated: Stated) -> Iterator[Mistake]:
     if not place.options.image:
         return
     version = place.spec.kaito
     if version is None or tuple(map(int, version.split("."))) > LAST_WITH_IMAGES:
         hint = 'leave image and preset out: mp\'s image is private too; for an old KAITO write kaito: "0.4" in the target'
-        yield "only KAITO 0.4 and older take a private image for a preset", hint
+        text = "only KAITO 0.4 and older take a private image for a preset"
+        yield Mistake(option(place, stated, "image"), text, hint)
 
 
 def repository_of(artifact: Artifact) -> str:
     """ "hf://Qwen/Qwen3-8B" → "Qwen/Qwen3-8B"."""
     return artifact.source.removeprefix(HUB)
-
-
-def _is_pinned(artifact: Artifact) -> bool:
-    return artifact.source.startswith(HUB) and COMMIT.fullmatch(artifact.pin) is not None
 
 
 def _tokenizer(model: Model) -> Artifact | None:

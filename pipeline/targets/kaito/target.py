@@ -3,21 +3,21 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from pipeline.core.diagnostic import Diagnostic, error
-from pipeline.core.errors import UserError
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.image import Build, Launch
-from pipeline.core.model import Model, Standing
+from pipeline.core.model import Model, Standing, Stated
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, address
 from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.pod import Images, startup_s
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.image.recipe import image_name
+from pipeline.targets.deployment import option
 from pipeline.targets.kaito.objects import PORT, kind_of, objects
-from pipeline.targets.kaito.preset import preset_problems
+from pipeline.targets.kaito.preset import preset_mistakes
 from pipeline.targets.kaito.spec import LONGEST_NAME, KaitoSpec
 from pipeline.targets.kaito.standing import standing
-from pipeline.targets.objects import name_of, pod_problems
+from pipeline.targets.objects import key_of_name, name_of, pod_mistakes, unplaced
 
 KIND = "kaito"
 # A node that is made, images or weights that are pulled at 60 MB/s, a server that starts: at least half an hour, three hours at most.
@@ -25,14 +25,17 @@ NODE_S, PULL_BYTES_PER_S, SHORTEST_S, LONGEST_S = 900, 60_000_000, 1800, 10800
 
 
 class KaitoTarget:
-    """Expands a model into one deployment. Raises UserError for what KAITO cannot do."""
+    """Expands a model into one deployment."""
+
+    def mistakes(self, place: Place[KaitoSpec], stated: Stated) -> Iterable[Mistake]:
+        if place.options.stands:
+            return unplaced(stated.secret_env.values())
+        return _mistakes(place, stated)
 
     def expand(
         self, place: Place[KaitoSpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[ClusterState]]:
         launch = replace(launch, port=PORT)
-        if problems := tuple(_problems(place, model, launch)):
-            raise UserError(problems)
         preset = place.options.preset is not None
         image = str(image_name(model, build, place.registry))
         images = {} if preset else {image: address(model.name, "image", place.registry.name)}
@@ -75,57 +78,61 @@ def _rollout_s(model: Model, launch: Launch) -> int:
     return min(max(wanted_s, SHORTEST_S), LONGEST_S)
 
 
-def _problems(place: Place[KaitoSpec], model: Model, launch: Launch) -> Iterable[Diagnostic]:
+def _mistakes(place: Place[KaitoSpec], stated: Stated) -> Iterable[Mistake]:
     """What the words allow and KAITO does not."""
-    for summary, hint in (*_names(place, model), *_nodes(place, model)):
-        yield error(f"{model.name}: {summary}", place.where, hint, model.name)
-    if place.options.preset is not None:
-        yield from preset_problems(place, model)
-        return
-    for summary, hint in _own_image(place, model, launch):
-        yield error(f"{model.name}: {summary}", place.where, hint, model.name)
+    yield from _names(place, stated)
+    yield from _nodes(place, stated)
+    yield from (preset_mistakes if place.options.preset is not None else _own_image)(place, stated)
 
 
-def _names(place: Place[KaitoSpec], model: Model) -> Iterable[tuple[str, str]]:
-    name = name_of(place, model)
+def _names(place: Place[KaitoSpec], stated: Stated) -> Iterable[Mistake]:
+    options, name = place.options, name_of(place, stated)
     if len(name) > LONGEST_NAME or not name[0].isalpha():
         text = f'"{name}" is no name for KAITO: a letter first, and {LONGEST_NAME} characters at most'
-        yield text, f"give it a name: {place.name}: {{name: …}}"
-    adapters = [adapter.name for adapter in place.options.adapters]
-    for twice in sorted({one for one in adapters if adapters.count(one) > 1}):
-        yield f'two adapters are called "{twice}"', "give each a name of its own"
-    if place.options.object == "Workspace" and place.options.replicas != 1:
-        text = f"a Workspace is one replica, not {place.options.replicas}"
-        yield text, "leave object out, or write object: InferenceSet"
-    if place.options.preferred_nodes and kind_of(place) == "InferenceSet":
-        yield "an InferenceSet prefers no nodes", "choose them by node_labels"
-
-
-def _nodes(place: Place[KaitoSpec], model: Model) -> Iterable[tuple[str, str]]:
-    options, hardware = place.options, model.hardware
-    if not options.node_labels and not hardware.instance_type:
-        hint = "instance_type: Standard_NC24ads_A100_v4 in its hardware class, or node_labels: {…} of nodes that are there"
-        yield f'KAITO makes no node of hardware "{hardware.name}": it has no instance_type', hint
-    if options.partition and not options.node_labels:
-        yield "KAITO divides only GPUs of nodes that are there", "write node_labels: {…}"
-    if options.partition and hardware.instance_type:
-        yield "KAITO divides no GPUs of an instance_type", "use a hardware class without one"
-    reserved = sorted(key for key in options.node_labels if "kaito.sh/" in key)
-    if reserved:
-        yield (
-            f"labels of KAITO's own are not looked at: {', '.join(reserved)}",
-            "use another label of the nodes",
+        yield Mistake(key_of_name(place, stated), text, f"give it a name: {place.name}: {{name: …}}")
+    adapters = [adapter.name for adapter in options.adapters]
+    for index, twice in enumerate(adapters):
+        if twice in adapters[:index]:
+            where = option(place, stated, "adapters")
+            yield Mistake(
+                (*where, index, "name"), f'two adapters are called "{twice}"', "give each a name of its own"
+            )
+    if options.object == "Workspace" and options.replicas != 1:
+        text, hint = (
+            f"a Workspace is one replica, not {options.replicas}",
+            "leave object out, or write object: InferenceSet",
         )
+        yield Mistake(option(place, stated, "object"), text, hint)
+    if options.preferred_nodes and kind_of(place) == "InferenceSet":
+        where = option(place, stated, "preferred_nodes")
+        yield Mistake(where, "an InferenceSet prefers no nodes", "choose them by node_labels")
 
 
-def _own_image(place: Place[KaitoSpec], model: Model, launch: Launch) -> Iterable[tuple[str, str]]:
+def _nodes(place: Place[KaitoSpec], stated: Stated) -> Iterable[Mistake]:
+    options, hardware, partition = place.options, stated.hardware, option(place, stated, "partition")
+    if not options.node_labels and not hardware.instance_type:
+        text = f'KAITO makes no node of hardware "{hardware.name}": it has no instance_type'
+        hint = "instance_type: Standard_NC24ads_A100_v4 in its hardware class, or node_labels: {…} of nodes that are there"
+        yield Mistake((*stated.path, "hardware"), text, hint)
+    if options.partition and not options.node_labels:
+        yield Mistake(partition, "KAITO divides only GPUs of nodes that are there", "write node_labels: {…}")
+    if options.partition and hardware.instance_type:
+        text, hint = "KAITO divides no GPUs of an instance_type", "use a hardware class without one"
+        yield Mistake(partition, text, hint)
+    for key in sorted(key for key in options.node_labels if "kaito.sh/" in key):
+        where, hint = option(place, stated, "node_labels", key), "use another label of the nodes"
+        yield Mistake(where, f"labels of KAITO's own are not looked at: {key}", hint)
+
+
+def _own_image(place: Place[KaitoSpec], stated: Stated) -> Iterable[Mistake]:
     options = place.options
-    yield from pod_problems(place, model, launch)
+    yield from pod_mistakes(place, stated)
     if options.adapters:
         hint = "the entry's own adapters: are in mp's image; or name a preset"
-        yield "adapters of a target belong to a preset", hint
+        yield Mistake(option(place, stated, "adapters"), "adapters of a target belong to a preset", hint)
     if options.image:
-        yield "image: belongs to a preset of an old KAITO", "leave it out: mp's own image is taken"
-    if model.hardware.nodes > 1:
+        text = "image: belongs to a preset of an old KAITO"
+        yield Mistake(option(place, stated, "image"), text, "leave it out: mp's own image is taken")
+    if stated.hardware.nodes > 1:
         hint = "name a preset, or use a kubernetes target, which has LeaderWorkerSets"
-        yield "KAITO runs mp's image on one node each", hint
+        yield Mistake((*stated.path, "hardware"), "KAITO runs mp's image on one node each", hint)

@@ -5,16 +5,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json
-from pipeline.core.image import Launch
-from pipeline.core.model import Model
+from pipeline.core.model import Model, Stated
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.canary import SUFFIX
 from pipeline.resources.cluster.marks import SERVES
+from pipeline.targets.deployment import option
 from pipeline.targets.kubernetes.claims import is_per_replica
-from pipeline.targets.kubernetes.groups import group_of
-from pipeline.targets.objects import labels_of, name_of, selector_of
+from pipeline.targets.objects import key_of_name, labels_of, name_of, selector_of
 from pipeline.targets.rollouts import RolloutOptions
 
 _LONGEST = 63  # of a label's value, and of a Service's name
@@ -50,23 +49,21 @@ def last_of(place: Place[Any], model: Model) -> tuple[str, ...]:
     return (f"Service/{name_of(place, model)}",) if is_canary(place) else ()
 
 
-def canary_problems(place: Place[Any], model: Model, launch: Launch) -> Iterable[Diagnostic]:
+def canary_mistakes(place: Place[Any], stated: Stated) -> Iterable[Mistake]:
+    """What cannot be tried by one pod beside the others."""
     if not is_canary(place):
         return
-    name = name_of(place, model)
+    name, strategy = name_of(place, stated), option(place, stated, "rollout", "strategy")
     for wrong, why, hint in (
-        (bool(group_of(launch.nodes)), "its pods run on several nodes", "use hardware with one node"),
+        (stated.hardware.nodes > 1, "its pods run on several nodes", "use hardware with one node"),
         (is_per_replica(place), "each of its replicas owns a volume", "use weights: baked or volume"),
         (_shares(place), "its pods share a claim", "use weights: baked or volume"),
-        (len(name) + len(SUFFIX) > _LONGEST, f'"{name}{SUFFIX}" is too long', "give it a shorter name:"),
     ):
         if wrong:
-            yield error(
-                f"{model.name}: has no canary: {why}",
-                place.where,
-                f"{hint}, or leave strategy out",
-                model.name,
-            )
+            yield Mistake(strategy, f"has no canary: {why}", f"{hint}, or leave strategy out")
+    if len(name) + len(SUFFIX) > _LONGEST:
+        text = f'has no canary: "{name}{SUFFIX}" is too long a name: {_LONGEST} characters at most'
+        yield Mistake(key_of_name(place, stated), text, "give it a shorter name:, or leave strategy out")
 
 
 def _shares(place: Place[Any]) -> bool:

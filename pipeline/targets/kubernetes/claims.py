@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from pipeline.clients.kube import Object
 from pipeline.clients.loopback import is_loopback
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import Diagnostic, Mistake, error
 from pipeline.core.digest import Json, fingerprint
 from pipeline.core.image import Build, ImageName
-from pipeline.core.model import Model
+from pipeline.core.model import Model, Stated
 from pipeline.core.names import DNS_SUBDOMAIN
 from pipeline.core.protocols import Place
 from pipeline.core.size import PATTERN as SIZE
@@ -27,6 +27,7 @@ from pipeline.resources.cluster.marks import FILLED, key_of
 from pipeline.resources.cluster.pod import UID, Claim, gpu_node, quantity
 from pipeline.resources.cluster.pods import NEVER, RETRIES
 from pipeline.resources.filler.resource import filler_name
+from pipeline.targets.deployment import option
 from pipeline.targets.kubernetes.autoscaling import most_replicas
 from pipeline.targets.kubernetes.filling import (
     LIMITS,
@@ -118,31 +119,50 @@ def is_per_replica(place: Place[Any]) -> bool:
     return most_replicas(place) > 1 and options.access_mode != MANY_NODES
 
 
-def claim_problems(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
+def claim_key(place: Place[Any], stated: Stated, key: str) -> tuple[str, ...]:
+    """Where the entry says something of its claim; that it has one, where it says no more."""
+    said = "claim" in place.options.model_fields_set
+    return option(place, stated, *(("claim", key) if said else ("weights",)))
+
+
+def claim_mistakes(place: Place[Any], stated: Stated) -> Iterable[Mistake]:
     """What the words allow and claims do not."""
-    options, where = place.options.claim, place.where
+    options = place.options.claim
     if place.options.weights != "pvc":
+        if "claim" in place.options.model_fields_set:
+            text = f"claim: says where weights are, and weights: is {place.options.weights}"
+            hint = "weights: pvc takes them from a claim; else leave claim out"
+            yield Mistake(option(place, stated, "claim"), text, hint)
         return
     if most_replicas(place) > 1 and not is_per_replica(place) and not _is_shared(options):
-        text = f"{model.name}: {most_replicas(place)} pods mount one claim, and only one {_one(options)} may mount it"
+        text = f"{most_replicas(place)} pods mount one claim, and only one {_one(options)} may mount it"
         hint = f"claim: {{access_mode: {MANY_NODES}}}, or {ONE_NODE} where all pods are on one node"
-        yield error(text, where, hint, model.name)
+        yield Mistake(claim_key(place, stated, "access_mode"), text, hint)
     if options.name is None:
-        yield from _unreachable(place, model)
-        yield from _too_small(place, model)
-    elif options.storage_class or options.size:
-        text = f'{model.name}: claim "{options.name}" is somebody else\'s: its size and class are not ours to say'
-        yield error(text, where, "leave storage_class and size out, or the name", model.name)
-    if options.name is not None and options.per == "replica":
-        text = f'{model.name}: claim "{options.name}" is one claim, and per: replica asks for one of each'
-        yield error(text, where, "leave the name out, or per", model.name)
-    if options.name is None and options.path:
-        text = f"{model.name}: path: is for a claim that somebody else fills"
-        yield error(text, where, "leave it out, or name the claim", model.name)
+        yield from _unreachable(place)
+        if options.path:
+            text, hint = "path: is for a claim that somebody else fills", "leave it out, or name the claim"
+            yield Mistake(claim_key(place, stated, "path"), text, hint)
+    else:
+        yield from _not_ours_to_say(place, stated)
 
 
-def _too_small(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
+def _not_ours_to_say(place: Place[Any], stated: Stated) -> Iterable[Mistake]:
+    """What is said of a claim that somebody else made."""
+    options = place.options.claim
+    for key in ("storage_class", "size"):
+        if getattr(options, key) is not None:
+            text = f'claim "{options.name}" is somebody else\'s: its size and class are not ours to say'
+            yield Mistake(claim_key(place, stated, key), text, f"leave {key} out, or the name")
+    if options.per == "replica":
+        text = f'claim "{options.name}" is one claim, and per: replica asks for one of each'
+        yield Mistake(claim_key(place, stated, "per"), text, "leave the name out, or per")
+
+
+def too_small(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
     """Storage that cannot hold the files: said before anything is published for it."""
+    if place.options.weights != "pvc" or place.options.claim.name is not None:
+        return
     size, needed_bytes = place.options.claim.size, sum(each.size_bytes for each in model.files)
     if size is not None and size_bytes(size) < max(needed_bytes, 1):
         text = f"{model.name}: claim: size {size} is too small: the files take {needed_bytes:,} bytes"
@@ -158,14 +178,16 @@ def _one(options: ClaimOptions) -> str:
     return "pod" if options.access_mode == ONE_POD else "node"
 
 
-def _unreachable(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
-    url, ca = place.registry.url or "", place.registry.ca
+def _unreachable(place: Place[Any]) -> Iterable[Mistake]:
+    """What a pod that fills a claim cannot read from."""
+    registry = place.registry
+    url, path = registry.url or "", ("registries", registry.name)
     if is_loopback(url.partition("/")[0]):
-        text = f'{model.name}: pods cannot reach the registry "{place.registry.name}": {url} is this machine alone'
-        yield error(text, place.where, "weights: pvc needs a registry with an address of its own", model.name)
-    if ca and not Path(ca).is_file():
-        text = f'{model.name}: the certificates of registry "{place.registry.name}" are not there: {ca}'
-        yield error(text, place.where, "name the file in registries: ca:", model.name)
+        text = f'pods cannot reach the registry "{registry.name}": {url} is this machine alone'
+        yield Mistake((*path, "url"), text, "weights: pvc needs a registry with an address of its own")
+    if registry.ca and not Path(registry.ca).is_file():
+        text = f'the certificates of registry "{registry.name}" are not there: {registry.ca}'
+        yield Mistake((*path, "ca"), text, "name the file in registries: ca:")
 
 
 def _claim(place: Place[Any], model: Model) -> Object:

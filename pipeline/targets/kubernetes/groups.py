@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.clients.kube import Object
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json, fingerprint
-from pipeline.core.image import Launch
-from pipeline.core.model import Model
+from pipeline.core.model import Model, Stated
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.marks import TEMPLATE
 from pipeline.targets.kubernetes.autoscaling import first_replicas
-from pipeline.targets.kubernetes.claims import MANY_NODES
-from pipeline.targets.objects import labels_of, name_of, named, selector_of
+from pipeline.targets.kubernetes.claims import MANY_NODES, claim_key
+from pipeline.targets.objects import key_of_name, labels_of, name_of, named, selector_of
 from pipeline.templates.launch import Group
 
 ROLE, LEADER, WORKER = "app.kubernetes.io/component", "leader", "worker"
@@ -33,15 +32,15 @@ def group_of(nodes: int) -> Group | None:
     return Group(nodes=nodes, rank=RANK, leader=LEADER_ADDRESS, own=OWN_ADDRESS) if nodes > 1 else None
 
 
-def group_problems(place: Place[Any], model: Model, launch: Launch) -> Iterator[Diagnostic]:
+def group_mistakes(place: Place[Any], stated: Stated) -> Iterator[Mistake]:
     """What one node can do and several cannot."""
-    name = name_of(place, model)
-    if launch.nodes > 1 and len(name) > LONGEST_NAME:
-        text = f'{model.name}: "{name}" is too long a name for pods on several nodes: {LONGEST_NAME} characters at most'
-        yield error(text, place.where, f"give it a name: {place.name}: {{name: …}}", model.name)
-    if launch.nodes > 1 and place.options.weights == "pvc" and place.options.claim.access_mode != MANY_NODES:
-        text = f"{model.name}: {launch.nodes} nodes mount one claim, and only one node may mount it"
-        yield error(text, place.where, f"claim: {{access_mode: {MANY_NODES}}}", model.name)
+    name, nodes, options = name_of(place, stated), stated.hardware.nodes, place.options
+    if nodes > 1 and len(name) > LONGEST_NAME:
+        text = f'"{name}" is too long a name for pods on several nodes: {LONGEST_NAME} characters at most'
+        yield Mistake(key_of_name(place, stated), text, f"give it a name: {place.name}: {{name: …}}")
+    if nodes > 1 and options.weights == "pvc" and options.claim.access_mode != MANY_NODES:
+        text = f"{nodes} nodes mount one claim, and only one node may mount it"
+        yield Mistake(claim_key(place, stated, "access_mode"), text, f"claim: {{access_mode: {MANY_NODES}}}")
 
 
 def leader_selector(name: str) -> dict[str, Json]:

@@ -1,15 +1,14 @@
 """A Kubernetes cluster as a target: what the user says, what is compared, and what one model becomes."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Launch
-from pipeline.core.model import Model, Standing
+from pipeline.core.model import Model, Standing, Stated
 from pipeline.core.names import DNS_LABEL, DNS_SUBDOMAIN, SERVICE_NAME
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Address, Resource, address
@@ -20,14 +19,15 @@ from pipeline.resources.cluster.products import products_of
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.filler.resource import filler_address
 from pipeline.resources.image.recipe import engine_name, image_name, weights_name
+from pipeline.targets.deployment import option
 from pipeline.targets.kubernetes.autoscaling import AutoscaleOptions, left_alone, most_replicas
-from pipeline.targets.kubernetes.canary import KubernetesRollout, canary_problems, is_canary, last_of
-from pipeline.targets.kubernetes.claims import Claimed, ClaimOptions, claim_problems, claimed
-from pipeline.targets.kubernetes.groups import group_problems
+from pipeline.targets.kubernetes.canary import KubernetesRollout, canary_mistakes, is_canary, last_of
+from pipeline.targets.kubernetes.claims import Claimed, ClaimOptions, claim_mistakes, claimed, too_small
+from pipeline.targets.kubernetes.groups import group_mistakes
 from pipeline.targets.kubernetes.objects import objects, rollout_s
 from pipeline.targets.kubernetes.standing import RunsOptions, standing
-from pipeline.targets.kubernetes.volumes import volume_problems
-from pipeline.targets.objects import name_of, pod_problems
+from pipeline.targets.kubernetes.volumes import volume_mistakes
+from pipeline.targets.objects import key_of_name, name_of, pod_mistakes, unplaced
 from pipeline.targets.rollouts import WavesSpec
 from pipeline.targets.standing import refuse_unknown
 
@@ -106,26 +106,6 @@ class KubernetesOptions(BaseModel):
         description="Of a Deployment that mp did not make: what runs in it; mp builds nothing for it, and writes nothing else",
     )
 
-    @model_validator(mode="after")
-    def _tries_what_it_makes(self) -> Self:
-        if self.stands and self.rollout.strategy == "canary":
-            said = {
-                "summary": "strategy: canary is for what mp makes whole",
-                "hint": "leave strategy out, or leave runs and manage out",
-            }
-            raise PydanticCustomError("mp", "{summary}", said)
-        return self
-
-    @model_validator(mode="after")
-    def _names_a_claim_where_it_has_one(self) -> Self:
-        if self.weights != "pvc" and "claim" in self.model_fields_set:
-            said = {
-                "summary": f"claim: says where weights are, and weights: is {self.weights}",
-                "hint": "weights: pvc takes them from a claim; else leave claim out",
-            }
-            raise PydanticCustomError("mp", "{summary}", said)
-        return self
-
     @property
     def stands(self) -> bool:
         """Others made it."""
@@ -135,10 +115,15 @@ class KubernetesOptions(BaseModel):
 class KubernetesTarget:
     """Expands a model into one deployment. Raises UserError for what a cluster cannot do."""
 
+    def mistakes(self, place: Place[KubernetesSpec], stated: Stated) -> Iterable[Mistake]:
+        if place.options.stands:
+            return _of_standing(place, stated)
+        return _mistakes(place, stated)
+
     def expand(
         self, place: Place[KubernetesSpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[ClusterState]]:
-        if problems := tuple(_problems(place, model, launch)):
+        if problems := tuple(too_small(place, model)):
             raise UserError(problems)
         weights = claimed(place, model, build)
         images, addresses = _images(place, model, build, weights)
@@ -198,28 +183,31 @@ def _images(
     return Images(engine, claim=claimed.claim), found | fills
 
 
-def _problems(place: Place[KubernetesSpec], model: Model, launch: Launch) -> Iterable[Diagnostic]:
+def _of_standing(place: Place[KubernetesSpec], stated: Stated) -> Iterable[Mistake]:
+    """What cannot be said of a Deployment that others made."""
+    yield from unplaced(stated.secret_env.values())
+    if is_canary(place):
+        hint = "leave strategy out, or leave runs and manage out"
+        where = option(place, stated, "rollout", "strategy")
+        yield Mistake(where, "strategy: canary is for what mp makes whole", hint)
+
+
+def _mistakes(place: Place[KubernetesSpec], stated: Stated) -> Iterable[Mistake]:
     """What the words allow and a cluster does not."""
-    for summary, hint in pod_problems(place, model, launch):
-        yield error(f"{model.name}: {summary}", place.where, hint, model.name)
-    yield from claim_problems(place, model)
-    yield from group_problems(place, model, launch)
-    yield from volume_problems(place, model, launch)
-    yield from canary_problems(place, model, launch)
-    name = name_of(place, model)
+    yield from pod_mistakes(place, stated)
+    yield from claim_mistakes(place, stated)
+    yield from group_mistakes(place, stated)
+    yield from volume_mistakes(place, stated)
+    yield from canary_mistakes(place, stated)
+    name, hardware = name_of(place, stated), stated.hardware
     if len(name) > 63 or not name[0].isalpha():
-        yield error(
-            f'{model.name}: "{name}" is no name of a Service: a letter first, and 63 characters at most',
-            place.where,
-            f"give it a name: {place.name}: {{name: …}}",
-            model.name,
-        )
-    if model.hardware.gpus and not products_of(model.hardware.gpu or ""):
-        yield error(
-            f'{model.name}: no node label is known for the GPU "{model.hardware.gpu}"',
-            place.where,
+        text = f'"{name}" is no name of a Service: a letter first, and 63 characters at most'
+        yield Mistake(key_of_name(place, stated), text, f"give it a name: {place.name}: {{name: …}}")
+    if hardware.gpus and not products_of(hardware.gpu or ""):
+        yield Mistake(
+            ("hardware", hardware.name, "gpu"),
+            f'no node label is known for the GPU "{hardware.gpu}"',
             "write the label itself, gpu: NVIDIA-…: kubectl get nodes -L nvidia.com/gpu.product shows it",
-            model.name,
         )
 
 

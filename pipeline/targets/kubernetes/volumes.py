@@ -7,15 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.clients.kube import Object
-from pipeline.core.diagnostic import Diagnostic, error
-from pipeline.core.image import Launch
-from pipeline.core.model import Hardware, Model
+from pipeline.core.diagnostic import Mistake
+from pipeline.core.model import Hardware, Model, Stated
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.pod import HTTP, cores
 from pipeline.targets.kubernetes.autoscaling import first_replicas
-from pipeline.targets.kubernetes.claims import Claimed, is_per_replica
+from pipeline.targets.kubernetes.claims import Claimed, claim_key, is_per_replica
 from pipeline.targets.kubernetes.filling import LIMITS, REQUESTS, VOLUME, container, volumes
-from pipeline.targets.objects import labels_of, name_of, named, selector_of
+from pipeline.targets.objects import key_of_name, labels_of, name_of, named, selector_of
 
 # A label of its pods has the name and a hash of 10 letters after a hyphen; a label's value has 63.
 LONGEST_NAME = 52
@@ -51,18 +50,18 @@ def replica_set(place: Place[Any], model: Model, spec: Object, weights: Claimed)
     return headless, named(place, model, "apps/v1", "StatefulSet", name, spec=body)
 
 
-def volume_problems(place: Place[Any], model: Model, launch: Launch) -> Iterable[Diagnostic]:
+def volume_mistakes(place: Place[Any], stated: Stated) -> Iterable[Mistake]:
     """What replicas with volumes of their own cannot be."""
     if not is_per_replica(place):
         return
-    name = name_of(place, model)
-    if launch.nodes > 1:
-        text = f"{model.name}: its pods run on several nodes, and have no volumes of their own"
+    name = name_of(place, stated)
+    if stated.hardware.nodes > 1:
+        text = "its pods run on several nodes, and have no volumes of their own"
         hint = "claim: {access_mode: ReadWriteMany, per: model}, or hardware with one node"
-        yield error(text, place.where, hint, model.name)
+        yield Mistake(claim_key(place, stated, "per"), text, hint)
     if len(name) > LONGEST_NAME:
-        text = f'{model.name}: "{name}" is too long a name for replicas with volumes of their own: {LONGEST_NAME} characters at most'
-        yield error(text, place.where, f"give it a name: {place.name}: {{name: …}}", model.name)
+        text = f'"{name}" is too long a name for replicas with volumes of their own: {LONGEST_NAME} characters at most'
+        yield Mistake(key_of_name(place, stated), text, f"give it a name: {place.name}: {{name: …}}")
 
 
 def _headless(place: Place[Any], model: Model) -> Object:

@@ -1,24 +1,26 @@
 """This machine as a target: what the user says, what is compared, and what one model becomes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.core.diagnostic import Diagnostic
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json, fingerprint
 from pipeline.core.errors import UserError
 from pipeline.core.image import Build, Launch
-from pipeline.core.model import Model
+from pipeline.core.model import Model, Stated
 from pipeline.core.names import DNS_LABEL
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource, State, address
 from pipeline.resources.cache.artifact import addresses
 from pipeline.resources.cache.entries import content_of
 from pipeline.resources.engine.environment import environment_name
-from pipeline.targets.deployment import Recipe, keeps_nothing, launch_of, one_machine, recipe_of
+from pipeline.targets.deployment import Recipe, cacheless, keeps_nothing, launch_of, one_machine, recipe_of
+
+_INSTEAD = "publish it with a registry target instead"
 
 
 class LocalSpec(BaseModel):
@@ -76,11 +78,15 @@ class LocalState(State):
 class LocalTarget:
     """Expands a model into one process on this machine. Raises UserError for a model that is not kept here."""
 
+    def mistakes(self, place: Place[LocalSpec], stated: Stated) -> Iterable[Mistake]:
+        yield from one_machine(place, stated)
+        yield from cacheless(place, stated, _INSTEAD)
+
     def expand(
         self, place: Place[LocalSpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[LocalState]]:
-        if problems := tuple(_problems(place, model, launch)):
-            raise UserError(problems)
+        if not model.cached:
+            raise UserError([keeps_nothing(place, model, _INSTEAD)])
         options: LocalOptions = place.options
         environment = address("@environment", model.engine.key)
         yield Resource(
@@ -92,13 +98,6 @@ class LocalTarget:
             lifecycle=model.lifecycle,
             where=place.where,
         )
-
-
-def _problems(place: Place[LocalSpec], model: Model, launch: Launch) -> Iterator[Diagnostic]:
-    """What the words allow and a process on this machine does not."""
-    yield from one_machine(place, model, launch)
-    if not model.cached:
-        yield keeps_nothing(place, model, "publish it with a registry target instead")
 
 
 def state_of(model: Model, launch: Launch, port: int | None, build: Build) -> LocalState:

@@ -164,7 +164,7 @@ BROKEN = [  # text, what must be said
     (MODEL.replace("./checkpoint", "hf://a/b:v1\n    version: v2"), '10:5 m: the source says "v1", its version says "v2" | keep one of the two'),
     (MODEL + "    tokenizer: {source: a/b}\n", '11:25 m: tokenizer: "version" is missing | add version: main'),
     (MODEL + "    config: {source: ./x, version: v1}\n", "11:27 m: config: a folder has no version | remove it"),
-    (MODEL + "    adapters: {fr: {source: ab}}\n", '11:29 m: adapters.fr: reference "ab" is neither org/name'),
+    (MODEL.replace("template: transformers", "template: vllm") + "    adapters: {fr: {source: ab}}\n", '11:29 m: adapters.fr: reference "ab" is neither org/name'),
     (MODEL + "aliases: {q: gpt2}\n", '11:14 alias "q": reference "gpt2" is neither org/name'),
     (MODEL + "aliases: {q: a/b, r: q}\n", '11:22 alias "r" stands for "q", which is an alias itself | write what "q" stands for'),
     (MODEL.replace("./checkpoint", "q") + "aliases: {q: gpt2}\n", '11:14 alias "q": reference "gpt2"'),
@@ -185,8 +185,9 @@ BROKEN = [  # text, what must be said
     (MODEL.replace("{kind: docker}", '{kind: docker, rollout: {waves: [1, "x%"]}}'), '.rollout.waves[1] is no size of a wave | write a number from 1 on'),
     (MODEL.replace("{kind: docker}", "{kind: docker, rollout: {waves: []}}"), "targets.box.rollout.waves must not be empty | "),
     (
-        MODEL.replace("laptop: {kind: local}", "laptop: {kind: kubernetes, namespace: m}").replace("{laptop: {}}", "{laptop: {claim: {size: 2Gi}}}"),
-        "m: targets.laptop: claim: says where weights are, and weights: is baked | weights: pvc takes",
+        MODEL.replace("laptop: {kind: local}", "laptop: {kind: kubernetes, namespace: m}").replace("{laptop: {}}", "{laptop: {claim: {size: 2Gi}}}")
+        + "registries: {a: {url: ghcr.io/acme}}\n",
+        "10:24 m: claim: says where weights are, and weights: is baked | weights: pvc takes",
     ),
     (MODEL.replace("{laptop: {}}", "{box: {memry: 1}}"), '10:21 m: targets.box: unknown key "memry" | did you mean "memory"?'),
     (MODEL.replace("laptop: {kind: local}", "laptop: {kind: kaito, namespace: m}").replace("{laptop: {}}", "{laptop: {weights: pvc}}"), '10:24 m: targets.laptop: unknown key "weights" | known: adapters, annotations, image,'),
@@ -275,7 +276,8 @@ def test_one_port_on_two_machines_is_fine(tmp_path: Path) -> None:
     text = HEAD.replace("{kind: docker}", '{kind: docker, host: "ssh://gpu1"}') + (
         "models:\n"
         "  a: {source: ./a, targets: {laptop: {port: 8000}}}\n"
-        "  b: {source: ./b, targets: {box: {port: 8000}}}\n"
+        "  b: {source: ./b, targets: {box: {port: 8000, bind: 10.0.0.7, weights: baked}}}\n"
+        "registries: {main: {url: ghcr.io/acme}}\n"
     )
     assert lines(document(tmp_path, text)) == []
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.image import Registry
-from pipeline.engine.place import declared_registries
 from pipeline.manifest.read import Document, read
+from pipeline.manifest.stated import declared_registries
 
 TEXT = "version: 1\nproject: acme\nregistries:\n  main: {%s}\nmodels: {}\n"
 

@@ -7,7 +7,7 @@ import pytest
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
 from pipeline.core.image import Engine, Launch
-from pipeline.core.model import Artifact, Facts, FileEntry, Hardware, Model, Part
+from pipeline.core.model import Artifact, Facts, FileEntry, Hardware, Model, Part, Stated
 from pipeline.templates.release import release, variant
 from pipeline.templates.transformers import Transformers
 from pipeline.templates.vllm import Vllm
@@ -35,19 +35,18 @@ def test_pipeline_and_data_ranks_take_their_share_of_the_gpus() -> None:
 
 
 def test_ranks_that_do_not_divide_the_gpus_are_refused() -> None:
-    with pytest.raises(UserError) as caught:
-        launch(H100X8, {"pipeline-parallel-size": 3})
-    assert "3 pipeline and data ranks do not divide 8 GPUs" in caught.value.diagnostics[0].summary
+    (found,) = Vllm().mistakes(Stated("qwen", H100X8, "vllm", args={"pipeline_parallel_size": 3}))
+    assert found.summary == "serve.args: 3 pipeline and data ranks do not divide 8 GPUs"
+    assert found.path == ("models", "qwen", "serve", "args", "pipeline_parallel_size")
 
 
 def test_every_problem_is_named_at_once_with_where_it_comes_from() -> None:
     with pytest.raises(UserError) as caught:
-        launch(H100X8, {"tensor-parallel-size": 2, "max-num-seq": 4, "pipeline-parallel-size": 5})
+        launch(H100X8, {"tensor-parallel-size": 2, "max-num-seq": 4})
     hints = [problem.hint for problem in caught.value.diagnostics]
     assert hints == [
         'did you mean "max-num-seqs"?',
         "it comes from hardware: GPUs per replica",
-        'hardware "h100x8" has 8 GPUs per replica',
     ]
 
 
@@ -95,11 +94,8 @@ def test_room_for_adapters_is_the_users_where_he_names_it() -> None:
 
 
 def test_transformers_server_refuses_adapters() -> None:
-    template = Transformers()
-    model = replace(MODEL, template="transformers", parts=(adapter("fr", 8),))
-    with pytest.raises(UserError) as caught:
-        template.launch(model, template.variant(None, CPU))
-    assert [problem.hint for problem in caught.value.diagnostics] == ["use template: vllm"]
+    entry = Stated("qwen", CPU, "transformers", {"weights": "hf://a/b", "adapters.fr": "hf://a/fr"})
+    assert [one.hint for one in Transformers().mistakes(entry)] == ["use template: vllm"]
 
 
 TWO_NODES = Hardware("h100x16", 8, "H100", nodes=2)
@@ -124,11 +120,8 @@ def test_what_tells_a_node_its_place_is_not_the_users() -> None:
 
 
 def test_transformers_server_refuses_several_nodes() -> None:
-    template = Transformers()
-    model = replace(MODEL, template="transformers", hardware=TWO_NODES)
-    with pytest.raises(UserError) as caught:
-        template.launch(model, template.variant(None, TWO_NODES))
-    assert "runs on one node" in caught.value.diagnostics[0].summary
+    (found,) = Transformers().mistakes(Stated("qwen", TWO_NODES, "transformers"))
+    assert "runs on one node" in found.summary
 
 
 def test_a_large_model_has_longer_to_start_and_vllm_knows_it() -> None:
