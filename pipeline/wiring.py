@@ -16,12 +16,12 @@ from pipeline.core.lazily import Lazily
 from pipeline.core.protocols import Driver, Source, Target
 from pipeline.core.resource import Address, Mark
 from pipeline.core.settings import Settings, default_docker_host
-from pipeline.engine.place import declared_registries, secret_of
 from pipeline.engine.world import World
 from pipeline.manifest.lock import read_lock
 from pipeline.manifest.places import BuilderTlsSpec, SecretReference
 from pipeline.manifest.read import Document
 from pipeline.manifest.spec import Manifest
+from pipeline.manifest.stated import declared_registries, secret_of
 from pipeline.resources.cache.store import Cache
 from pipeline.sources import open_sources
 from pipeline.store.file import FileStore, stores
