@@ -232,7 +232,10 @@ def _own_builder(
     from pipeline.clients.handshake import Certificates
 
     def absolute(path: str | None) -> str | None:
-        return str((settings.root / Path(path).expanduser()).absolute()) if path else None
+        if path is None:
+            return None
+        named = Path(path).expanduser() if path.startswith("~/") else Path(path)
+        return str((settings.root / named).absolute())
 
     def where(part: str) -> Where:
         return document.where(

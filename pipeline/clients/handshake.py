@@ -67,8 +67,8 @@ def _unreadable(given: dict[str, str]) -> Iterator[Fault]:
                 file.read(1)
         except FileNotFoundError:
             yield Fault(part, f'{part} "{path}" is not there', "put the file there, or name the one that is")
-        except OSError as problem:
-            why = (problem.strerror or "").lower()
+        except (OSError, ValueError) as problem:  # ValueError: a NUL, which no path has
+            why = str(getattr(problem, "strerror", None) or problem).lower()
             yield Fault(
                 part,
                 f'{part} "{path}" cannot be read: {why}',

@@ -1,6 +1,7 @@
 """Builders behind TLS: certificates that models.yaml or a builder of buildx names, and what is said where they do not fit."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -192,6 +193,23 @@ def test_what_is_wrong_with_a_file_is_said_at_its_line(
     )
     works.write(there, {**files(own, client), "key": str(other.key)})
     works.refused("is not the one of cert", "key", "made together")
+    words = [
+        "pkey",
+        "-aes256",
+        "-passout",
+        "pass:open",
+        "-in",
+        str(client.key),
+        "-out",
+        str(tmp_path / "locked"),
+    ]
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+    works.write(there, {**files(own, client), "key": str(tmp_path / "locked")})
+    works.refused("is locked by a passphrase", "key", "write it without one")
+    works.write(there, {**files(own, client), "key": str(client.file)})
+    works.refused("holds no private key in PEM form", "key", "name a PEM file")
+    works.write(there, {**files(own, client), "key": "\0"})
+    works.refused("cannot be read: embedded null byte", "key", "let the user who runs mp read it")
     works.write(there, {**files(own, client), "cert": str(client.key)})
     works.refused("holds no certificate in PEM form", "cert", "name a PEM file")
 
