@@ -64,6 +64,10 @@ class State:
         replacing = {f.name for f in dataclasses.fields(self) if f.metadata.get("replace")}
         return path.split("/")[0] in replacing
 
+    def remarks(self, path: str) -> bool:
+        """Whether a change of this field touches marks alone: nothing is needed that the thing is made from."""
+        return False
+
     def restarts(self, path: str) -> bool:
         """Whether a change of this field interrupts what runs; asked of what is taken over from others."""
         return True

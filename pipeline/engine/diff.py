@@ -142,7 +142,7 @@ def _with_needless(
     runs here needs them all the time, and so does what could not be read: it may have to be made.
     """
     found = list(changes)
-    standing = {c.address for c in found if c.action is Action.NOOP and c.resource and c.resource.keep}
+    standing = {c.address for c in found if c.resource and c.resource.keep and _stands(c)}
     users: dict[Address, list[Address]] = {}
     for resource in wanted.values():
         for need in resource.needs:
@@ -154,6 +154,16 @@ def _with_needless(
             yield replace(change, action=Action.NOOP, reason=NEEDLESS, transfer=Transfer())
         else:
             yield change
+
+
+def _stands(change: Change[Any]) -> bool:
+    """It is there, and all that is to be done is to mark it."""
+    desired = change.resource.desired if change.resource else None
+    return change.action is Action.NOOP or (
+        change.action is Action.UPDATE
+        and desired is not None
+        and all(desired.remarks(each.path) for each in change.diffs)
+    )
 
 
 def _creation(resource: Resource[Any], entry: Entry | None, absent: Absent) -> Change[Any]:

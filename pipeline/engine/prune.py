@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.core.errors import BackendError
 from pipeline.core.resource import Address, Entry
 from pipeline.engine.place import registries_of
-from pipeline.engine.roots import Known, Roots, gather, tags_of
+from pipeline.engine.roots import Known, Roots, gather, place_of, tags_of
 from pipeline.engine.world import World
 from pipeline.resources.image import reclaim as reclaim_images
 from pipeline.resources.image.reclaim import Held, Place, Removal, Stock
@@ -34,6 +35,7 @@ class ImageFate:
     image: Held
     goes: bool
     rule: str
+    leaves: bool = False  # it stays for other projects, and this one needs it no more
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,14 @@ class Memory:
     address: Address
     place: Place
     entry: Entry | None  # None: all that it stood for is gone
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """An image that this project leaves to others that need it."""
+
+    stock: Stock
+    image: Held
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ class Pruning:
     freed_bytes: int  # of this machine's disk
     unreferenced_bytes: Mapping[str, int]  # by registry over HTTP, which frees them itself, later
     inventories: Mapping[str, Inventory]
+    leaving: tuple[Leaving, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,19 +87,23 @@ def pruning(world: World, rules: Rules) -> Pruning:
     inventories = {name: store.load() for name, store in _stores(world).items()}
     roots = gather(world, inventories)
     stocks, unreadable = _read(world, roots)
-    fates = [_fate(world, one, roots, rules, stock) for stock in stocks for one in stock.images]
+    judged = [(_fate(world, one, roots, rules, stock), stock) for stock in stocks for one in stock.images]
+    fates = [fate for fate, _ in judged]
+    leaving = tuple(Leaving(stock, fate.image) for fate, stock in judged if fate.leaves)
     going = {fate.image for fate in fates if fate.goes}
+    ours_no_more = {(one.place, one.tag) for one in (*going, *(each.image for each in leaving))}
     removed = reclaim_images.removals(stocks, going)
     return Pruning(
         tuple(sorted(fates, key=lambda fate: (not fate.goes, fate.image.place, fate.image.tag))),
         removed,
-        tuple(_memories(roots, stocks, {(one.place, one.tag) for one in going})),
+        tuple(_memories(roots, stocks, ours_no_more)),
         {stock.place: stock.left for stock in stocks if stock.left},
         unreadable,
         {registry.location: registry.name for registry in registries_of(world).values()},
         reclaim_images.disk_bytes(removed),
         reclaim_images.unreferenced_bytes(stocks, removed),
         inventories,
+        leaving,
     )
 
 
@@ -97,30 +112,80 @@ def prune(world: World, plan: Pruning) -> Pruned:
 
     Raises LockHeld while something is applied, Stale when something was applied since the plan was made.
     """
-    if not plan.removals and not plan.memories:
+    if not plan.removals and not plan.memories and not plan.leaving:
         return Pruned(0, 0, {}, ())
-    stores = _stores(world)
+    stores, project = _stores(world), world.manifest.project
     runs = {name: stores[name].run(inventory) for name, inventory in plan.inventories.items()}
-    freed_bytes = images = 0
-    problems: dict[str, BackendError] = {}  # by registry: one that refuses once is not asked again
+    work = _Work(project)
     try:
         for run in runs.values():
             run.hold()
+        _forget(runs, plan)
+        for leaving in plan.leaving:
+            work.leave(leaving)
         for removal in plan.removals:
-            location = removal.stock.place.location
-            if location in problems:
-                continue
-            try:
-                freed_bytes += reclaim_images.remove(removal)
-                images += len(removal.images)
-            except BackendError as problem:
-                problems[location] = problem
-        _remember(runs, [memory for memory in plan.memories if memory.place.location not in problems])
+            work.remove(removal)
+        _remember(runs, [memory for memory in plan.memories if memory.place not in work.undone])
     finally:
         for run in runs.values():
             run.close(None)
-    unreferenced = {where: size for where, size in plan.unreferenced_bytes.items() if where not in problems}
-    return Pruned(images, freed_bytes, unreferenced, tuple(problems.values()))
+    unreferenced = {
+        where: size for where, size in plan.unreferenced_bytes.items() if where not in work.refused
+    }
+    return Pruned(work.images, work.freed_bytes, unreferenced, tuple(work.problems))
+
+
+@dataclass
+class _Work:
+    """What one run has done. A registry that refuses once is not asked again."""
+
+    project: str
+    images: int = 0
+    freed_bytes: int = 0
+    problems: list[BackendError] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)  # registries
+    undone: set[Place] = field(default_factory=set)  # what inventories say of them stays as it is
+
+    def leave(self, leaving: Leaving) -> None:
+        with self._trying(leaving.stock.place) as may:
+            if may:
+                reclaim_images.leave(leaving.stock, leaving.image, self.project)
+
+    def remove(self, removal: Removal) -> None:
+        place = removal.stock.place
+        with self._trying(place) as may:
+            if not may:
+                return
+            done = reclaim_images.remove(removal, self.project)
+            self.images += len(done.images)
+            self.freed_bytes += done.freed_bytes
+            for image in removal.images:
+                if image not in done.images:
+                    text = f"{place.repository}:{image.tag} stays: another project has marked it meanwhile"
+                    self.undone.add(place)
+                    self.problems.append(BackendError(place.location, text, "run mp prune again"))
+
+    @contextmanager
+    def _trying(self, place: Place) -> Iterator[bool]:
+        may = place.location not in self.refused
+        if not may:
+            self.undone.add(place)
+        try:
+            yield may
+        except BackendError as problem:
+            self.problems.append(problem)
+            self.refused.add(place.location)
+            self.undone.add(place)
+
+
+def _forget(runs: Mapping[str, Run], plan: Pruning) -> None:
+    """Before an image is left to others no inventory may say that it is applied: the next plan that wants it looks whether
+    it has to be marked again, also after a kill."""
+    left = {(one.image.place, one.image.tag) for one in plan.leaving}
+    for environment, inventory in plan.inventories.items():
+        for address, entry in inventory.entries.items():
+            if entry.keep and any((place_of(entry), tag) in left for tag in tags_of(dict(entry.applied))):
+                runs[environment].end(address, replace(entry, applied={}))
 
 
 def _remember(runs: Mapping[str, Run], memories: Sequence[Memory]) -> None:
@@ -149,6 +214,7 @@ def _read(world: World, roots: Roots) -> tuple[tuple[Stock, ...], dict[str, Back
 
 def _fate(world: World, image: Held, roots: Roots, rules: Rules, stock: Stock) -> ImageFate:
     known = [one for one in roots.known if one.place == image.place and one.applied_at(image.tag) is not None]
+    project = world.manifest.project
     reason = (
         roots.tags.get(image.tag)
         or roots.digests.get(image.digest)
@@ -157,9 +223,13 @@ def _fate(world: World, image: Held, roots: Roots, rules: Rules, stock: Stock) -
     )
     if reason:
         return ImageFate(image, False, reason)
+    if not known and not rules.everything:
+        return ImageFate(image, False, "no inventory of this folder remembers it (--all)")
+    if others := image.users.besides(project) if image.users else ():
+        names = ", ".join(f'"{other}"' for other in others)
+        return ImageFate(image, False, f"left to project {names}", leaves=True)
     if not known:
-        rule = "no inventory of this folder remembers it"
-        return ImageFate(image, rules.everything, f"--all: {rule}" if rules.everything else f"{rule} (--all)")
+        return ImageFate(image, True, "--all: no inventory of this folder remembers it")
     used = any(one.declared for one in known)
     return ImageFate(
         image, True, f"nothing uses it, {rules.keep} newer stay" if used else "no longer declared"
@@ -167,11 +237,14 @@ def _fate(world: World, image: Held, roots: Roots, rules: Rules, stock: Stock) -
 
 
 def _somebody(world: World, image: Held) -> str | None:
-    """Why others may need it."""
-    if image.project not in (None, world.manifest.project):
-        return f'of project "{image.project}"'
-    if image.project is None and not _is_own(world, image.place.location):
-        return "an engine: other projects of this registry may use it"
+    """Why others may need it, where it is not for this project to say."""
+    if image.users is None:
+        own = _is_own(world, image.place.location)
+        return None if own else "an engine: other projects of this registry may use it"
+    others = image.users.besides(world.manifest.project)
+    if others and world.manifest.project not in image.users.projects:
+        made = f'of project "{image.project}"'
+        return made if image.project in others else f'project "{others[0]}" uses it'
     return f'tag "{image.others[0]}" names it' if image.others else None
 
 

@@ -61,6 +61,11 @@ def gather(world: World, inventories: Mapping[str, Inventory]) -> Roots:
     return roots
 
 
+def place_of(entry: Entry) -> Place:
+    """The repository of an image that an inventory knows."""
+    return Place(entry.locator["registry"], entry.locator["repository"])
+
+
 def tags_of(value: Json) -> Iterator[str]:
     """Every image that a state names, by its tag or its fingerprint; other hashes do no harm."""
     match value:
@@ -123,7 +128,7 @@ def _kept(world: World, inventory: Inventory, wanted: Composition) -> frozenset[
 
 def _add(environment: str, entry: Entry, roots: Roots, *, declared: bool) -> None:
     if entry.keep:
-        place = Place(entry.locator["registry"], entry.locator["repository"])
+        place = place_of(entry)
         roots.places.setdefault(place, registry_of(entry.locator))
         roots.known.append(Known(environment, place, entry, declared))
     if not declared:

@@ -267,6 +267,25 @@ def test_a_removed_image_takes_its_tags_and_what_points_at_it_along(repository: 
     assert all(repository.has(blob, size) for blob, size in blobs(kept))
 
 
+def test_one_of_what_points_at_an_image_goes_alone(repository: Repository) -> None:
+    subject = image(repository, BLOCK)
+    repository.put_manifest("v1", subject)
+    stays, goes = (referrer(repository, subject, SBOM, body) for body in (b"stays", b"goes"))
+    repository.put_referrer(stays)
+    repository.put_referrer(goes)
+
+    repository.drop_referrer(goes)
+    repository.drop_referrer(goes)  # may be repeated
+
+    assert [each.digest for each in repository.referrers(subject.digest)] == [stays.digest]
+    assert repository.manifest(goes.digest) is None
+    assert repository.manifest("v1") == subject
+    assert all(repository.has(blob, size) for one in (subject, stays) for blob, size in blobs(one))
+    repository.drop_referrer(stays)
+    assert repository.referrers(subject.digest) == ()
+    assert repository.manifest("v1") == subject
+
+
 def test_an_image_is_told_with_everything_that_goes_with_it(repository: Repository) -> None:
     subject = image(repository, BLOCK)
     repository.put_manifest("v1", subject)

@@ -60,7 +60,7 @@ def run(
     done: Pruned | None = None
     freed_bytes: int | None = None
     if not dry_run:
-        idle = not plan.removals and cached.is_empty
+        idle = not plan.removals and not plan.leaving and cached.is_empty
         if not idle and not yes and not agreed("Remove these?", "mp prune --dry-run"):
             raise MpError("nothing was removed")
         done, freed_bytes = images.prune(session.world, plan), storage.shelf.prune(cached.plan)

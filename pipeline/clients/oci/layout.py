@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from pipeline.clients.oci import unlinking
 from pipeline.clients.oci.closure import named
 from pipeline.clients.oci.referrers import (
+    delist,
     described,
     enlisted,
     is_list_tag,
@@ -60,13 +61,12 @@ class LayoutRepository:
     def describe(self, reference: str) -> Tagged | None:
         if reference.startswith("sha256:"):
             manifest = self.manifest(reference)
-            if manifest is None:
-                return None
-            return Tagged(Digest(reference), len(manifest.body), manifest.annotations())
+            return manifest.tagged() if manifest else None
         for descriptor in self._index():
             annotations = descriptor["annotations"]
             if annotations.get(REF_NAME) == reference:
-                tagged = Tagged(Digest(descriptor["digest"]), descriptor["size"], annotations)
+                image, kind = Digest(descriptor["digest"]), descriptor["mediaType"]
+                tagged = Tagged(image, descriptor["size"], annotations, kind)
                 return tagged if self._holds(tagged.digest, tagged.size_bytes) else None
         return None
 
@@ -175,6 +175,20 @@ class LayoutRepository:
             if index := enlisted(self.manifest(tag), added, self._folder):
                 self.put_manifest(tag, index)
         return manifest.digest
+
+    def drop_referrer(self, manifest: ImageManifest) -> None:
+        if not Path(self._folder, "blobs").is_dir():
+            return
+        tag = list_tag(subject_of(manifest))
+        with _disk(self._folder), self._alone("blobs"):
+            delist(
+                manifest.digest,
+                lambda: self.manifest(tag),
+                lambda index: self.put_manifest(tag, index),
+                lambda listing: self.remove((listing,)),
+                self._folder,
+            )
+        self.remove((manifest.digest,))
 
     def untagged(self) -> tuple[Digest, ...]:
         return tuple(Digest(d["digest"]) for d in self._index() if REF_NAME not in d["annotations"])

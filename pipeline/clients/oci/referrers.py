@@ -100,6 +100,33 @@ def enlisted(found: ImageManifest | None, added: Sequence[Descriptor], location:
     return index_of((*before, *new)) if new else None
 
 
+def delist(
+    gone: Digest,
+    read: Callable[[], ImageManifest | None],
+    write: Callable[[ImageManifest], object],
+    remove: Callable[[Digest], object],
+    location: str,
+) -> None:
+    """Take one out of a list by tag, and the former list away; callers let one thread in. Reads again, as `enlist` does."""
+    for _ in range(_TRIES):
+        former = read()
+        left = delisted(former, gone, location)
+        if former is None or left is None:
+            return
+        if left:
+            write(index_of(left))
+        remove(former.digest)
+    hint = "somebody else writes it all the time: run it again"
+    raise BackendError(location, f"the list of what points at an image goes on naming {gone}", hint)
+
+
+def delisted(found: ImageManifest | None, gone: Digest, location: str) -> tuple[Descriptor, ...] | None:
+    """What stays in a list without one; None where it does not name that one."""
+    before = listed(found.body, location) if found else ()
+    left = tuple(each for each in before if each.digest != gone)
+    return left if len(left) < len(before) else None
+
+
 def index_of(descriptors: Sequence[Descriptor]) -> ImageManifest:
     """The list of these, in the one form in which it is written here."""
     ordered: list[Json] = [each.document() for each in of_type(descriptors, None)]

@@ -11,6 +11,7 @@ from urllib.parse import urlencode, urljoin
 from pipeline.clients.oci.connection import Answer, Connection, refusal
 from pipeline.clients.oci.limits import Limits
 from pipeline.clients.oci.referrers import (
+    delist,
     described,
     enlist,
     is_list_tag,
@@ -65,7 +66,7 @@ class RegistryRepository:
 
     def describe(self, reference: str) -> Tagged | None:
         manifest = self.manifest(reference)
-        return Tagged(manifest.digest, len(manifest.body), manifest.annotations()) if manifest else None
+        return manifest.tagged() if manifest else None
 
     def manifest(self, reference: str) -> ImageManifest | None:
         answer = self._read("GET", f"/manifests/{reference}", _ACCEPT)
@@ -180,6 +181,18 @@ class RegistryRepository:
                     self.location,
                 )
         return manifest.digest
+
+    def drop_referrer(self, manifest: ImageManifest) -> None:
+        tag = list_tag(subject_of(manifest))
+        self.remove((manifest.digest,))
+        with self._connection.lists:
+            delist(
+                manifest.digest,
+                lambda: self.manifest(tag),
+                lambda index: self.put_manifest(tag, index),
+                lambda former: self.remove((former,)),
+                self.location,
+            )
 
     def untagged(self) -> tuple[Digest, ...]:
         return ()

@@ -34,6 +34,7 @@ class Tagged:
     digest: Digest
     size_bytes: int  # of the image manifest itself
     annotations: Mapping[str, str]
+    media_type: str = MANIFEST
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class ImageManifest:
     def annotations(self) -> dict[str, str]:
         found = self.document().get("annotations")
         return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+    def tagged(self) -> Tagged:
+        return Tagged(self.digest, len(self.body), self.annotations(), self.media_type)
 
 
 class Repository(Protocol):
@@ -146,6 +150,13 @@ class Repository(Protocol):
         """Store image manifests that have one `subject`, so that `referrers` finds them. May be repeated.
 
         Its config and layers must be there already; the subject may come later.
+        """
+        ...
+
+    def drop_referrer(self, manifest: ImageManifest) -> None:
+        """Take away what `put_referrer` stored: its subject, and all else that points at that, stay. May be repeated.
+
+        Raises Denied where the registry does not let anybody delete: nothing was removed then.
         """
         ...
 

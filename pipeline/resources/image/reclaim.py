@@ -3,6 +3,7 @@
 An image is ours by its annotations and its tag. Tags of others are counted and left; what a kept image names stays.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pipeline.core.mark import PROJECT
 from pipeline.resources.image.assembly import FINGERPRINT
 from pipeline.resources.image.publish import OpenRepository
 from pipeline.resources.image.recipe import version_tag
+from pipeline.resources.image.sharing import Users, let_go, users
 
 VERSION = "org.opencontainers.image.version"
 # Signatures and the like under tags, as cosign 1 and 2 keep them: "sha256-<hex>.sig".
@@ -43,6 +45,7 @@ class Held:
     version: str  # of the model or engine; "" where it is not told
     others: tuple[str, ...]  # tags that somebody else gave it
     size_bytes: int  # all that it names, also what other images name
+    users: Users | None = None  # None: of an engine image
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,14 @@ class Stock:
     closures: Mapping[Digest, Closure]  # of everything that is listed, also of others
     companions: Mapping[Digest, tuple[Digest, ...]]  # image → what points at it by a tag
     loose: tuple[Digest, ...]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What went from one repository."""
+
+    freed_bytes: int  # of this machine's disk
+    images: tuple[Held, ...]
 
 
 @dataclass(frozen=True)
@@ -78,11 +89,14 @@ def read(open_repository: OpenRepository, registry: Registry, place: Place) -> S
         every = sorted({*named.values(), *repository.untagged()})
         whole: Callable[[Digest], Closure] = lambda image: closure(repository, image)  # noqa: E731
         closures = dict(zip(every, pool.map(whole, every), strict=True))
+        made = {each: found.annotations[PROJECT] for each, found in closures.items() if _is_ours(found)}
+        asked: Callable[[Digest], Users] = lambda image: users(repository, image, made[image])  # noqa: E731
+        needed = dict(zip(made, pool.map(asked, made), strict=True))
     companions = {
         image: tuple(named[tag] for end in COMPANIONS if (tag := list_tag(image) + end) in named)
         for image in every
     }
-    images = tuple(_held(place, named, closures))
+    images = tuple(_held(place, named, closures, needed))
     own = {tag for one in images for tag in (one.tag, *_versions(closures[one.digest], one.digest, named))}
     own |= {list_tag(one.digest) + end for one in images for end in COMPANIONS}
     return Stock(place, repository, images, len(named.keys() - own), closures, companions, repository.loose())
@@ -115,12 +129,62 @@ def unreferenced_bytes(stocks: Sequence[Stock], removed: Sequence[Removal]) -> M
     return found
 
 
-def remove(removal: Removal) -> int:
-    """The bytes that came free on this machine's disk. May be repeated. Raises Denied where deletion is not allowed."""
-    return removal.stock.repository.remove(removal.manifests)
+def remove(removal: Removal, project: str) -> Removed:
+    """Take the images away but for those that another project has marked since they were read.
+
+    Over HTTP each is looked at right before its own delete. May be repeated. Raises Denied where deletion is not allowed.
+    """
+    stock, going, manifests = removal.stock, list(removal.images), removal.manifests
+    if stock.place.location.startswith("layout:"):  # all in one step: the folder's index is written once
+        going = [one for one in going if not _besides(stock, one, project)]
+        return Removed(stock.repository.remove(_removal(stock, going).manifests), tuple(going))
+    freed_bytes, shared = 0, _named_often(removal)
+    for one in removal.images:
+        if _besides(stock, one, project):
+            going.remove(one)
+            continue
+        own = _closing(stock, one) - shared
+        freed_bytes += stock.repository.remove([each for each in manifests if each in own])
+    last = set(_removal(stock, going).manifests) & shared
+    freed_bytes += stock.repository.remove([each for each in manifests if each in last])
+    return Removed(freed_bytes, tuple(going))
 
 
-def _held(place: Place, named: Mapping[str, Digest], closures: Mapping[Digest, Closure]) -> Iterable[Held]:
+def leave(stock: Stock, image: Held, project: str) -> None:
+    """Leave an image to the other projects that need it. May be repeated."""
+    if image.users:
+        let_go(stock.repository, image.digest, image.users, project)
+
+
+def _besides(stock: Stock, image: Held, project: str) -> tuple[str, ...]:
+    """Other projects that need an image now."""
+    if image.users is None:
+        return ()
+    return users(stock.repository, image.digest, image.users.maker).besides(project)
+
+
+def _named_often(removal: Removal) -> set[Digest]:
+    """Manifests that several of the images name: such as the image of one platform that two indexes share."""
+    count = Counter(each for one in removal.images for each in _closing(removal.stock, one))
+    return {each for each, times in count.items() if times > 1}
+
+
+def _closing(stock: Stock, image: Held) -> set[Digest]:
+    """Every manifest that goes with an image."""
+    whole = (image.digest, *stock.companions.get(image.digest, ()))
+    return {each for one in whole for each in stock.closures[one].manifests}
+
+
+def _is_ours(found: Closure) -> bool:
+    return {FINGERPRINT, PROJECT} <= found.annotations.keys()
+
+
+def _held(
+    place: Place,
+    named: Mapping[str, Digest],
+    closures: Mapping[Digest, Closure],
+    needed: Mapping[Digest, Users],
+) -> Iterable[Held]:
     for tag, image in sorted(named.items()):
         found = closures[image]
         full = found.annotations.get(FINGERPRINT, "")
@@ -129,9 +193,8 @@ def _held(place: Place, named: Mapping[str, Digest], closures: Mapping[Digest, C
         version = found.annotations.get(VERSION, "")
         own = {tag, *_versions(found, image, named)}
         others = tuple(sorted(name for name, where in named.items() if where == image and name not in own))
-        yield Held(
-            place, tag, image, found.annotations.get(PROJECT), version, others, sum(found.sizes.values())
-        )
+        project, size_bytes = found.annotations.get(PROJECT), sum(found.sizes.values())
+        yield Held(place, tag, image, project, version, others, size_bytes, needed.get(image))
 
 
 def _versions(found: Closure, image: Digest, named: Mapping[str, Digest]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from pipeline.clients.oci.repository import ImageManifest, Repository
+from pipeline.clients.oci.repository import ImageManifest, Repository, Tagged
 from pipeline.core.change import Change
 from pipeline.core.digest import Digest, image_tag
 from pipeline.core.errors import BackendError, Missing, Unreachable
@@ -27,6 +27,7 @@ from pipeline.core.resource import (
 )
 from pipeline.resources.cache.artifact import addresses
 from pipeline.resources.cache.store import Cache
+from pipeline.resources.image import sharing
 from pipeline.resources.image.assembly import FINGERPRINT
 from pipeline.resources.image.modelpack import artifact_fingerprint
 from pipeline.resources.image.outlook import Outlook, together
@@ -57,6 +58,10 @@ class ImageState(State):
     version_tag: str  # the human tag beside ours, "" for none; "main → sha256:…" when it names another image
     recipe: Recipe | None = field(default=None, compare=False)
     signed: bool = False  # never where the registry's images are not to be signed
+    shared: str = ""  # "with project acme", which made it: it bears a mark that ours needs it too
+
+    def remarks(self, path: str) -> bool:
+        return path == "shared"
 
 
 def model_image(model: Model, build: Build, registry: Registry, project: str) -> Resource[ImageState]:
@@ -122,6 +127,16 @@ class _Question:
             return self.wanted.desired.version_tag
         return str(self.entry.applied.get("version_tag") or "") if self.entry else ""
 
+    def shared(self, repository: Repository, found: Tagged) -> tuple[str, str]:
+        """As sharing.seen. What is to make place for another image is as it was applied."""
+        applied = self.entry.applied if self.entry else {}
+        live = found.annotations.get(FINGERPRINT)
+        if self.wanted and live == self.wanted.desired.fingerprint:
+            known = applied.get("fingerprint") == live
+            return sharing.seen(repository, found, _recipe(self.wanted).project, known=known)
+        before = str(applied.get("shared") or "")
+        return before, before
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -174,7 +189,7 @@ class ImageDriver:
         desired = change.resource.desired
         recipe = _recipe(change.resource)
         shop = self._publisher.shop(recipe)
-        image = self._standing(shop, change)
+        image, shared = self._marked(shop, change)
         if image is None:
             engine = _engine_digest(recipe, inputs)
             if self._attestor:
@@ -186,7 +201,21 @@ class ImageDriver:
             self._attestor.sign_standing(shop.repository, recipe.name.registry, image)
         for tag in filter(None, (desired.version_tag, recipe.name.tag)):
             shop.repository.put_manifest(tag, image)
-        return Observed(desired, self._mark(recipe.address), digest=image.digest)
+        return Observed(replace(desired, shared=shared), self._mark(recipe.address), digest=image.digest)
+
+    def _marked(self, shop: Shop, change: Change[ImageState]) -> tuple[ImageManifest | None, str]:
+        """The image that stands, and how it is shared. Our mark is there before a tag is put; then it is looked at again:
+        who made it may have pruned it meanwhile."""
+        image = self._standing(shop, change)
+        if image is None:
+            return None, ""
+        project = shop.recipe.project
+        known = bool(change.entry and change.entry.applied.get("fingerprint") == shop.recipe.fingerprint)
+        shared, wanted = sharing.seen(shop.repository, image.tagged(), project, known=known)
+        if shared != wanted:
+            sharing.put(shop.repository, image, sharing.USED, project)
+            image = self._standing(shop, change)
+        return image, wanted if image else ""
 
     def _attest(self, shop: Shop, made: Published) -> None:
         """Each platform's image has documents of its own; what stands for all of them is signed."""
@@ -231,9 +260,10 @@ class ImageDriver:
                 desired = question.wanted.desired if question.wanted else None
                 wanted = desired is not None and desired.signed
                 signed = seen_signed(repository, tagged.digest, wanted=wanted, entry=question.entry)
-                state = ImageState(live, version, recipe, signed)
+                shared, to_be = question.shared(repository, tagged)
+                state = ImageState(live, version, recipe, signed, shared)
                 self._look_ahead(question, state, seen)
-                would_be = replace(desired, signed=True) if desired and outlives(state, desired) else None
+                would_be = _would_be(state, desired, to_be) if desired else None
                 mark = self._mark(question.address)
                 return Observed(state, mark, digest=tagged.digest, would_be=would_be)
         self._look_ahead(question, None, seen)
@@ -243,7 +273,7 @@ class ImageDriver:
         """What publishing would move, where that is to be done."""
         wanted = question.wanted
         if wanted is not None and (
-            live is None or replace(live, signed=wanted.desired.signed) != wanted.desired
+            live is None or replace(live, signed=wanted.desired.signed, shared="") != wanted.desired
         ):
             shop = self._publisher.shop(_recipe(wanted))
             previous = _previous(wanted.desired, question.entry)
@@ -287,6 +317,12 @@ def _engine_digest(recipe: Recipe, inputs: Mapping[Address, Observed[Any]]) -> D
     if found is None:
         raise Missing("engine", f"{where} has no digest", "run mp apply for it first")
     return found
+
+
+def _would_be(live: ImageState, desired: ImageState, shared: str) -> ImageState | None:
+    """What is wanted of an image that is there, where that is more than what is wanted of a new one."""
+    found = replace(desired, signed=desired.signed or outlives(live, desired), shared=shared)
+    return found if found != desired else None
 
 
 def _version(repository: Repository, wanted: str, own: Digest) -> str:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pipeline.clients.oci.referrers import EMPTY_TYPE
-from pipeline.clients.oci.repository import MANIFEST, ImageManifest, Repository, held
+from pipeline.clients.oci.repository import MANIFEST, ImageManifest, Repository, Tagged, held
 from pipeline.core.digest import Digest, canonical
 from pipeline.core.digest import digest as digest_of
 from pipeline.core.image import Build, ImageName, Registry
@@ -92,7 +92,7 @@ class Attestor:
         image: ImageManifest,
         documents: tuple[Attachment, ...],
     ) -> None:
-        attached = _attach(repository, image, documents)
+        attached = attach(repository, image, documents)
         if self._signing:
             self._signing.sign(registry, repository.location, (*attached, image.digest))
 
@@ -104,6 +104,11 @@ class Attestor:
 
 
 def referrer(image: ImageManifest, attachment: Attachment) -> ImageManifest:
+    """As `pointing`, at an image that was read whole."""
+    return pointing(image.tagged(), attachment)
+
+
+def pointing(image: Tagged, attachment: Attachment) -> ImageManifest:
     """The manifest that ties a document to an image; the same document makes the same bytes."""
     body = {
         "schemaVersion": 2,
@@ -117,7 +122,7 @@ def referrer(image: ImageManifest, attachment: Attachment) -> ImageManifest:
                 "size": len(attachment.body),
             }
         ],
-        "subject": {"mediaType": image.media_type, "digest": image.digest, "size": len(image.body)},
+        "subject": {"mediaType": image.media_type, "digest": image.digest, "size": image.size_bytes},
     }
     if attachment.annotations:
         body["annotations"] = dict(attachment.annotations)
@@ -137,16 +142,16 @@ def _documents_of(repository: Repository, image: Digest) -> list[Digest]:
     return [each.digest for each in repository.referrers(image) if each.artifact_type in kinds]
 
 
-def _attach(
+def attach(
     repository: Repository, image: ImageManifest, attachments: tuple[Attachment, ...]
 ) -> tuple[Digest, ...]:
     """The image goes first, by its digest: a tag names it when all that points at it is there."""
     repository.put_manifest(image.digest, image)
     for body in (EMPTY, *(attachment.body for attachment in attachments)):
         _put(repository, body)
-    pointing = [referrer(image, attachment) for attachment in attachments]
-    repository.put_referrer(*pointing)
-    return tuple(each.digest for each in pointing)
+    made = [referrer(image, attachment) for attachment in attachments]
+    repository.put_referrer(*made)
+    return tuple(each.digest for each in made)
 
 
 def _put(repository: Repository, body: bytes) -> None:

@@ -1,0 +1,87 @@
+"""Images that several projects use: who made one stands in it, who else needs it points at it. Used by resource and reclaim.
+
+A registry lists what points at an image, and deletes it by its own digest: a tag alone docker-registry 2.8 does not delete.
+"""
+
+from dataclasses import dataclass
+
+from pipeline.clients.oci.referrers import told
+from pipeline.clients.oci.repository import Descriptor, ImageManifest, Repository, Tagged
+from pipeline.core.digest import Digest
+from pipeline.core.mark import PROJECT
+from pipeline.resources.image.trust.attach import EMPTY, Attachment, attach, pointing
+
+USED = "application/vnd.dev.mp.used.v1+json"  # the project that it names needs the image
+LEFT = "application/vnd.dev.mp.left.v1+json"  # the project that made the image has pruned it
+AGAIN = "again, after it was left to others"
+_SOMEBODY = "?"  # a mark whose project nobody can read
+
+
+@dataclass(frozen=True)
+class Users:
+    """The projects that need one image."""
+
+    maker: str  # as its annotations say
+    marked: frozenset[str] = frozenset()
+    left: bool = False  # the maker needs it only where it has a mark as well
+
+    @property
+    def projects(self) -> frozenset[str]:
+        return self.marked if self.left else self.marked | {self.maker}
+
+    def besides(self, project: str) -> tuple[str, ...]:
+        """Sorted."""
+        return tuple(sorted(self.projects - {project}))
+
+
+def users(repository: Repository, image: Digest, maker: str) -> Users:
+    """What points at the image is asked for: one request, two where a registry keeps no list of it."""
+    found = [*told(repository.referrers(image), repository.manifest)]
+    marked = frozenset(_project(repository, each) for each in found if each.artifact_type == USED)
+    left = any(each.artifact_type == LEFT and repository.head(each.digest) for each in found)
+    return Users(maker, marked, left)
+
+
+def seen(repository: Repository, image: Tagged, project: str, *, known: bool) -> tuple[str, str]:
+    """What a plan says of an image that `project` wants: how it is shared as it is marked now, and as it has to be.
+
+    Nothing is asked of an image that the project made and is `known` to have applied last.
+    """
+    maker = image.annotations.get(PROJECT)
+    if maker is None:
+        return "", ""
+    wanted = f"with project {maker}"
+    if maker == project:
+        if known or repository.head(pointing(image, _note(LEFT, project)).digest) is None:
+            return "", ""
+        wanted = AGAIN
+    marked = users(repository, image.digest, maker).marked
+    return wanted if project in marked else "", wanted
+
+
+def put(repository: Repository, image: ImageManifest, kind: str, project: str) -> None:
+    """Say that a project uses or has left an image. May be repeated."""
+    attach(repository, image, (_note(kind, project),))
+
+
+def let_go(repository: Repository, image: Digest, found: Users, project: str) -> None:
+    """The project needs the image no more, and others do. May be repeated; an image that is gone needs nothing."""
+    manifest = repository.manifest(image)
+    if manifest is None:
+        return
+    if project == found.maker and not found.left:
+        put(repository, manifest, LEFT, project)
+    if project in found.marked:
+        repository.drop_referrer(pointing(manifest.tagged(), _note(USED, project)))
+
+
+def _note(kind: str, project: str) -> Attachment:
+    return Attachment(kind, EMPTY, {PROJECT: project})
+
+
+def _project(repository: Repository, mark: Descriptor) -> str:
+    """A list need not repeat annotations: then the mark itself is read."""
+    if PROJECT in mark.annotations:
+        return mark.annotations[PROJECT]
+    manifest = repository.manifest(mark.digest)
+    return manifest.annotations().get(PROJECT, _SOMEBODY) if manifest else _SOMEBODY
