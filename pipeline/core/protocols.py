@@ -188,6 +188,15 @@ class Checks(Protocol):
 
 
 @runtime_checkable
+class Remarks(Protocol):
+    """What a driver has besides that is told names by hand, which may be slips."""
+
+    def remarks(self) -> Sequence[Diagnostic]:
+        """What is to be said of them, once everything was observed. Asks nobody."""
+        ...
+
+
+@runtime_checkable
 class LooksBack(Protocol):
     """A driver of things that change their form, such as a Deployment that becomes a StatefulSet: what was applied is looked at."""
 

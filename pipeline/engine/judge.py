@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.plan import Plan
+from pipeline.core.protocols import Remarks
 from pipeline.engine.compose import Composition
 from pipeline.engine.policy import breaches
 from pipeline.engine.preflight import preflight
@@ -26,7 +27,15 @@ def judged(
 ) -> Plan:
     """The plan with its refusals, and everything that is to be said of it; `remarks` were made on the way."""
     found = preflight(made.active, world.drivers)
-    diagnostics = (*pins.diagnostics, *composition.diagnostics, *remarks, *found.remarks, *found.barred)
+    told = _of_drivers(world, composition)
+    diagnostics = (
+        *pins.diagnostics,
+        *composition.diagnostics,
+        *remarks,
+        *told,
+        *found.remarks,
+        *found.barred,
+    )
     refusals = (*made.refusals, *found.refusals)
     if not selection.destroy:
         refused, unclear = untrusted(world, pins.models)
@@ -40,3 +49,12 @@ def judged(
             *unsignable(world, made.active),
         )
     return replace(made, refusals=refusals, barred=found.barred, diagnostics=diagnostics)
+
+
+def _of_drivers(world: World, composition: Composition) -> tuple[Diagnostic, ...]:
+    """What drivers say of names that they were told; kinds may share one."""
+    kinds = {resource.kind for resource in composition.resources.values()}
+    drivers = {id(driver): driver for kind in sorted(kinds) if (driver := world.drivers.get(kind))}
+    return tuple(
+        one for driver in drivers.values() if isinstance(driver, Remarks) for one in driver.remarks()
+    )

@@ -339,7 +339,12 @@ def test_fields_of_another_manager_are_taken_only_from_whom_one_names(restored: 
     assert refused.code == REFUSED, refused.text
     assert ".spec.replicas is managed by helm" in flat(refused.out + refused.err), refused.text
     assert restored.project.mp("apply", "--yes", "--take-from", "flux").code == REFUSED
-    assert restored.plan("--take-from", "helm").code == CHANGES
+    taking = restored.plan("--take-from", "helm", "--take-from", "nobody")
+    assert taking.code == CHANGES
+    told = flat(taking.out + taking.err)
+    assert '"nobody" manages no field' in told, taking.text
+    assert "fields are managed by" in told and "helm" in told, taking.text
+    assert '"helm" manages no field' not in told, taking.text
     assert restored.get("deployment", "llm-08")["spec"]["replicas"] == 1
     restored.project.applied("--take-from", "helm")
     restored.nothing_to_do()

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.clients.kube import Cluster
 from pipeline.core.change import Action, Change
+from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Denied, Missing, Refused, StartFailed
 from pipeline.core.model import Secret
@@ -29,6 +30,7 @@ from pipeline.resources.cluster.comparing import observed
 from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.live import Live, Owned, Place, listed_of, uids_of
 from pipeline.resources.cluster.looking import Answer, identified, look
+from pipeline.resources.cluster.managers import slips
 from pipeline.resources.cluster.marks import mark_of
 from pipeline.resources.cluster.preflight import preflight
 from pipeline.resources.cluster.restoring import as_it_was, recalled
@@ -58,6 +60,8 @@ class ClusterDriver:
         self._secret = secret
         self._take_from = take_from
         self._turns = Turns()
+        self._managers: set[str] = set()
+        self._unread = False
         self._wanted: dict[str, tuple[str, ...]] = {}  # uid → the locator under which it is wanted now
 
     looks_back = True
@@ -79,13 +83,18 @@ class ClusterDriver:
                 identity = cluster.identity()
                 seen = look(cluster, place, resources, entries, self._owner, self._take_from)
                 answers |= {each: identified(answer, identity) for each, answer in seen.answers.items()}
+                self._managers |= seen.managers
                 for each in resources:
                     self._remember(each, seen.uids.get(each.address, ()))
             except (BackendError, Refused) as problem:
-                nothing = Unreadable(problem.message, problem.hint)
+                nothing, self._unread = Unreadable(problem.message, problem.hint), True
                 answers |= {each.address: nothing for each in resources}
                 answers |= {entry.address: nothing for entry in entries}
         return answers
+
+    def remarks(self) -> Sequence[Diagnostic]:
+        """Of --take-from: managers that have nothing here, unless they may have it where nobody answered."""
+        return () if self._unread else slips(self._take_from, self._managers)
 
     def check(self, changes: Sequence[Change[Any]]) -> Findings:
         """Whether the clusters would take these changes: asked once a namespace and a cluster."""

@@ -21,6 +21,7 @@ from pipeline.resources.cluster.added import added
 from pipeline.resources.cluster.comparing import compared, told
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.live import OURS, Live, Owned, Place, labelled, listed, pods_in, uids_of
+from pipeline.resources.cluster.managers import managers_of
 from pipeline.resources.cluster.marks import key_of
 from pipeline.resources.cluster.rotation import Secrets, rotated
 from pipeline.resources.cluster.scalers import freed, left_alone, remark, scalers_in
@@ -34,10 +35,11 @@ Answer: TypeAlias = Observed[ClusterState] | Absent | Unreadable
 
 @dataclass
 class Look:
-    """The answers for a namespace, and the uids of the objects behind each that is ours and wanted."""
+    """The answers for a namespace, the uids of the objects behind each that is ours and wanted, and who has fields of them."""
 
     answers: dict[Address, Answer] = field(default_factory=dict)
     uids: dict[Address, tuple[str, ...]] = field(default_factory=dict)
+    managers: frozenset[str] = frozenset()
 
 
 def look(
@@ -60,7 +62,7 @@ def look(
     live = listed(cluster, place.namespace, (*wanted, *others), known)
     owned, secrets = Owned(live), Secrets(cluster, place.namespace)
     scalers = scalers_in(cluster, place.namespace, wanted)
-    found = Look()
+    found = Look(managers=managers_of(live, wanted))
     for declared in resources:
         each = with_its_filler(left_alone(declared, scalers), live)
         mark = replace(owner, address=each.address)
