@@ -7,106 +7,43 @@ import os
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import docker
 import pytest
-from docker.models.containers import Container
 
 from pipeline.clients.docker import DockerHost
 from pipeline.clients.oci.layout import LayoutRepository
 from pipeline.clients.oci.repositories import Repositories
 from pipeline.clients.oci.repository import ImageManifest, Repository, contents
-from pipeline.core.change import Action, Change, FieldDiff, differences
+from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.digest import Digest
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, StartFailed, Unreachable
 from pipeline.core.image import ImageName, Registry
-from pipeline.core.model import Hardware, Model, Secret
+from pipeline.core.model import Secret
 from pipeline.core.resource import (
     Absent,
     Address,
     Entry,
     Observed,
-    Resource,
-    State,
     Unreadable,
     fields_of,
     previous_of,
 )
 from pipeline.resources.cache.store import Cache
 from pipeline.resources.image.index import index
-from pipeline.targets.deployment import recipe_of
 from pipeline.targets.docker.driver import DockerDriver
-from pipeline.targets.docker.spec import DockerOptions, DockerRecipe, DockerState, state_of
+from pipeline.targets.docker.spec import DockerState
 from tests.contract.benches import OWNER, no_secret
 from tests.fakes import engine
 from tests.parts.base_image import BaseImage
+from tests.parts.box import ADDRESS, Box
 from tests.parts.registry import RealRegistry
 
 pytestmark = [pytest.mark.docker, pytest.mark.registry]
 
-ADDRESS, NEEDED = Address("tiny/docker:box"), Address("@engine/tiny:main")
 PORT = "8000/tcp"
-
-
-@dataclass(frozen=True)
-class Box:
-    """A Docker engine with one project on it."""
-
-    host: str
-    name: str
-    folder: Path
-    image: ImageName
-    digest: Digest
-    driver: DockerDriver
-    cache: Cache
-    client: docker.DockerClient
-
-    def model(self, contains: str | None = None, api_key: Secret | None = None, gpus: int = 0) -> Model:
-        hardware = Hardware("cpu" if not gpus else "gpu", gpus)
-        return engine.model(self.folder, self.cache, contains=contains, api_key=api_key, hardware=hardware)
-
-    def wanted(
-        self, *argv: str, model: Model | None = None, image: ImageName | None = None, **options: object
-    ) -> Resource[DockerState]:
-        model = model or self.model()
-        launch = engine.launch(model, *argv)
-        recipe = DockerRecipe(
-            **vars(recipe_of(model, launch)), image=image or self.image, image_address=NEEDED
-        )
-        state = state_of(DockerOptions.model_validate({"memory": "256Mi", **options}), model, launch, recipe)
-        return Resource(ADDRESS, "docker", {"host": self.host, "name": self.name}, state, needs=(NEEDED,))
-
-    @property
-    def image_name(self) -> str:
-        return f"{self.image.registry.url}/{self.image.repository}:{self.image.tag}"
-
-    def look(self, resource: Resource[DockerState]) -> Observed[DockerState] | Absent:
-        answer = self.driver.observe([resource], [])[ADDRESS]
-        assert isinstance(answer, Observed | Absent)
-        return answer
-
-    def diffs(self, resource: Resource[DockerState]) -> tuple[FieldDiff, ...]:
-        seen = self.look(resource)
-        assert isinstance(seen, Observed)
-        return tuple(differences(fields_of(seen.state), fields_of(resource.desired)))
-
-    def bring(self, resource: Resource[DockerState]) -> Observed[DockerState]:
-        seen = self.look(resource)
-        observed = seen if isinstance(seen, Observed) else None
-        diffs = self.diffs(resource) if observed else ()
-        action = Action.UPDATE if observed else Action.CREATE
-        change = Change(ADDRESS, "docker", action, resource, observed, None, diffs)
-        made = self.driver.apply(change, {NEEDED: Observed(State(), digest=self.digest)}, engine.ignore)
-        assert made is not None
-        return made
-
-    def container(self) -> Container:
-        return self.client.containers.get(self.name)
-
-    def names(self) -> set[str]:
-        return {c.name for c in self.client.containers.list(all=True, filters={"name": self.name}) if c.name}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,3 +198,23 @@ def _whole(repository: Repository, tag: str) -> Digest:
             found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
         assert f"sha256:{found}" == blob, f"{repository.location}:{tag}: {blob} is damaged"
     return image.digest
+
+
+def layout(project: Project, name: str = "registry") -> Registry:
+    return Registry("here", layout=str(project.folder / name))
+
+
+def nothing_is_left_to_do(project: Project) -> None:
+    planned = project.mp("plan", "--detailed-exitcode")
+    assert planned.code == 0, planned.text
+    assert project.mp("drift").code == 0
+
+
+def one_image_each(registry: Registry, models: Sequence[str]) -> None:
+    """Each repository has our tag, beside the version's where there is one, and both name one whole image."""
+    found = whole_images(registry)
+    assert sorted(found) == [f"{model}.weights" for model in sorted(models)]
+    for tags in found.values():
+        assert len([tag for tag in tags if tag.startswith("mp-")]) == 1
+        assert {tag for tag in tags if not tag.startswith("mp-")} <= {"main"}
+        assert len(set(tags.values())) == 1
