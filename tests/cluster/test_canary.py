@@ -1,24 +1,21 @@
 """A canary on a real node: beside the good version, behind the same Service, until it is promoted, rolled back or fails."""
 
 import copy
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.core.image import Registry
-from pipeline.manifest.lock import Lock, engine_key, write_lock
 from tests.parts.cluster import RealCluster
 from tests.parts.project import Manifest, Project
 from tests.parts.registry import RealRegistry
-from tests.parts.tiny_image import PLATFORM, push_tiny_engine, tiny_engine
+from tests.parts.tiny_image import tiny_engine
+from tests.parts.tiny_project import tiny_project
 
 pytestmark = [pytest.mark.cluster, pytest.mark.registry]
 
-CHECKPOINT = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "checkpoint"
 ENGINE = tiny_engine()
 ERROR = 1
 STABLE, CANARY = "tiny", "tiny-canary"
@@ -99,14 +96,8 @@ def manifest_of(namespace: str, context: str, registry: str) -> Manifest:
 def acme(
     cluster: RealCluster, registry: RealRegistry, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Acme]:
-    folder = tmp_path_factory.mktemp("acme")
-    shutil.copytree(CHECKPOINT, folder / "weights")
-    (folder / "weights" / "answer.txt").write_text("the sky is blue")
-    push_tiny_engine(Registry("main", url=f"{registry.host}/acme"), ENGINE)
-    write_lock(folder / "models.lock", Lock({}, {engine_key(ENGINE, PLATFORM): ENGINE}))
-    with cluster.namespace() as namespace:
-        environ = {"KUBECONFIG": str(cluster.kubeconfig), "NO_COLOR": "1"}
-        project = Project(folder, folder / "cache", environ)
+    place = Registry("main", url=f"{registry.host}/acme")
+    with tiny_project(cluster, place, tmp_path_factory.mktemp("acme"), ENGINE) as (project, namespace):
         project.write(manifest_of(namespace, cluster.context, registry.host))
         project.applied()
         yield Acme(project, cluster, namespace)

@@ -21,13 +21,13 @@ from tests.parts.claims import (
     CHANGES,
     Acme,
     a_project,
-    flat,
     safetensors,
     spoilt,
     until,
 )
 from tests.parts.cluster import RealCluster
 from tests.parts.deployments import DEPLOYMENTS, deployment
+from tests.parts.project import flat
 
 pytestmark = [
     pytest.mark.cluster,
@@ -48,13 +48,8 @@ def acme(cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture
 def restored(acme: Acme) -> Iterator[Acme]:
     """The project as it was first applied, also after a test that changed it."""
-    manifest, weights = acme.project.manifest, acme.project.folder / "weights"
-    kept = acme.project.folder / "kept"
-    shutil.copytree(weights, kept)
-    yield acme
-    shutil.rmtree(weights)
-    kept.rename(weights)
-    acme.project.write(manifest)
+    with acme.undone():
+        yield acme
     acme.volume()
     acme.project.applied()
 

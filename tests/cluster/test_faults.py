@@ -22,7 +22,7 @@ from tests.parts.certificates import signed
 from tests.parts.cluster import RealCluster
 from tests.parts.fleet import OBJECTS, Fleet, fleet_of, model_name
 from tests.parts.gate import Gate, gate
-from tests.parts.project import Manifest, Project
+from tests.parts.project import Manifest, Project, flat
 from tests.parts.registry import RealRegistry
 
 pytestmark = [pytest.mark.cluster, pytest.mark.registry]
@@ -95,10 +95,6 @@ def whole(fleet: Fleet) -> None:
     names = fleet.names()
     assert len(names) == MODELS * OBJECTS, names
     assert len(fleet.get("configmaps")) == MODELS, names
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
 
 
 def test_api_that_goes_away_in_the_middle_loses_nothing_and_the_next_apply_goes_on(

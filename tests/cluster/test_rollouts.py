@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from pipeline.core.image import Registry
-from pipeline.manifest.lock import Lock, engine_key, read_lock, write_lock
+from pipeline.manifest.lock import engine_key, read_lock, write_lock
 from tests.parts.cluster import RealCluster
 from tests.parts.project import Manifest, Project
 from tests.parts.registry import RealRegistry
 from tests.parts.tiny_image import PLATFORM, push_tiny_engine, tiny_engine
+from tests.parts.tiny_project import tiny_project
 
 pytestmark = [pytest.mark.cluster, pytest.mark.registry]
 
-CHECKPOINT = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "checkpoint"
 MODELS = [f"m{number:02}" for number in range(20)]
 SERVING = MODELS[
     :4
@@ -77,15 +77,8 @@ def manifest_of(namespace: str, context: str, registry: str) -> Manifest:
 def twenty(
     cluster: RealCluster, registry: RealRegistry, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Twenty]:
-    folder = tmp_path_factory.mktemp("acme")
-    shutil.copytree(CHECKPOINT, folder / "weights")
-    (folder / "weights" / "answer.txt").write_text("the sky is blue")
     place = Registry("main", url=f"{registry.host}/acme")
-    push_tiny_engine(place, GOOD)
-    write_lock(folder / "models.lock", Lock({}, {engine_key(GOOD, PLATFORM): GOOD}))
-    with cluster.namespace() as namespace:
-        environ = {"KUBECONFIG": str(cluster.kubeconfig), "NO_COLOR": "1"}
-        project = Project(folder, folder / "cache", environ)
+    with tiny_project(cluster, place, tmp_path_factory.mktemp("acme"), GOOD) as (project, namespace):
         project.write(manifest_of(namespace, cluster.context, registry.host))
         project.applied()
         yield Twenty(project, cluster, namespace, place)

@@ -4,7 +4,6 @@ One project is applied once. Every test uses that one and leaves it as it was.
 """
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.parts.claims import CHANGES, Acme, a_project, flat, safetensors, spoilt, until
+from tests.parts.claims import CHANGES, Acme, a_project, safetensors, spoilt, until
 from tests.parts.cluster import RealCluster
+from tests.parts.project import flat
 
 pytestmark = [
     pytest.mark.cluster,
@@ -41,13 +41,8 @@ def acme(cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def restored(acme: Acme) -> Iterator[Acme]:
-    manifest, weights = acme.project.manifest, acme.project.folder / "weights"
-    kept = acme.project.folder / "kept"
-    shutil.copytree(weights, kept)
-    yield acme
-    shutil.rmtree(weights)
-    kept.rename(weights)
-    acme.project.write(manifest)
+    with acme.undone():
+        yield acme
     acme.project.applied()
 
 

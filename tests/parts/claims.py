@@ -16,14 +16,13 @@ from typing import Any
 import pytest
 
 from pipeline.core.image import Registry
-from pipeline.manifest.lock import Lock, engine_key, write_lock
 from tests.fakes.engine import CPU
 from tests.parts.cluster import RealCluster
-from tests.parts.project import MP, Manifest, Project, Result
+from tests.parts.project import MP, Manifest, Project, Result, flat
 from tests.parts.registry import RealRegistry
-from tests.parts.tiny_image import PLATFORM, push_tiny_engine, tiny_engine
+from tests.parts.tiny_image import tiny_engine
+from tests.parts.tiny_project import tiny_project
 
-CHECKPOINT = Path(__file__).resolve().parents[2] / "examples" / "quickstart" / "checkpoint"
 ENGINE = tiny_engine(CPU)
 CHANGES = 2
 SOON_S = 60
@@ -94,6 +93,17 @@ class Acme:
         manifest["models"]["tiny"]["targets"]["prod"]["claim"] |= claim
         return manifest
 
+    @contextlib.contextmanager
+    def undone(self) -> Iterator[None]:
+        """What a test changes in models.yaml and in the weights is afterwards as it was; nothing of it is applied."""
+        manifest, weights = self.project.manifest, self.project.folder / "weights"
+        kept = self.project.folder / "kept"
+        shutil.copytree(weights, kept)
+        yield
+        shutil.rmtree(weights)
+        kept.rename(weights)
+        self.project.write(manifest)
+
     def nothing_to_do(self) -> None:
         planned = self.mp("plan", "--detailed-exitcode")
         assert planned.code == 0, planned.text
@@ -128,11 +138,6 @@ class Acme:
         return result
 
 
-def flat(text: str) -> str:
-    """Without the line breaks that long texts get."""
-    return " ".join(text.split())
-
-
 def until(
     asked: Callable[[], Any], within_s: float = SOON_S, pause_s: float = 0.5
 ) -> Any:  # Any: whatever is found
@@ -146,21 +151,14 @@ def until(
 @contextlib.contextmanager
 def a_project(cluster: RealCluster, folders: pytest.TempPathFactory) -> Iterator[Acme]:
     """Nothing of it is applied yet, and it has no volume."""
-    folder = folders.mktemp("acme")
-    shutil.copytree(CHECKPOINT, folder / "weights")
-    (folder / "weights" / "answer.txt").write_text("the sky is blue")
     registry = RealRegistry(folders.mktemp("registry"), everywhere=True)
     registry.start()
     host = f"{cluster.node_address()}:{registry.port}"
     cluster.speaks_http(host)
-    push_tiny_engine(Registry("main", url=f"{registry.host}/acme"), ENGINE)
-    write_lock(folder / "models.lock", Lock({}, {engine_key(ENGINE, PLATFORM): ENGINE}))
     storage = folders.mktemp("volumes")
-    with cluster.namespace() as namespace:
-        environ = {"KUBECONFIG": str(cluster.kubeconfig), "NO_COLOR": "1"}
-        made = Acme(
-            Project(folder, folder / "cache", environ), cluster, namespace, storage, namespace, registry
-        )
+    place = Registry("main", url=f"{registry.host}/acme")
+    with tiny_project(cluster, place, folders.mktemp("acme"), ENGINE) as (project, namespace):
+        made = Acme(project, cluster, namespace, storage, namespace, registry)
         made.project.write(manifest_of(namespace, cluster.context, host))
         try:
             yield made

@@ -36,6 +36,11 @@ class Result:
         return json.loads(self.out)
 
 
+def flat(text: str) -> str:
+    """Without the line breaks that long texts get."""
+    return " ".join(text.split())
+
+
 @dataclass
 class Project:
     """One folder. `write` puts a models.yaml into it; `changed` does so for as long as a block runs."""
