@@ -46,7 +46,7 @@ models:
     test: [{prompt: "2+2=", expect: {contains: "4"}}]
     lifecycle: {protect: true}
     targets:
-      box: {port: 8000}
+      box: {port: 8000, bind: 10.0.0.7, weights: baked}
   tiny:
     source: ./checkpoint
     template: transformers
