@@ -69,7 +69,10 @@ COMMANDS: Mapping[str, Command] = {
     "import": Command(
         "taking",
         "Write entries for what runs already",
-        {"kubernetes": "Deployments of a namespace that nobody declares"},
+        {
+            "kubernetes": "Deployments of a namespace that nobody declares",
+            "kaito": "Workspaces and InferenceSets of a namespace that nobody declares",
+        },
     ),
     "prune": Command("prune", "Free the space of images and weights that nobody needs"),
     "destroy": Command("destroy", "Take deployments down"),

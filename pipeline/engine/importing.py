@@ -1,13 +1,14 @@
 """What runs in a cluster and nobody declares, as parts of models.yaml: entries, and the classes and secrets they name. Pure."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.manifest.places import SecretSpec
+from pipeline.manifest.places import HardwareSpec, SecretSpec
 from pipeline.manifest.spec import Manifest
 from pipeline.resources.cluster.products import products_of
-from pipeline.targets.kubernetes.describing import Described, Gpus
+from pipeline.targets.described import Described, Gpus
 
 Written = dict[str, Any]  # Any: parts of models.yaml as a user writes them
 
@@ -23,7 +24,7 @@ class Imported:
 
 
 def declared_names(manifest: Manifest, target: str, environment: str) -> frozenset[str]:
-    """Names of the Deployments that entries stand for at a target."""
+    """Names of the objects that entries stand for at a target."""
     before = "" if environment == "default" else f"{environment}-"
     return frozenset(
         spec.targets[target].name or f"{before}{name}"
@@ -63,11 +64,26 @@ def _hardware(manifest: Manifest, made: Imported, gpus: Gpus) -> str | None:
     if gpus.product is None:
         return None
     for name, spec in manifest.hardware.items():
-        if spec.gpus == gpus.count and gpus.product in products_of(spec.gpu or ""):
+        if _fits(spec, gpus):
             return name
-    name = f"{gpus.product.lower().replace('_', '-').replace('.', '-')[:50]}-x{gpus.count}"
-    made.hardware[name] = {"gpu": gpus.product, "gpus": gpus.count}
+    many = f"-x{gpus.nodes}" if gpus.nodes > 1 else ""
+    first = f"{gpus.instance_type}{many}" if gpus.instance_type else f"{gpus.product}-x{gpus.count}{many}"
+    name = re.sub(r"[^a-z0-9]+", "-", first.lower()).strip("-")[:63]
+    made.hardware[name] = {
+        "gpu": gpus.product,
+        "gpus": gpus.count,
+        **({"nodes": gpus.nodes} if gpus.nodes > 1 else {}),
+        **({"instance_type": gpus.instance_type} if gpus.instance_type else {}),
+    }
     return name
+
+
+def _fits(spec: HardwareSpec, gpus: Gpus) -> bool:
+    """Whether a declared class says the same, in other words perhaps: "L4" and "NVIDIA-L4" are one product."""
+    same = gpus.product == spec.gpu or gpus.product in products_of(spec.gpu or "")
+    same = same or bool(set(products_of(gpus.product or "")) & set(products_of(spec.gpu or "")))
+    machine = gpus.instance_type is None or gpus.instance_type == (spec.instance_type or "")
+    return same and machine and (spec.gpus, spec.nodes) == (gpus.count, gpus.nodes)
 
 
 def _value(manifest: Manifest, made: Imported, value: str | tuple[str, str]) -> str | Written:

@@ -36,10 +36,13 @@ class Described:
     remarks: tuple[str, ...]
 
 
-def owner_in(one: Object) -> str | None:
-    """The controller that made an object and makes it again: "InferenceSet/phi"; None of what people made."""
+def left_out(one: Object) -> str | None:
+    """Why no entry can stand for an object: who made it makes it again; None where one can."""
     owners = one["metadata"].get("ownerReferences") or ()
-    return next((f"{each['kind']}/{each['name']}" for each in owners if each.get("controller")), None)
+    maker = next((f"{each['kind']}/{each['name']}" for each in owners if each.get("controller")), None)
+    if maker is not None:
+        return f"{maker} made it"
+    return "it tunes a model and serves none" if "tuning" in one and "inference" not in one else None
 
 
 def appliers(one: Object) -> Iterator[str]:

@@ -1,7 +1,10 @@
-"""`mp import kubernetes`: entries for what runs in a target's namespace and nobody declares. Changes nothing there."""
+"""`mp import kubernetes` and `mp import kaito`: entries for what runs in a target's namespace and nobody declares. Changes nothing there."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -12,37 +15,94 @@ from pipeline.cli.session import Session, open_session
 from pipeline.cli.views import imported as view
 from pipeline.cli.views import output, units
 from pipeline.cli.views.diagnostics import diagnostics
-from pipeline.core.diagnostic import error, warning
+from pipeline.core.diagnostic import Diagnostic, error, warning
 from pipeline.core.errors import ExitCode, MpError, UserError
 from pipeline.engine.importing import Imported, declared_names, imported
 from pipeline.manifest.read import read
-from pipeline.resources.cluster.live import strangers
-from pipeline.targets.kubernetes.describing import describe
+from pipeline.resources.cluster.health import Object
+from pipeline.resources.cluster.strangers import deployments, surroundings, workspaces
+from pipeline.targets import pods
+from pipeline.targets.described import Described, left_out
+from pipeline.targets.kaito import describing as workspace
+from pipeline.targets.kaito.spec import KaitoSpec
 from pipeline.targets.kubernetes.spec import KubernetesSpec
+
+S = TypeVar("S")
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="Names of objects; all when left out", show_default=False),
+]
+Out = Annotated[str, typer.Option("--out", metavar="FILE", help="File to write; - is the standard output")]
+Add = Annotated[bool, typer.Option("--add", help="Put the entries into models.yaml, below what is there")]
 
 
 def kubernetes(
     context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="A kubernetes target of models.yaml")],
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...", help="Names of Deployments; all when left out", show_default=False
-        ),
-    ] = None,
-    out: Annotated[
-        str, typer.Option("--out", metavar="FILE", help="File to write; - is the standard output")
-    ] = "-",
-    add: Annotated[
-        bool, typer.Option("--add", help="Put the entries into models.yaml, below what is there")
-    ] = False,
+    names: Names = None,
+    out: Out = "-",
+    add: Add = False,
 ) -> ExitCode:
     """Write entries for the Deployments of a target's namespace that bear no mark of mp: image, arguments, GPUs, replicas.
 
     Each says manage: observe, so nothing is changed by it. Remove that line and run mp apply --adopt to take it over.
     """
     session = open_session(options_of(context))
-    found = _found(session, target, names or [])
+    spec = _spec(session, target, KubernetesSpec, "kubernetes")
+    with session.waiting.word("Reading"):
+        there = deployments(wiring.cluster(session.world.settings, spec.context), spec.namespace)
+    return _told(session, target, names, _Found(there, pods.describe), out, add=add)
+
+
+def kaito(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="A kaito target of models.yaml")],
+    names: Names = None,
+    out: Out = "-",
+    add: Add = False,
+) -> ExitCode:
+    """Write entries for the Workspaces and InferenceSets of a target's namespace that bear no mark of mp: preset, instance
+    type, GPUs, adapters, node labels, replicas.
+
+    Each says manage: observe, so nothing is changed by it. Remove that line and run mp apply --adopt to take it over.
+    """
+    session = open_session(options_of(context))
+    spec = _spec(session, target, KaitoSpec, "kaito")
+    with session.waiting.word("Reading"):
+        cluster = wiring.cluster(session.world.settings, spec.context)
+        there = workspaces(cluster, spec.namespace)
+        around = workspace.Around(*surroundings(cluster, spec.namespace), spec.pull_secret)
+    return _told(
+        session, target, names, _Found(there, partial(workspace.describe, around=around)), out, add=add
+    )
+
+
+RUNS = {"kubernetes": kubernetes, "kaito": kaito}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What others made, and how it is told."""
+
+    objects: Mapping[str, Object]  # "Deployment/qwen"
+    describe: Callable[[Object], Described | None]
+
+
+def _spec(session: Session, target: str, record: type[S], kind: str) -> S:
+    targets = session.project.manifest.targets
+    spec = targets.get(target)
+    if isinstance(spec, record):
+        return spec
+    known = [name for name, one in targets.items() if isinstance(one, record)]
+    hint = f"{kind} targets: {', '.join(known)}" if known else "declare one under `targets:`"
+    raise UserError([error(f'"{target}" is no {kind} target of {FILE}', hint=hint)])
+
+
+def _told(
+    session: Session, target: str, names: list[str] | None, there: _Found, out: str, *, add: bool
+) -> ExitCode:
+    found = _imported(session, target, names or [], there)
     if not found.models:
         output.message("nothing to import")
         return ExitCode.OK
@@ -56,38 +116,30 @@ def kubernetes(
     return ExitCode.OK
 
 
-RUNS = {"kubernetes": kubernetes}
-
-
-def _found(session: Session, target: str, names: list[str]) -> Imported:
+def _imported(session: Session, target: str, names: list[str], there: _Found) -> Imported:
     manifest, environment = session.project.manifest, session.world.settings.environment
-    spec = manifest.targets.get(target)
-    if not isinstance(spec, KubernetesSpec):
-        known = [name for name, one in manifest.targets.items() if isinstance(one, KubernetesSpec)]
-        hint = f"kubernetes targets: {', '.join(known)}" if known else "declare one under `targets:`"
-        raise UserError([error(f'"{target}" is no kubernetes target of {FILE}', hint=hint)])
-    with session.waiting.word("Reading"):
-        there = strangers(wiring.cluster(session.world.settings, spec.context), spec.namespace)
-    by_name = {str(one["metadata"]["name"]): one for one in there}
-    declared = declared_names(manifest, target, environment)
-    if unknown := [name for name in names if name not in by_name]:
+    known = {_name(key) for key in there.objects}
+    if unknown := [name for name in names if name not in known]:
         hint = "what bears mp's mark is declared already; mp list shows it"
-        raise UserError(
-            [
-                error(f'no Deployment "{name}" without a mark in {spec.namespace}', hint=hint)
-                for name in unknown
-            ]
-        )
-    wanted = [name for name in names or sorted(by_name) if name not in declared]
-    described = {name: describe(by_name[name]) for name in wanted}
-    remarks = [
-        warning(f'Deployment "{name}": its name can be no name of an entry, it is left out')
-        for name, one in described.items()
-        if one is None
-    ]
+        raise UserError([error(f'nothing without a mark is called "{name}"', hint=hint) for name in unknown])
+    declared = declared_names(manifest, target, environment)
+    described: list[Described] = []
+    remarks: list[Diagnostic] = []
+    for key in sorted(there.objects, key=lambda key: (_name(key), key)):
+        if _name(key) in declared or (names and _name(key) not in names):
+            continue
+        one = there.objects[key]
+        if any(_name(key) == other.name for other in described):
+            remarks.append(warning(f"{key}: another one has its name here, it is left out"))
+        elif why := left_out(one):
+            remarks.append(warning(f"{key}: {why}, it is left out"))
+        elif (entry := there.describe(one)) is None:
+            remarks.append(warning(f"{key}: its name can be no name of an entry, it is left out"))
+        else:
+            described.append(entry)
     if remarks:
         output.message(diagnostics(remarks, {}, session.project.options.message_ink))
-    return imported(manifest, target, [one for one in described.values() if one is not None])
+    return imported(manifest, target, described)
 
 
 def _write(file: Path, text: str) -> None:
@@ -119,3 +171,8 @@ def _add(session: Session, found: Imported) -> None:
         raise MpError(f"{file} cannot be written: {problem}", "use --out -") from problem
     finally:
         part.unlink(missing_ok=True)
+
+
+def _name(key: str) -> str:
+    """ "Workspace/phi" → "phi"."""
+    return key.partition("/")[2]

@@ -27,6 +27,7 @@ from pipeline.core.resource import (
 )
 from pipeline.resources.cluster.canary import beside, leaving
 from pipeline.resources.cluster.comparing import observed
+from pipeline.resources.cluster.completing import completed, made_anew, whole
 from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.live import Live, Owned, Place, listed_of, uids_of
 from pipeline.resources.cluster.looking import Answer, identified, look
@@ -116,7 +117,7 @@ class ClusterDriver:
         before = self._before(
             rollout, resource, keys_of(change.entry), adopting=change.action is Action.ADOPT
         )
-        resource = with_its_filler(resource, before)
+        resource = completed(with_its_filler(resource, before), before)
         digests = {**digests_in(*before.values()), **_digests(resource, inputs)}
         if change.action is Action.ADOPT and not change.interrupts:
             return self._take(rollout, resource, before, digests)
@@ -132,7 +133,9 @@ class ClusterDriver:
             first = {**_first(resource, before), **{key: before[key] for key in turn.leaving}}
             try:
                 rollout.remove({**first, **obsolete(before, wanted)})
-                return self._bring(rollout, resource, before, sent, digests, revisions)
+                return self._bring(
+                    rollout, resource, before, _whole(resource, first, sent), digests, revisions
+                )
             except StartFailed as problem:
                 if recipe.on_failure == "rollback":
                     old = objects_in(good.get("objects"))
@@ -328,7 +331,13 @@ def _first(resource: Resource[ClusterState], before: Live) -> Live:
     """What is deleted before: what cannot be written over, and the old one of what is made anew where nothing is spare."""
     recipe, wanted = recipe_of(resource), resource.desired.objects
     old = [key for key in renamed_in(before) if recipe.recreate and key not in wanted]
-    return {**in_the_way(wanted, before, partial=recipe.standing), **{key: before[key] for key in old}}
+    fixed = {**in_the_way(wanted, before, partial=recipe.standing), **made_anew(resource, before)}
+    return {**fixed, **{key: before[key] for key in old}}
+
+
+def _whole(resource: Resource[ClusterState], removed: Live, sent: Live) -> Live:
+    """Of what others made the entry says a part: what was deleted is made again with all that it had."""
+    return objects_in(whole(removed, sent)) if recipe_of(resource).standing else sent
 
 
 def _key(locator: Mapping[str, str]) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 from pipeline.clients.kube import (
     CLAIM,
-    DEPLOYMENT,
     EVENT,
     INFERENCE_SET,
     KINDS,
@@ -110,12 +109,6 @@ def uids_of(live: Live) -> tuple[str, ...]:
 
 def _instance(one: Object) -> str:
     return str(labels_in(one).get(INSTANCE))
-
-
-def strangers(cluster: Cluster, namespace: str) -> tuple[Object, ...]:
-    """Deployments that nobody's mp made or took over. Raises Denied, Unreachable."""
-    found = cluster.list(DEPLOYMENT, namespace)
-    return tuple(one for one in found if mark_of(one) is None and not is_leaving(one))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pipeline.core.resource import (
 )
 from pipeline.resources.cluster.added import added
 from pipeline.resources.cluster.comparing import compared, told
+from pipeline.resources.cluster.completing import completed, why_anew
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.live import OURS, Live, Owned, Place, labelled, listed, pods_in, uids_of
 from pipeline.resources.cluster.managers import managers_of
@@ -64,7 +65,7 @@ def look(
     scalers = scalers_in(cluster, place.namespace, wanted)
     found = Look(managers=managers_of(live, wanted))
     for declared in resources:
-        each = with_its_filler(left_alone(declared, scalers), live)
+        each = completed(with_its_filler(left_alone(declared, scalers), live), live)
         mark = replace(owner, address=each.address)
         own = owned.by(mark, each.locator["name"])
         taking = take_from | freed(each, scalers)
@@ -74,7 +75,7 @@ def look(
             lost = "" if each.watched else volumes_lost(cluster, place.namespace, own, sent)
             # what stood before mp came has fields of others, all of which were shown then
             theirs = "" if each.watched or recipe_of(each).standing else added(own, sent)
-            parts = (remark(declared, scalers), seen.note, theirs, lost)
+            parts = (remark(declared, scalers), seen.note, theirs, lost, why_anew(each, live))
             seen = replace(seen, note="; ".join(filter(None, parts)))
             if seen.mark == mark:
                 found.uids[each.address] = uids_of(own)

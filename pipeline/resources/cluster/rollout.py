@@ -179,7 +179,7 @@ class Rollout:
 
     def _pods(self, key: str) -> Pods:
         selector = workload_of(key).selector(key.partition("/")[2])
-        if self.recipe.standing:  # its labels are another one's
+        if self.recipe.standing and workload_of(key).labelled:  # its labels are another one's
             labels = self._found(key).get(key, {}).get("spec", {}).get("selector", {}).get("matchLabels", {})
             selector = ",".join(f"{name}={value}" for name, value in labels.items())
         return pods_in(self.cluster, self.recipe.namespace, selector)

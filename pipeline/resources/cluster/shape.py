@@ -79,21 +79,27 @@ def _value(key: str, live: Any, wanted: Any, owned: Mapping[str, Any] | None) ->
         if (
             keys and owned == {}
         ):  # ours as one value: its schema says nothing of the list (KAITO's pod templates)
-            return _undigested(live)
+            return _undigested(live, wanted)
         return _merged(live, wanted, owned or {}, keys) if keys else _whole(live, wanted)
     if live == wanted or key not in IMAGE_FIELDS or not isinstance(live, str):
         return live
     return _DIGEST.sub("", live)
 
 
-def _undigested(value: Any) -> Any:
-    """All of a value; images without digests."""
+def _undigested(value: Any, wanted: Any) -> Any:
+    """All of a value; images without digests, but for those that are wanted with one."""
+    if value == wanted:
+        return value
     if isinstance(value, list):
-        return [_undigested(item) for item in value]
+        others = wanted if isinstance(wanted, list) and len(wanted) == len(value) else [None] * len(value)
+        return [_undigested(item, other) for item, other in zip(value, others, strict=True)]
     if not isinstance(value, dict):
         return value
+    same = wanted if isinstance(wanted, dict) else {}
     return {
-        key: _DIGEST.sub("", item) if key in IMAGE_FIELDS and isinstance(item, str) else _undigested(item)
+        key: _DIGEST.sub("", item)
+        if key in IMAGE_FIELDS and isinstance(item, str) and item != same.get(key)
+        else _undigested(item, same.get(key))
         for key, item in value.items()
     }
 

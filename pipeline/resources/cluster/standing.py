@@ -27,7 +27,7 @@ def take(rollout: Rollout, objects: Mapping[str, Json], live: Live, digests: dic
         key, whole = key_of(one), written(one, digests)
         if key in live:
             would_be = put(rollout.cluster, whole, dry_run=True, take_from=rollout.take_from)
-            if template_of(would_be) != template_of(live[key]):
+            if _runs(would_be) != _runs(live[key]):
                 text = f"{rollout.system}: {key} was changed since it was planned, and its pods would restart"
                 raise Refused(text, "run mp plan --adopt again")
         made[key] = put(rollout.cluster, whole, take_from=rollout.take_from)
@@ -73,6 +73,11 @@ def unlabelled(objects: Mapping[str, Any]) -> tuple[str, ...]:
 
 def template_of(one: Object) -> Json:
     return (one.get("spec") or {}).get("template")
+
+
+def _runs(one: Object) -> Json:
+    """What of an object makes its pods anew: of a Workspace all that KAITO reads."""
+    return [template_of(one), one.get("resource"), one.get("inference")]
 
 
 def _is_fixed(key: str, one: Object, wanted: Json) -> bool:

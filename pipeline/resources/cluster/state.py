@@ -64,6 +64,8 @@ class ClusterState(State):
         kind, below = _below(path)
         if kind not in WORKLOADS:
             return False
+        if WORKLOADS[kind].renamed and self.recipe is not None and self.recipe.standing:
+            return bool(below) and below[0] != "metadata" and below != ["spec", "replicas"]
         if WORKLOADS[kind].renamed:
             return not below and _unescaped(path) not in self.objects
         return below[:1] == ["spec"] and below[1:2] in [

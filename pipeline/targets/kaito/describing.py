@@ -21,7 +21,7 @@ from pipeline.resources.cluster.scalers import REPLICAS
 from pipeline.targets.described import Described, Gpus, appliers, is_scaled
 from pipeline.targets.kaito.objects import SCALED
 from pipeline.targets.kaito.preset import CONFIG_FILE, HUB, TOKEN, TOKEN_KEY
-from pipeline.targets.kubernetes.describing import describe as described_pod
+from pipeline.targets.pods import describe as described_pod
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 SWITCH = re.compile(r"(scaledobject\.)?kaito\.sh/[A-Za-z0-9._-]+")
@@ -36,11 +36,6 @@ class Around:
     nodes: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # {} where they may not be seen
     configs: Mapping[str, Object] = field(default_factory=dict)  # ConfigMaps of the namespace, by name
     pull_secret: str | None = None  # of the target
-
-
-def is_tuning(one: Object) -> bool:
-    """It trains an adapter, and serves nothing."""
-    return "tuning" in one and "inference" not in one
 
 
 def describe(one: Object, around: Around) -> Described | None:
@@ -66,7 +61,7 @@ def describe(one: Object, around: Around) -> Described | None:
         **({"partition": dict(resource["partition"])} if resource.get("partition") else {}),
         **({"annotations": switches} if switches else {}),
         **({"adapters": adapters} if adapters else {}),
-        "runs": served.runs,
+        **({"runs": served.runs} if served.runs else {}),
     }
     return Described(
         name,
@@ -95,12 +90,9 @@ def _served(name: str, inference: Object, around: Around) -> _Served:
     if "preset" in inference:
         return _of_preset(inference, around)
     pod = record(record(inference.get("template")).get("spec"))
-    like = {
-        "metadata": {"name": name},
-        "spec": {
-            "template": {"spec": {**pod, "containers": pod.get("containers") or [{"name": "", "image": ""}]}}
-        },
-    }
+    if not pod.get("containers"):
+        return _Served({}, None, None, {}, ("it says nothing of what it serves",))
+    like = {"metadata": {"name": name}, "spec": {"template": {"spec": pod}}}
     found = described_pod(like)
     assert found is not None, "its name is one of an entry's"
     return _Served(found.options["runs"], found.source, found.version, found.env, found.remarks)
