@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from pipeline.core.frozen import frozen
 
 TERRAFORM = shutil.which("terraform")
 MP = (str(Path(sys.executable).with_name("mp")),)
 
 
-@dataclass(frozen=True)
+@frozen
 class Sample:
     """One process from start to end, with the children it waited for."""
 

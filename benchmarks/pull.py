@@ -22,10 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import Sample, environ, measure, median, result, say
+from pipeline.core.frozen import frozen
 from pipeline.resources.cache.store import WORKERS
 
 ROOT = Path(__file__).parents[1]
@@ -122,7 +122,7 @@ http {{
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Served:
     """A Hub of one model, by nginx. Files lie in `folder`/lfs, named by their sha256."""
 
@@ -215,7 +215,7 @@ def _wait_for(port: int) -> None:
     raise SystemExit("nginx did not start")
 
 
-@dataclass(frozen=True)
+@frozen
 class Runs:
     """Runs programs against one server, each in a folder that is new and goes after it."""
 

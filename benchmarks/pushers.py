@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks.measure import Sample, environ, measure
+from pipeline.core.frozen import frozen
 
 TEMPLATE = "chat_template.jinja"
 DOCKERD_PID = Path("/var/run/docker.pid")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True)
+@frozen
 class Weights:
     """Folders with the same file names; they share files by hard link."""
 

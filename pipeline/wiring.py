@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.clients.oci import repositories as oci
 from pipeline.core.diagnostic import Where
 from pipeline.core.errors import UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine, Variant
 from pipeline.core.lazily import Lazily
 from pipeline.core.protocols import Driver, Source, Target
@@ -96,7 +96,7 @@ def drivers(
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class _Drivers:
     """What drivers are made of. A method imports its driver: few manifests need them all."""
 

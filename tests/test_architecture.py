@@ -93,3 +93,9 @@ def test_no_environment_variable_is_read_below_cli_and_clients() -> None:
         room = file.relative_to(ROOT / "pipeline").parts[0]
         if room in ("core", "engine", "manifest", "targets", "sources", "resources", "templates", "store"):
             assert "os.environ" not in file.read_text(), file
+
+
+def test_frozen_classes_share_their_methods() -> None:
+    standard = re.compile(r"^ *@dataclass\(frozen=True\)", re.MULTILINE)
+    for file in python_files("pipeline"):
+        assert not standard.search(file.read_text()), f"{file}: use @frozen of pipeline/core/frozen.py"

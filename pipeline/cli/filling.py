@@ -22,12 +22,12 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from pipeline.clients.oci.repositories import Repositories
 from pipeline.core.errors import BackendError, Corrupt, Denied, Exhausted, Missing, MpError, Refused
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.resources.cache.reading import CHUNK_BYTES, received, require_hash
@@ -45,7 +45,7 @@ class Opens(Protocol):
     def open(self, artifact: Artifact, entry: FileEntry, start: int) -> AbstractContextManager[BinaryIO]: ...
 
 
-@dataclass(frozen=True)
+@frozen
 class Wanted:
     """What a claim shall hold."""
 

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -22,6 +22,7 @@ from pipeline.cli.views import output
 from pipeline.cli.views.diagnostics import diagnostics, failure
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.errors import ExitCode, MpError, UserError
+from pipeline.core.frozen import frozen
 
 HELP = "Machine-learning models from one models.yaml: pinned, verified, built, published, deployed, proven."
 WIDTH = 100
@@ -30,7 +31,7 @@ COLLECT_AFTER = 100_000
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": WIDTH}
 
 
-@dataclass(frozen=True)
+@frozen
 class Command:
     """One command: the module below `commands` whose `run` it is, and what it is for. A group has members instead."""
 

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias, cast
 
@@ -11,6 +10,7 @@ import typer
 
 from pipeline.cli.views import output
 from pipeline.cli.views.text import Ink
+from pipeline.core.frozen import frozen
 from pipeline.core.settings import is_offline
 
 Models: TypeAlias = Annotated[
@@ -59,7 +59,7 @@ _VALUED = ("-C", "--chdir", "--env")
 _FLAGS = ("--no-color", "--offline")
 
 
-@dataclass(frozen=True)
+@frozen
 class Options:
     """What was said before or behind the command, for all commands alike."""
 

@@ -2,13 +2,14 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cli.options import Options
 from pipeline.cli.views.origin import Origin
 from pipeline.clients import process
 from pipeline.core.errors import BackendError, UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.settings import Settings, default_cache
 from pipeline.manifest.read import Document, read
 from pipeline.manifest.spec import Manifest
@@ -17,7 +18,7 @@ FILE = "models.yaml"
 _GIT_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Project:
     """A manifest without errors, and its surroundings."""
 

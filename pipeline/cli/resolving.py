@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, TypeAlias
 
 from pipeline.cli.views import units
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine, Variant
 from pipeline.core.lazily import Lazily
 from pipeline.core.model import Artifact, FileEntry
@@ -16,7 +17,7 @@ from pipeline.engine.world import World
 Named: TypeAlias = Callable[[str], AbstractContextManager[None]]  # around what may take long
 
 
-@dataclass(frozen=True)
+@frozen
 class Told:
     """A source; what it resolves is told of when that takes long."""
 

@@ -1,7 +1,7 @@
 """A project with its world opened: what every command that looks outside begins with, and how a plan ends one."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline import engine, wiring
 from pipeline.cli.options import Options
@@ -14,6 +14,7 @@ from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.plan import not_read
 from pipeline.cli.views.waiting import Waiting
 from pipeline.core.errors import ExitCode
+from pipeline.core.frozen import frozen
 from pipeline.core.plan import Plan
 from pipeline.core.reference import Reference, parse
 from pipeline.core.report import Report, Status
@@ -24,7 +25,7 @@ from pipeline.engine.world import World
 from pipeline.resources.cache.artifact import artifact_address
 
 
-@dataclass(frozen=True)
+@frozen
 class Session:
     project: Project
     world: World

@@ -15,13 +15,14 @@ from typing import IO
 from pipeline.clients.oci.repository import BLOCK_BYTES, LAYER, Repository, contents
 from pipeline.core.digest import Digest
 from pipeline.core.errors import BackendError, Corrupt, Missing
+from pipeline.core.frozen import frozen
 
 _CONTENTS = "manifest.json"
 _READ_WHOLE_BYTES = 2**20  # a config is smaller
 _MAGIC = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Stored:
     """A layer that is in the repository now."""
 
@@ -30,7 +31,7 @@ class Stored:
     media_type: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Unpacked:
     """An image that was taken apart: its config, and where its layers went, lowest first."""
 

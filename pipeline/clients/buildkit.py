@@ -6,13 +6,13 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.clients.docker import DockerHost, open_client
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.errors import BackendError, Denied, Exhausted, Missing, Unreachable
+from pipeline.core.frozen import frozen
 
 TIMEOUT_S = 1800  # between two signs of life: a layer of gigabytes is compressed in silence
 BLOCK_BYTES = 2**20
@@ -27,7 +27,7 @@ OnLine = Callable[[str], None]
 OnBytes = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@frozen
 class Instructions:
     """What to build besides the context, whose Dockerfile says how."""
 

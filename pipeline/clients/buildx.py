@@ -6,20 +6,21 @@ driver/driver.go.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from pipeline.clients.handshake import Certificates
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing
+from pipeline.core.frozen import frozen
 
 SCHEME = "buildx://"
 DOCKER = "default"  # the Docker engine's own BuildKit, of which there is no file
 _CONTAINER = "buildx_buildkit_"  # what stands before a node's name in that of its container
 
 
-@dataclass(frozen=True)
+@frozen
 class Place:
     """Where buildctl finds a BuildKit."""
 

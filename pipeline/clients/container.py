@@ -2,20 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Mount:
     source: str
     destination: str
     read_only: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Wanted:
     """A container to be created."""
 
@@ -35,7 +35,7 @@ class Wanted:
     user: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Container:
     """A container as `docker inspect` shows it."""
 

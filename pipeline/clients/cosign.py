@@ -7,12 +7,13 @@ key goes to the program in its environment: arguments are seen by everybody on a
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.clients.oci.repository import Descriptor
 from pipeline.clients.process import run
 from pipeline.core.errors import BackendError, Denied, Missing, Refused, Unreachable
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 
 # How a signature is attached: cosign 2.6.5, pkg/oci/remote/write.go and pkg/types/predicate.go; 3.1 does the same.
@@ -38,7 +39,7 @@ _WRONG_PASSWORD = "decryption failed"  # cosign 2.6.5: "reading key: decrypt: en
 _DENIED = ("UNAUTHORIZED", "DENIED")
 
 
-@dataclass(frozen=True)
+@frozen
 class Signer:
     """With what an image is signed. Without a key cosign asks for an identity, as its own environment says."""
 
@@ -47,7 +48,7 @@ class Signer:
     log: bool = False  # whether the signature is entered into the public transparency log
 
 
-@dataclass(frozen=True)
+@frozen
 class Authority:
     """Whose signatures count."""
 

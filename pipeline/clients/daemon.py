@@ -7,13 +7,13 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.clients import supervisor
 from pipeline.clients.process import run
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError
+from pipeline.core.frozen import frozen
 
 GRACE_S = 20.0  # between SIGTERM and SIGKILL; an engine ends its workers first
 _POLL_S = 0.05
@@ -22,7 +22,7 @@ _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_
 _KEPT_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "XDG_", "OMP_")
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """A process so that it is known again after its pid was given to another one."""
 
@@ -41,7 +41,7 @@ class Identity:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Daemon:
     """What a folder's supervisor says of itself."""
 

@@ -6,8 +6,9 @@ buildctl says "broken pipe" or "EOF" where a builder refuses a certificate; aske
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from pipeline.core.frozen import frozen
 
 TIMEOUT_S = 5.0  # as long as buildctl waits for a connection: buildkit v0.32.2, cmd/buildctl/main.go
 _NAMES = frozenset(
@@ -17,7 +18,7 @@ _NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CE
 _PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
 
-@dataclass(frozen=True)
+@frozen
 class Certificates:
     """PEM files by their absolute paths; what is in them is never kept."""
 
@@ -27,7 +28,7 @@ class Certificates:
     server_name: str | None = None  # where the builder's certificate names another host than its address
 
 
-@dataclass(frozen=True)
+@frozen
 class Fault:
     """Why no build can begin, and what to do."""
 

@@ -7,11 +7,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 from urllib.parse import urljoin, urlsplit
 
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Unreachable
+from pipeline.core.frozen import frozen
 
 if TYPE_CHECKING:
     import urllib3
@@ -43,7 +43,7 @@ class NotAllowed(BackendError):
     """The server does not answer requests of this method."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Head:
     """What is said of a file without its bytes; names of headers are lower case."""
 
@@ -52,7 +52,7 @@ class Head:
     first_headers: Mapping[str, str]  # of the server that was asked
 
 
-@dataclass(frozen=True)
+@frozen
 class Reply:
     """An answer: the headers of the first server (lower case), the body of the last."""
 

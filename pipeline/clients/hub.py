@@ -6,7 +6,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 from urllib.parse import quote
@@ -14,6 +13,7 @@ from urllib.parse import quote
 from pipeline.clients.http import BUSY, Busy, Http, host_of, patiently, wait_of
 from pipeline.clients.xet import Xet, XetFile
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Unreachable
+from pipeline.core.frozen import frozen
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -29,7 +29,7 @@ NEW_TOKEN = "check HF_TOKEN, or run hf auth login again"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-@dataclass(frozen=True)
+@frozen
 class HubFile:
     """One file of a repository. LFS files come with their sha256, the others with the id git gave them."""
 
@@ -39,7 +39,7 @@ class HubFile:
     git_sha1: str | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Revision:
     """A repository at one commit."""
 

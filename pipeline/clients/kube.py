@@ -7,7 +7,6 @@ or from the pod that mp runs in. Paths and verbs are those of the API concepts p
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -15,6 +14,7 @@ from pipeline.clients.kuberules import Rules, rules_of
 from pipeline.clients.kubewire import Conflict, Expired, Line, Object
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Denied, Missing
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Identity
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ PAGE = 500  # objects of one list request, as kubectl asks for them
 LISTINGS = 5  # how often a list is begun when its pages expire: the server keeps them for five minutes
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """One kind of object, as paths and bodies name it."""
 

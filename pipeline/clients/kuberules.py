@@ -1,11 +1,12 @@
 """What an account may do in a namespace, as the API server lists it (SelfSubjectRulesReview, Kubernetes 1.36). Used by clients/kube."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from pipeline.core.frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class Rule:
     verbs: tuple[str, ...]
     groups: tuple[str, ...]
@@ -22,7 +23,7 @@ class Rule:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Rules:
     """Everything that is allowed; `complete` is False where an authorizer does not list its rules (webhooks of clouds)."""
 

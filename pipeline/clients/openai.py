@@ -3,12 +3,12 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pipeline.clients.enginelog import first_error
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed, Unreachable
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Question
 from pipeline.core.resource import Proof
 
@@ -19,7 +19,7 @@ _ANSWER_TIMEOUT_S = 120.0  # the first answer of an engine compiles
 _FIRST_POLL_S, _LAST_POLL_S = 0.1, 1.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Server:
     """A server that was started and what is known of it from outside."""
 

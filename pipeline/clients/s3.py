@@ -5,12 +5,12 @@ import binascii
 import contextlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pipeline.clients.http import SKIP_BYTES, Busy, host_of
 from pipeline.core.errors import BackendError, Corrupt, Denied, Missing, Unreachable
+from pipeline.core.frozen import frozen
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -35,7 +35,7 @@ _ELSEWHERE = frozenset(
 _NO_SUCH_LISTING = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
 
 
-@dataclass(frozen=True)
+@frozen
 class S3Object:
     """One version of one object, as far as the store tells it."""
 

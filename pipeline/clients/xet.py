@@ -4,10 +4,10 @@ import contextlib
 import io
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from pipeline.core.errors import BackendError, Denied, Missing, Unreachable
+from pipeline.core.frozen import frozen
 
 if TYPE_CHECKING:
     from hf_xet import (  # type: ignore[import-untyped]  # it has no stubs
@@ -20,7 +20,7 @@ LARGEST_HTTP_BYTES = 50_000_000_000  # huggingface_hub 2.4.0, constants.MAX_HTTP
 WINDOW_BYTES = 128 << 20
 
 
-@dataclass(frozen=True)
+@frozen
 class XetFile:
     """A file by its name in Xet, and where the right to read it is given out."""
 
@@ -30,7 +30,7 @@ class XetFile:
     headers: Mapping[str, str]  # for token_url alone: they hold our token
 
 
-@dataclass(frozen=True)
+@frozen
 class Xet:
     """Which files are read so, and how long a silence may be."""
 

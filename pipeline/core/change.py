@@ -2,10 +2,10 @@
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Generic
 
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Address, Entry, Identity, Observed, Resource, S, Transfer
 
 
@@ -21,7 +21,7 @@ class Action(enum.StrEnum):
     FORGET = "forget"
 
 
-@dataclass(frozen=True)
+@frozen
 class FieldDiff:
     """One field that differs; `path` is a JSON pointer without the leading slash."""
 
@@ -30,7 +30,7 @@ class FieldDiff:
     after: Json
 
 
-@dataclass(frozen=True)
+@frozen
 class Change(Generic[S]):
     """One resource's step; a driver carries out exactly this."""
 

@@ -3,6 +3,8 @@
 import enum
 from dataclasses import dataclass
 
+from pipeline.core.frozen import frozen
+
 
 class Severity(enum.StrEnum):
     ERROR = "error"
@@ -22,7 +24,7 @@ class Where:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Diagnostic:
     """What is wrong and what to do: lower case, no full stop, values in quotes."""
 
@@ -34,7 +36,7 @@ class Diagnostic:
     model: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Mistake:
     """Something that models.yaml shows by itself to be impossible, and the key that is to blame."""
 

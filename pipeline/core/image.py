@@ -1,12 +1,13 @@
 """Engines, images and how they are started. Templates make these values; resources/image and targets use them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from pipeline.core.digest import fingerprint
+from pipeline.core.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Registry:
     """A place for images: an OCI registry, or a folder of OCI image layouts."""
 
@@ -27,7 +28,7 @@ class Registry:
         return self.url if self.url is not None else f"layout:{self.layout}"
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageName:
     """A desired image, known before it exists. Repositories of mp's own have a dot: no model's name can hold one."""
 
@@ -39,7 +40,7 @@ class ImageName:
         return f"{self.registry.location}/{self.repository}:{self.tag}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Variant:
     """One flavour of an engine version, from templates/data/<template>/<version>.yaml."""
 
@@ -61,7 +62,7 @@ class Variant:
         return f"{self.template}-{self.version}-{self.name}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Engine:
     """A variant with everything pinned: one entry of `engines:` in models.lock."""
 
@@ -84,7 +85,7 @@ class Engine:
         return fingerprint([self.index, list(self.requirements)])
 
 
-@dataclass(frozen=True)
+@frozen
 class Build:
     """An engine image still to be made: everything that determines it."""
 
@@ -123,7 +124,7 @@ class Build:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Launch:
     """What starts a model inside its environment: launch.json (schema/launch.schema.json), never inside an image."""
 

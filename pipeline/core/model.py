@@ -6,6 +6,7 @@ from functools import cached_property
 
 from pipeline.core.diagnostic import Where
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine
 
 WEIGHTS = "weights"  # the role of a model's main source
@@ -21,7 +22,7 @@ class FileEntry:
     sha256: str  # 64 hex
 
 
-@dataclass(frozen=True)
+@frozen
 class Facts:
     """What is known of a model without its weights; None is "not known"."""
 
@@ -42,7 +43,7 @@ class Facts:
     created: str | None = None  # when this revision was made, as its source says: "2024-02-19T10:57:45Z"
 
 
-@dataclass(frozen=True)
+@frozen
 class Filter:
     """Which files of a source are taken."""
 
@@ -52,7 +53,7 @@ class Filter:
     allow: tuple[tuple[str, str], ...] = ()  # code and pickles that may come along: path, sha256; sorted
 
 
-@dataclass(frozen=True)
+@frozen
 class Artifact:
     """The files of one pinned source: a view, no bytes. Exactly what models.lock holds of it."""
 
@@ -69,7 +70,7 @@ class Artifact:
         return sum(entry.size_bytes for entry in self.files)
 
 
-@dataclass(frozen=True)
+@frozen
 class Part:
     """A source beside the weights: a tokenizer from elsewhere, an adapter."""
 
@@ -83,7 +84,7 @@ class Part:
         return self.role.removeprefix(ADAPTERS) if self.role.startswith(ADAPTERS) else ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Origin:
     """Where one file of a model comes from: a source, and the file as that source has it."""
 
@@ -91,7 +92,7 @@ class Origin:
     entry: FileEntry
 
 
-@dataclass(frozen=True)
+@frozen
 class Overlay:
     """A small file of the user's that lies over the weights: a chat template."""
 
@@ -101,7 +102,7 @@ class Overlay:
     file: str = field(compare=False)  # absolute path on this machine
 
 
-@dataclass(frozen=True)
+@frozen
 class Hardware:
     """A hardware class, resolved."""
 
@@ -115,7 +116,7 @@ class Hardware:
     instance_type: str | None = None  # of a node that a cloud makes: "Standard_NC24ads_A100_v4"
 
 
-@dataclass(frozen=True)
+@frozen
 class Secret:
     """A reference to a secret, never its value."""
 
@@ -126,7 +127,7 @@ class Secret:
     restarts: bool = False  # pods that use it, when its value there has changed
 
 
-@dataclass(frozen=True)
+@frozen
 class Question:
     """One real request and what its answer must hold."""
 
@@ -135,14 +136,14 @@ class Question:
     chat: bool = False  # it has a chat template: an answer to the bare text is none
 
 
-@dataclass(frozen=True)
+@frozen
 class Lifecycle:
     protect: bool = False
     on_remove: str = "delete"  # or "forget"
     ignore_drift: tuple[str, ...] = ()  # JSON pointers into the object that runs it: "/spec/replicas"
 
 
-@dataclass(frozen=True)
+@frozen
 class Standing:
     """An entry at a target where mp makes nothing: what runs there was made by others, and is watched or taken over."""
 
@@ -158,7 +159,7 @@ def secrets_of(env: Mapping[str, Secret], api_key: Secret | None) -> Mapping[str
     return found | ({api_key.name: api_key} if api_key else {})
 
 
-@dataclass(frozen=True)
+@frozen
 class Stated:
     """One entry of `models:` as far as models.yaml says it by itself, before any source is asked."""
 
@@ -186,7 +187,7 @@ class Stated:
         return secrets_of(self.secret_env, self.api_key)
 
 
-@dataclass(frozen=True)
+@frozen
 class Model:
     """One entry of `models:`, resolved: what targets and templates work with."""
 

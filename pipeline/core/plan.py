@@ -2,17 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
 from pipeline.core.digest import fingerprint
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Address, Entry, Transfer, Unreadable, current_of
 
 
-@dataclass(frozen=True)
+@frozen
 class Rollout:
     """How the deployments of one target are changed: wave after wave, until too many fail for one cause."""
 
@@ -24,7 +25,7 @@ class Rollout:
     max_parallel: int | None = None  # None: the limit of the kind
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """What apply would do. `changes` holds every resource, no-ops too, in manifest order."""
 

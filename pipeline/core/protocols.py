@@ -5,11 +5,12 @@ Checks is a sixth, for drivers of places that can be asked whether they would ta
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from pipeline.core.change import Change
 from pipeline.core.diagnostic import Diagnostic, Mistake, Where
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Engine, Launch, Registry, Variant
 from pipeline.core.model import Artifact, FileEntry, Filter, Hardware, Model, Standing, Stated
 from pipeline.core.report import Emit
@@ -19,7 +20,7 @@ P = TypeVar("P")
 Answer: TypeAlias = "Observed[Any] | Absent | Unreadable"
 
 
-@dataclass(frozen=True)
+@frozen
 class SourceSpec:
     """Where weights come from, as the user wrote it, parsed."""
 
@@ -31,7 +32,7 @@ class SourceSpec:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Place(Generic[P]):
     """One model at one target: the target's spec, the entry's options, the registry images come from."""
 
@@ -161,7 +162,7 @@ class Driver(Protocol[S]):
         ...
 
 
-@dataclass(frozen=True)
+@frozen
 class Findings:
     """What a place says of changes before they are made."""
 

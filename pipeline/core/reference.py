@@ -10,12 +10,13 @@ import difflib
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
 from pipeline.core.diagnostic import error
 from pipeline.core.errors import UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.spelling import (
     BUCKET,
     COMMIT,
@@ -48,7 +49,7 @@ _HUB_PAGE = re.compile(r"([^/:@]+/[^/:@]+)/(tree|commit|resolve|blob|raw)/([^/]+
 _ALIAS = re.compile(r"([^:@/]+)((?!:[0-9]+/|://)[:@].*)?", re.DOTALL)  # "host:5000/x" is no alias with a tag
 
 
-@dataclass(frozen=True)
+@frozen
 class Reference:
     """A model somewhere, and which version of it. Made by `parse`, so it is always canonical."""
 

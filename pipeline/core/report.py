@@ -2,10 +2,10 @@
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from pipeline.core.change import Action
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Address, Proof
 
 
@@ -18,7 +18,7 @@ class Status(enum.StrEnum):
     UNKNOWN = "unknown"  # begun, and no answer came: the next plan reads it again
 
 
-@dataclass(frozen=True)
+@frozen
 class Outcome:
     address: Address
     action: Action
@@ -30,7 +30,7 @@ class Outcome:
     endpoint: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Report:
     """All outcomes of a run, in plan order."""
 
@@ -43,7 +43,7 @@ class Report:
         return sum(1 for outcome in self.outcomes if outcome.status is status)
 
 
-@dataclass(frozen=True)
+@frozen
 class Started:
     """Work on a change began."""
 
@@ -51,7 +51,7 @@ class Started:
     action: Action
 
 
-@dataclass(frozen=True)
+@frozen
 class Progress:
     """Bytes or a phase of work under way; sent often, shown seldom."""
 
@@ -61,7 +61,7 @@ class Progress:
     total_bytes: int = 0  # 0: not known
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """One line of a subprocess or an engine's log, for a view that shows the last one."""
 
@@ -69,7 +69,7 @@ class Line:
     text: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Finished:
     outcome: Outcome
 

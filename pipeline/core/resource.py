@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Generic, NamedTuple, NewType, TypeVar, cast
 
 from pipeline.core.diagnostic import Where
 from pipeline.core.digest import Digest, Json, fingerprint
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Lifecycle
 
 # "@engine/vllm-0.32.0-cpu:main", "qwen3-8b/artifact", "qwen3-8b/image:main", "qwen3-8b/docker:box"
@@ -45,7 +46,7 @@ def previous_of(where: Address, locator: Mapping[str, str]) -> Address:
     return Address(f"{current_of(where)}~{fingerprint(dict(locator))[:8]}")
 
 
-@dataclass(frozen=True)
+@frozen
 class State:
     """One resource in the fields mp manages; desired and observed share the type, so one diff serves all.
 
@@ -103,7 +104,7 @@ Locator = Mapping[
 ]  # where a thing is found without the manifest: {"host": "unix://…", "name": "qwen"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Transfer:
     """Bytes that bringing a resource to its desired state would move."""
 
@@ -121,7 +122,7 @@ class Transfer:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class Mark:
     """The owner mark on a thing mp made: a label, an annotation."""
 
@@ -130,7 +131,7 @@ class Mark:
     address: Address
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """Which outside system answered under a name: the name may come to mean another one."""
 
@@ -145,7 +146,7 @@ class Identity:
         return bool(self.authority and other.authority) and self.authority != other.authority
 
 
-@dataclass(frozen=True)
+@frozen
 class Proof:
     """One real request that was answered."""
 
@@ -155,7 +156,7 @@ class Proof:
     seconds: float
 
 
-@dataclass(frozen=True)
+@frozen
 class Contents:
     """What a deployment is made of, in words that people know: for causes of failures, for history."""
 
@@ -163,7 +164,7 @@ class Contents:
     engine: str = ""  # key and fingerprint: "vllm-0.33.0-cuda (0a1b2c3d4e5f)"
 
 
-@dataclass(frozen=True)
+@frozen
 class Version:
     """A state that was applied and found good, with what its driver needs to bring it again."""
 
@@ -176,7 +177,7 @@ class Version:
     proof_at: float | None = None  # when that was
 
 
-@dataclass(frozen=True)
+@frozen
 class Held:
     """A rollback: this version stays until something else is wanted than what was left."""
 
@@ -185,7 +186,7 @@ class Held:
     since: float
 
 
-@dataclass(frozen=True)
+@frozen
 class Trial:
     """A canary: a little of a new version beside the good one, until somebody says that it may take its place."""
 
@@ -194,7 +195,7 @@ class Trial:
     contents: Contents = Contents()  # of the new version
 
 
-@dataclass(frozen=True)
+@frozen
 class Resource(Generic[S]):
     """One thing that shall be so."""
 
@@ -217,7 +218,7 @@ class Resource(Generic[S]):
     where: Where | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class Observed(Generic[S]):
     """What is there."""
 
@@ -243,7 +244,7 @@ class Observed(Generic[S]):
     identity: Identity | None = None  # of the system that it is in, where that has one
 
 
-@dataclass(frozen=True)
+@frozen
 class Absent:
     """Clearly not there."""
 
@@ -251,7 +252,7 @@ class Absent:
     identity: Identity | None = None  # of the system that was asked
 
 
-@dataclass(frozen=True)
+@frozen
 class Unreadable:
     """Not known: a time-out, 401, 5xx. Never taken for absent."""
 
@@ -266,7 +267,7 @@ class Made(NamedTuple):
     at: float  # when it was applied last: seconds since 1970
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """One line of the inventory: what we own, for deletion, three-way drift and rollback."""
 

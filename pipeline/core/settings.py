@@ -1,16 +1,16 @@
 """What a run knows of its surroundings: folders, identity, environment variables. Made once by cli, read by wiring."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.errors import MpError
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Secret
 
 DOCKER_HOST = "unix:///var/run/docker.sock"
 
 
-@dataclass(frozen=True)
+@frozen
 class Settings:
     root: Path  # folder of models.yaml
     cache: Path  # content-addressed store of this machine

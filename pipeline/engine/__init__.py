@@ -9,11 +9,12 @@ World that every function here takes; cli shows what they return.
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import Refused, Stale, UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.plan import Plan
 from pipeline.core.protocols import Answer
 from pipeline.core.report import Emit, Report
@@ -41,7 +42,7 @@ from pipeline.store.inventory import Inventory
 __all__ = ["ALL", "Selection"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Planned:
     """A plan, with the lock it rests on; `apply` takes it whole."""
 
@@ -140,7 +141,7 @@ def rollback(world: World, models: Sequence[str], target: str | None = None) -> 
     return Planned(made, world.lock, (), inventory, "rollback")
 
 
-@dataclass(frozen=True)
+@frozen
 class Locked:
     """What `mp lock` did or would do."""
 
@@ -162,7 +163,7 @@ def lock(world: World, names: Sequence[str] = (), upgrade: frozenset[str] = froz
     return Locked(made, changed, diagnostics, pins.refusals)
 
 
-@dataclass(frozen=True)
+@frozen
 class Desired:
     """What a kind of target wants, and what is known of the images it is made from."""
 

@@ -1,11 +1,12 @@
 """Models become resources: each target expands, and what that leans on is supplied by address. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Registry
 from pipeline.core.model import WEIGHTS, Model
 from pipeline.core.protocols import Place, Target, Template
@@ -18,7 +19,7 @@ from pipeline.resources.image import resource as image
 from pipeline.resources.image.fitting import too_large
 
 
-@dataclass(frozen=True)
+@frozen
 class Placed:
     """A resolved model and where it goes."""
 
@@ -27,7 +28,7 @@ class Placed:
     kinds: tuple[str, ...]  # of the targets, in the same order
 
 
-@dataclass(frozen=True)
+@frozen
 class Composition:
     """Every desired resource by address: engines and environments first, then models in manifest order."""
 

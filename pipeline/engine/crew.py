@@ -3,16 +3,17 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from pipeline.core.frozen import frozen
 from pipeline.core.protocols import Driver
 from pipeline.core.report import Emit, Event
 from pipeline.core.resource import Address, Entry, Resource
 from pipeline.store.inventory import Run
 
 
-@dataclass(frozen=True)
+@frozen
 class Crew:
     """What every step of one run shares."""
 

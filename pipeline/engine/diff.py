@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.core.change import Action, Change, FieldDiff, differences
 from pipeline.core.diagnostic import Diagnostic, error, note, warning
+from pipeline.core.frozen import frozen
 from pipeline.core.protocols import Answer
 from pipeline.core.resource import (
     Absent,
@@ -40,7 +41,7 @@ class Adoption(enum.Enum):
 NEEDLESS = "not here, and nothing has to be made of it"
 
 
-@dataclass(frozen=True)
+@frozen
 class Comparison:
     """The outcome of comparing everything: changes in order, and what stands in the way."""
 

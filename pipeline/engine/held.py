@@ -4,13 +4,14 @@ A held deployment is composed as the version that was brought back, so its drift
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.core.diagnostic import Diagnostic, Severity, error, warning
 from pipeline.core.digest import fingerprint
 from pipeline.core.errors import MpError, UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.protocols import Driver
 from pipeline.core.resource import (
     Address,
@@ -31,7 +32,7 @@ from pipeline.store.inventory import Inventory
 Drivers = Mapping[str, Driver[Any]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Restored:
     """Earlier versions as they are to be brought back."""
 

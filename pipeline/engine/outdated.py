@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.core.diagnostic import Where
 from pipeline.core.digest import Json
 from pipeline.core.errors import MpError, Refused
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Source, SourceSpec
 from pipeline.core.reference import scheme_of
@@ -22,7 +23,7 @@ MOST_BYTES = 10 << 20  # of a config that is read
 HEAVY = WEIGHTS | {Kind.PICKLE}
 
 
-@dataclass(frozen=True)
+@frozen
 class Difference:
     """One thing that changed between two pins of a source."""
 
@@ -31,7 +32,7 @@ class Difference:
     fetch_bytes: int = 0  # what taking it over would download
 
 
-@dataclass(frozen=True)
+@frozen
 class Outdated:
     """One source of a model that is not what is pinned, or that could not be asked."""
 
@@ -50,7 +51,7 @@ class Outdated:
         return self.now is not None or isinstance(self.problem, Refused)
 
 
-@dataclass(frozen=True)
+@frozen
 class Looked:
     """What came of asking."""
 
@@ -59,7 +60,7 @@ class Looked:
     unpinned: int  # sources that models.lock does not hold as they are declared: mp lock comes first
 
 
-@dataclass(frozen=True)
+@frozen
 class NewerEngine:
     """An engine version that this mp knows and models.lock does not have yet."""
 

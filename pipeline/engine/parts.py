@@ -1,9 +1,9 @@
 """The sources of one model by role, as the manifest declares them: weights, tokenizer, config, adapters. Pure; used by resolve and place."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from pipeline.core.frozen import frozen
 from pipeline.core.model import WEIGHTS, Filter
 from pipeline.manifest.spec import FilesSpec, ModelSpec, PartSpec
 
@@ -18,7 +18,7 @@ TEXT = "text"  # a part that holds no weights
 Key: TypeAlias = tuple[str, str]  # model, role
 
 
-@dataclass(frozen=True)
+@frozen
 class Declared:
     """One source as the entry has it."""
 

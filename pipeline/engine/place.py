@@ -5,10 +5,11 @@ A chat template of the user's is read here: it is small, beside models.yaml, and
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pipeline.clients.openai import DEFAULT_QUESTION
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine, Registry, Variant
 from pipeline.core.model import WEIGHTS, Artifact, Model, Overlay, Part, Question
 from pipeline.core.protocols import Place
@@ -34,7 +35,7 @@ from pipeline.resources.engine.pin import unpinned
 CHAT_TEMPLATE = "chat_template.jinja"  # transformers and vLLM both prefer this file to tokenizer_config.json
 
 
-@dataclass(frozen=True)
+@frozen
 class Pinned:
     """What one model is made of: its files and its engine."""
 

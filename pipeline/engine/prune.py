@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.core.errors import BackendError
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Address, Entry
 from pipeline.engine.place import registries_of
 from pipeline.engine.roots import Known, Roots, gather, place_of, tags_of
@@ -19,7 +20,7 @@ KEPT_VERSIONS = 2  # of each model's images in each environment, when nothing el
 DAY_S = 86400.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Rules:
     """What may go besides being no root."""
 
@@ -28,7 +29,7 @@ class Rules:
     everything: bool = False  # also images of this project that no inventory here remembers
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageFate:
     """What becomes of one image, and by which rule."""
 
@@ -38,7 +39,7 @@ class ImageFate:
     leaves: bool = False  # it stays for other projects, and this one needs it no more
 
 
-@dataclass(frozen=True)
+@frozen
 class Memory:
     """An entry of an inventory as it is to be when the images are gone."""
 
@@ -48,7 +49,7 @@ class Memory:
     entry: Entry | None  # None: all that it stood for is gone
 
 
-@dataclass(frozen=True)
+@frozen
 class Leaving:
     """An image that this project leaves to others that need it."""
 
@@ -56,7 +57,7 @@ class Leaving:
     image: Held
 
 
-@dataclass(frozen=True)
+@frozen
 class Pruning:
     """What would be removed, and what is left and why."""
 
@@ -72,7 +73,7 @@ class Pruning:
     leaving: tuple[Leaving, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Pruned:
     """What was done."""
 

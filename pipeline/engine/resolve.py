@@ -5,10 +5,11 @@ Reads metadata only. What the lock does not hold is resolved in memory; apply wr
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.core.diagnostic import Diagnostic, Where, error, warning
 from pipeline.core.errors import Missing, MpError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import WEIGHTS, Artifact
 from pipeline.core.protocols import SourceSpec
@@ -21,7 +22,7 @@ from pipeline.manifest.stated import hardware_of, template_of
 from pipeline.sources import NEAR, trusted_at_first
 
 
-@dataclass(frozen=True)
+@frozen
 class Wanted:
     """An engine that is to be pinned."""
 
@@ -29,7 +30,7 @@ class Wanted:
     platform: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Pins:
     """What is pinned now, and why it differs from the lock that was read."""
 

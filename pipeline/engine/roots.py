@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.core.digest import Digest, Json, image_tag
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.core.resource import Address, Entry, owner_of
 from pipeline.engine.compose import Composition, compose
@@ -24,7 +25,7 @@ _TAG = re.compile(r"(?<![0-9a-z-])mp-[0-9a-f]{12}(?![0-9a-z])")
 _FULL = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Known:
     """What one inventory remembers of one model's images in one repository."""
 

@@ -1,8 +1,8 @@
 """How deployments are right now: the inventory says which there are, their targets say how they are. Reads only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from pipeline.core.frozen import frozen
 from pipeline.core.protocols import Answer
 from pipeline.core.resource import Absent, Entry, Unreadable, current_of, fields_of, owner_of, place_of
 from pipeline.engine.identity import checked
@@ -12,7 +12,7 @@ from pipeline.engine.world import World
 HEALTHY, DEGRADED, MISSING, UNKNOWN = "Healthy", "Degraded", "Missing", "Unknown"
 
 
-@dataclass(frozen=True)
+@frozen
 class Standing:
     """One deployment as it is now."""
 

@@ -4,11 +4,12 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pipeline.core.change import Action, Change
 from pipeline.core.errors import BackendError, Corrupt, LockHeld, MpError, Stale, Unreachable
+from pipeline.core.frozen import frozen
 from pipeline.core.plan import Plan
 from pipeline.core.report import Event, Finished, Outcome, Started, Status
 from pipeline.core.resource import Absent, Address, Observed, Resource
@@ -16,7 +17,7 @@ from pipeline.engine.crew import Crew
 from pipeline.engine.entries import begun, entry_after
 
 
-@dataclass(frozen=True)
+@frozen
 class Done:
     """A step that ended, one way or another."""
 

@@ -1,10 +1,11 @@
 """Which part of the project a run is about, and what is wanted of it: pins, then resources. Used by the story in __init__."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.core.diagnostic import error
 from pipeline.core.errors import UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine, Variant
 from pipeline.core.resource import Address
 from pipeline.engine.compose import Composition, compose
@@ -25,7 +26,7 @@ from pipeline.engine.world import World
 NEEDS_ENGINE = ("@engine/", "@environment/")
 
 
-@dataclass(frozen=True)
+@frozen
 class Selection:
     """Which part of the project a run is about."""
 

@@ -1,10 +1,10 @@
 """Everything a run works with, put together once by wiring. The engine's functions take a World and nothing else."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.clients.oci.repository import Repository
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine, Registry, Variant
 from pipeline.core.protocols import Driver, Source, Target, Template
 from pipeline.core.settings import Settings
@@ -18,7 +18,7 @@ PinEngine = Callable[
 ]  # variant, platform, base from `engines:` → pinned engine
 
 
-@dataclass(frozen=True)
+@frozen
 class World:
     """One project at one environment: what is declared, what is locked, and the doors to the outside."""
 

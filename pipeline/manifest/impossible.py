@@ -1,12 +1,12 @@
 """What targets and templates refuse of the entries, from the file alone, each at the key that is to blame. Used by read."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path as Folder
 from typing import Any
 
 from pipeline.core.diagnostic import Diagnostic, Mistake, error
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.core.model import Hardware, Stated
 from pipeline.core.protocols import Place, Refuses
@@ -20,7 +20,7 @@ from pipeline.templates import TEMPLATES
 SEPARATE = ("models", "targets", "hardware", "secrets", "engines", "aliases")
 
 
-@dataclass(frozen=True)
+@frozen
 class Setting:
     """Where a manifest is read, and for which environment."""
 

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pipeline.core.diagnostic import Diagnostic, Where, error
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine, Variant
 from pipeline.core.model import WEIGHTS, Artifact, Facts, FileEntry, Filter
 from pipeline.core.protocols import SourceSpec
@@ -25,7 +26,7 @@ from pipeline.manifest.wording import describe_all
 AGAIN = "run mp lock to write it anew"
 
 
-@dataclass(frozen=True)
+@frozen
 class Lock:
     """All pins of a project."""
 

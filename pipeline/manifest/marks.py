@@ -23,6 +23,7 @@ from yaml.events import (
 
 from pipeline.core.diagnostic import Diagnostic, Where, error
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.manifest.plain import Trap, resolve
 from pipeline.manifest.syntax import describe_syntax, indenting_tabs, stray_tabs, without_indenting_tabs
 
@@ -42,7 +43,7 @@ class Spot(NamedTuple):
     value_index: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Tree:
     """A parsed text: its values, where they stand, and what was wrong with it."""
 

@@ -2,7 +2,8 @@
 
 import math
 import re
-from dataclasses import dataclass
+
+from pipeline.core.frozen import frozen
 
 Plain = str | int | float | bool | None
 
@@ -26,7 +27,7 @@ _TRAPS = (  # read as numbers or dates by YAML 1.1, YAML 1.2 or both, and hardly
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Trap:
     """A word that two readers of YAML understand differently."""
 

@@ -5,7 +5,7 @@ import json
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.core.diagnostic import Diagnostic, Severity, Where, error
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.manifest.check import check
 from pipeline.manifest.impossible import Setting, impossible, without_mistakes
 from pipeline.manifest.marks import Tree, parse
@@ -24,7 +25,7 @@ from pipeline.targets import KINDS
 LARGEST_BYTES = 32 * 2**20
 
 
-@dataclass(frozen=True)
+@frozen
 class Document:
     """One manifest file as it was read."""
 

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from pipeline.core.errors import Missing, MpError, Refused
+from pipeline.core.frozen import frozen
 from pipeline.core.protocols import SourceSpec
 from pipeline.sources.kinds import WEIGHTS, Kind, is_leftover, kind_of
 
@@ -19,7 +19,7 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)", re.IGNORECASE)
 _FORMATS = {"safetensors": Kind.SAFETENSORS, "gguf": Kind.GGUF}
 
 
-@dataclass(frozen=True)
+@frozen
 class Choice:
     """The files of a source that are a model's."""
 

@@ -1,13 +1,14 @@
 """What was done, a line for each change of every run: kept beside the inventory, read by `mp history`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Address, Contents, Proof
 
 
-@dataclass(frozen=True)
+@frozen
 class Side:
     """One thing before or after a change."""
 
@@ -15,7 +16,7 @@ class Side:
     fingerprint: str = ""  # 12 hex of its state; "" when it was not there, or is not known
 
 
-@dataclass(frozen=True)
+@frozen
 class Past:
     """One change that was begun, and how it ended."""
 

@@ -4,16 +4,17 @@ Not the truth: the list, and the memory for deletion, rollback and three-way dri
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from pipeline.core.change import Action
 from pipeline.core.digest import Digest
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Address, Contents, Entry, Held, Identity, Made, Proof, Trial, Version
 from pipeline.store.history import Past
 
 
-@dataclass(frozen=True)
+@frozen
 class Inventory:
     """Entries by address; `generation` counts the runs that wrote it, `commit` is the last one applied."""
 

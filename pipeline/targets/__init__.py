@@ -1,11 +1,11 @@
 """The targets, one room each, by kind. A room is imported when somebody asks for its kind: few manifests name them all."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import BaseModel
 
+from pipeline.core.frozen import frozen
 from pipeline.core.lazily import Lazily
 from pipeline.core.protocols import Target
 
@@ -21,7 +21,7 @@ else:
     TargetSpec = BaseModel  # `kind:` tells which: pipeline/manifest/options.py
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """What a manifest may say of a target of this kind, and the pure expansion of a model on it."""
 

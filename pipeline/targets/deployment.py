@@ -1,11 +1,11 @@
 """What every kind of deployment says in its state: which files, which launch, which secrets. Shared by the targets."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.diagnostic import Diagnostic, Mistake, error
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Launch
 from pipeline.core.model import FileEntry, Model, Overlay, Question, Secret, Stated
 from pipeline.core.protocols import Place
@@ -14,7 +14,7 @@ from pipeline.core.protocols import Place
 _WHERE = ("format_version", "model", "host", "port", "secrets", "group")
 
 
-@dataclass(frozen=True)
+@frozen
 class Recipe:
     """What a driver needs to make a deployment and does not compare."""
 

@@ -1,9 +1,9 @@
 """What runs in a cluster and mp did not make, in words of models.yaml. Pure; made by the describing module of each kind of target."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from pipeline.core.frozen import frozen
 from pipeline.resources.cluster.health import Object
 
 # Who says on an object that it applies it, and how that is undone: Flux 2 (kustomize-controller, helm-controller), Argo CD 3
@@ -12,7 +12,7 @@ _FLUX = (("Kustomization", "kustomize.toolkit.fluxcd.io"), ("HelmRelease", "helm
 _ARGO, _HELM = "argocd.argoproj.io/tracking-id", "meta.helm.sh/release-name"
 
 
-@dataclass(frozen=True)
+@frozen
 class Gpus:
     """What one replica asks for."""
 
@@ -22,7 +22,7 @@ class Gpus:
     instance_type: str | None = None  # "": on nodes that are there; None: it does not matter
 
 
-@dataclass(frozen=True)
+@frozen
 class Described:
     """One object in words of models.yaml."""
 

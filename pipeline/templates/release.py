@@ -1,13 +1,13 @@
 """Engine versions as data: reads data/<template>/<version>.yaml, and finds the variant for a hardware class."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Variant
 from pipeline.core.model import Hardware, Model
 from pipeline.templates.flags import arguments
@@ -18,7 +18,7 @@ LOAD_BYTES_PER_S = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Release:
     """One engine version: its variants, and the flags it knows."""
 

@@ -1,11 +1,11 @@
 """Template transformers: any causal language model behind our own server, runtime/transformers."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Engine, Launch, Variant
 from pipeline.core.model import ADAPTERS, Hardware, Model, Stated
 from pipeline.templates.files import runtime_files, runtime_root
@@ -18,7 +18,7 @@ API_KEY = "MP_API_KEY"
 FACES = ("llama2-generate", "llama2-chat")
 
 
-@dataclass(frozen=True)
+@frozen
 class Transformers:
     """Serves one model with transformers; what changes with its version is in data/transformers/."""
 

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json
 from pipeline.core.errors import UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Engine, Launch, Variant
 from pipeline.core.model import Hardware, Model, Stated
 from pipeline.templates.files import runtime_files, runtime_root
@@ -32,7 +32,7 @@ LORA_RANKS = (
 )  # what --max-lora-rank takes (vLLM 0.32.0, config/lora.py)
 
 
-@dataclass(frozen=True)
+@frozen
 class Vllm:
     """Serves one model with vLLM; what changes with its version is in data/vllm/."""
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pipeline.clients.docker import DockerHost
 from pipeline.clients.oci.repositories import Repositories
 from pipeline.clients.oci.repository import CONFIG, LAYER, MANIFEST, ImageManifest, Repository, held
 from pipeline.core.digest import Digest, digest
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Registry
 from pipeline.core.model import Secret
 from pipeline.core.protocols import Driver
@@ -58,7 +59,7 @@ from tests.parts.packages import put_image as put_packed
 OWNER = Mark("test", "default", Address(""))
 
 
-@dataclass(frozen=True)
+@frozen
 class Bench:
     """One driver and what the suite does with it."""
 
@@ -284,7 +285,7 @@ def move_tag(wanted: Resource[Any]) -> None:
         put_image(repository, tag, b"somebody else's")
 
 
-@dataclass(frozen=True)
+@frozen
 class Word(State):
     """The state of a thing in memory."""
 

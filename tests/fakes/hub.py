@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pipeline.core.frozen import frozen
 from tests.parts.lfs import (
     LFS_SUFFIXES,
     Content,
@@ -26,7 +27,7 @@ from tests.parts.lfs import (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """One line of the log; headers are lower case."""
 

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, TypeAlias
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Digest, Json, digest, fingerprint
 from pipeline.core.errors import BackendError, Missing
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Emit, Progress
@@ -39,7 +40,7 @@ SHARED = ("artifact", "engine", "filler")  # several of them have one locator
 Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Thing:
     """Something that exists in the memory world."""
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pipeline import targets
 from pipeline.clients.oci.repositories import Repositories
 from pipeline.core.diagnostic import Mistake
 from pipeline.core.errors import UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Engine, Launch, Variant
 from pipeline.core.model import Hardware, Model, Stated
 from pipeline.core.protocols import Template
@@ -27,7 +28,7 @@ KINDS = ("artifact", "environment", "engine", "filler", "image", "local", "docke
 PLATFORM = "linux/amd64"
 
 
-@dataclass(frozen=True)
+@frozen
 class FixedFiles:
     """A template as it is, but its images do not follow every edit of runtime/: goldens stay put."""
 

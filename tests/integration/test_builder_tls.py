@@ -3,12 +3,13 @@
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.clients.oci.repositories import Repositories
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.manifest.lock import Lock, engine_key, write_lock
 from tests.parts.base_image import BaseImage
@@ -26,7 +27,7 @@ HOST = "127.0.0.1"
 NAME = "builder.test"  # in the builder's certificate, besides its address
 
 
-@dataclass(frozen=True)
+@frozen
 class Guarded:
     """A builder that wants certificates of its clients, and some that it takes and does not take."""
 
@@ -43,7 +44,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         yield Guarded(started, own, client)
 
 
-@dataclass(frozen=True)
+@frozen
 class Works:
     """A project of one model whose engine needs no packages: only its Dockerfile is built."""
 

@@ -1,13 +1,14 @@
 """Who builds engine images: the BuildKit that models.yaml names for a template, by the command line; no Docker engine answers here."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.clients.oci.repositories import Repositories
 from pipeline.clients.oci.repository import contents
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.manifest.lock import Lock, engine_key, write_lock
 from pipeline.resources.image.index import is_whole
@@ -24,7 +25,7 @@ PARTLY = 5
 NOWHERE = "unix:///nonexistent/docker.sock"
 
 
-@dataclass(frozen=True)
+@frozen
 class Works:
     """A project of one model whose engine needs no packages: only its Dockerfile is built."""
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import docker
 import docker.errors
@@ -18,6 +17,7 @@ from pipeline.clients.oci.repositories import Repositories
 from pipeline.clients.oci.repository import ImageManifest, contents
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import image_tag
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Registry, Variant
 from pipeline.core.model import Hardware
 from pipeline.core.resource import Address, Mark
@@ -68,7 +68,7 @@ print(json.dumps({
 """
 
 
-@dataclass(frozen=True)
+@frozen
 class Made:
     """An engine image that was built and pushed, then pulled by its digest."""
 

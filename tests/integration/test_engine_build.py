@@ -7,7 +7,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipeline.clients.oci.repository import contents, held
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Digest, image_tag
 from pipeline.core.errors import BackendError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Engine, Registry
 from pipeline.core.report import Event, Line, Progress
 from pipeline.core.resource import Absent, Address, Entry, Mark, Observed, Resource, fields_of
@@ -60,7 +61,7 @@ print("six", six.__version__, "uid", os.getuid(), "compiled", len(compiled), lau
 OWNER = Mark("test", "default", Address(""))
 
 
-@dataclass(frozen=True)
+@frozen
 class Yard:
     """A driver with what it builds from and into; everything it makes is removed afterwards."""
 

@@ -5,11 +5,11 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from tests.fakes.hub import FakeHub
 from tests.parts.faults import (
@@ -54,7 +54,7 @@ def prefix() -> str:
     return uuid.uuid4().hex[:8]
 
 
-@dataclass(frozen=True)
+@frozen
 class Twenty:
     """Twenty models, half of them from the Hub, published into three layouts."""
 

@@ -16,7 +16,6 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import pytest
 from docker.errors import DockerException
 from docker.models.containers import Container
 
+from pipeline.core.frozen import frozen
 from pipeline.manifest.lock import write_lock
 from tests.parts import capability
 from tests.parts.base_image import BaseImage
@@ -71,7 +71,7 @@ def manifest_of(project: str, host: str, base: BaseImage) -> Manifest:
     }
 
 
-@dataclass(frozen=True)
+@frozen
 class Acme:
     """The project, what its first apply said, and the world it is in."""
 

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from pipeline.clients import daemon
 from pipeline.clients.openai import ask, is_healthy
 from pipeline.core.change import Action, Change
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Model, Question, Secret
 from pipeline.core.protocols import SourceSpec
 from pipeline.core.report import Event, Line
@@ -40,7 +41,7 @@ ADDRESS = Address("tiny/local:here")
 CHECKPOINT = Path(__file__).parents[2] / "examples" / "quickstart" / "checkpoint"
 
 
-@dataclass(frozen=True)
+@frozen
 class Here:
     """This machine with one project on it."""
 

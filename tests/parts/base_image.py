@@ -3,10 +3,11 @@
 import hashlib
 import os
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import docker
+
+from pipeline.core.frozen import frozen
 
 # The base of engine images needs numa, gomp and lscpu (vLLM on CPU) and nothing else of the last line.
 PACKAGES = (
@@ -33,7 +34,7 @@ COMMAND = (
 PATH_LINE = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True)
+@frozen
 class BaseImage:
     name: str  # in the test registry: "127.0.0.1:5000/debian"
     digest: str  # "sha256:…"

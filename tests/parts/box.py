@@ -1,6 +1,5 @@
 """One project on a real Docker engine: its container is looked at and brought as the engine of mp does. Used by tests of that target."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -8,6 +7,7 @@ from docker.models.containers import Container
 
 from pipeline.core.change import Action, Change, FieldDiff, differences
 from pipeline.core.digest import Digest
+from pipeline.core.frozen import frozen
 from pipeline.core.image import ImageName
 from pipeline.core.model import Hardware, Model, Secret
 from pipeline.core.resource import Absent, Address, Observed, Resource, State, fields_of
@@ -20,7 +20,7 @@ from tests.fakes import engine
 ADDRESS, NEEDED = Address("tiny/docker:box"), Address("@engine/tiny:main")
 
 
-@dataclass(frozen=True)
+@frozen
 class Box:
     """A Docker engine with one project on it."""
 

@@ -4,10 +4,10 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.core.frozen import frozen
 from tests.parts.faulty import FaultyServer, faulty, forwarding
 from tests.parts.ports import free_port
 from tests.parts.processes import running
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDTESTTESTTEST", "AWS_SECRET_ACCESS_KEY": "s3cr3t-of-the-store"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Buckets:
     """One store; `proxy` is what our code talks to, `client` goes around it."""
 

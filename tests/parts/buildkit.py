@@ -7,9 +7,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.frozen import frozen
 from tests.parts import programs
 from tests.parts.certificates import Certificate
 from tests.parts.ports import free_port
@@ -27,7 +27,7 @@ def missing(compiles: bool) -> str | None:
     return programs.missing("buildctl", "buildkitd", compiles=compiles)
 
 
-@dataclass(frozen=True)
+@frozen
 class RealBuilder:
     """One buildkitd at two addresses; with certificates, only that of tcp:// wants them."""
 

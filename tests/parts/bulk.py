@@ -3,15 +3,16 @@
 import hashlib
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 from pipeline.core.digest import canonical
+from pipeline.core.frozen import frozen
 
 BLOCK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
+@frozen
 class Bulk:
     """A safetensors file of `size_bytes` with one tensor of noise; no two blocks are equal, nor two seeds."""
 

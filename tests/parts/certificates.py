@@ -1,21 +1,22 @@
 """Certificates for tests, made with openssl: an authority of one's own, and what it signs."""
 
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
+
+from pipeline.core.frozen import frozen
 
 DAYS = "2"
 PAST = "-1"  # days: of a certificate that ended yesterday
 CLIENT = "clientAuth"
 
 
-@dataclass(frozen=True)
+@frozen
 class Certificate:
     file: Path  # PEM
     key: Path
 
 
-@dataclass(frozen=True)
+@frozen
 class Authority:
     """A private authority: what it signs is trusted by whoever trusts `certificate.file`."""
 

@@ -10,10 +10,10 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.frozen import frozen
 from tests.parts.schemas import definition
 
 SCRIPT = Path(__file__).resolve().parents[1] / "cluster" / "cluster.py"
@@ -36,7 +36,7 @@ def missing(everything: bool) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
+@frozen
 class RealCluster:
     kubeconfig: Path
     context: str

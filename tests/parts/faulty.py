@@ -7,14 +7,15 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from pipeline.core.frozen import frozen
 from tests.fakes.hub import Fault, Request
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """What is sent back; `sized` False leaves the length out, and the end of the connection is the end of the body."""
 

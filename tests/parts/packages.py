@@ -5,10 +5,11 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.clients.oci.repository import CONFIG, MANIFEST, ImageManifest, Repository, held
 from pipeline.core.digest import digest
+from pipeline.core.frozen import frozen
 
 # ModelPack specification 0.0.7, docs/spec.md
 MODEL_PACK = "application/vnd.cncf.model.manifest.v1+json"
@@ -25,7 +26,7 @@ FILEPATH = "org.cncf.model.filepath"
 METADATA = "org.cncf.model.file.metadata+json"
 
 
-@dataclass(frozen=True)
+@frozen
 class Layer:
     content: bytes
     media_type: str

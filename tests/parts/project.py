@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from pipeline.core.frozen import frozen
+
 MP = Path(sys.executable).with_name("mp")
 TIMEOUT_S = 1800
 
@@ -20,7 +22,7 @@ TIMEOUT_S = 1800
 Manifest = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Result:
     """What one run of `mp` came to."""
 

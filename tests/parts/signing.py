@@ -1,7 +1,6 @@
 """Real signatures: keys and certificates made on the spot, folders signed by model-signing, key pairs made by cosign."""
 
 import datetime
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -10,12 +9,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from model_signing import hashing, signing
 
+from pipeline.core.frozen import frozen
 from tests.parts import cosign
 
 PASSWORD = "open sesame"
 
 
-@dataclass(frozen=True)
+@frozen
 class Key:
     """An elliptic key pair as two files."""
 
@@ -41,7 +41,7 @@ def sign_folder(folder: Path, signer: Key, how: hashing.Config | None = None) ->
     return _signed(folder, config, how)
 
 
-@dataclass(frozen=True)
+@frozen
 class Authority:
     """A root, and a key with a certificate under it."""
 

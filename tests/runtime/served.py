@@ -7,10 +7,10 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine
 from pipeline.core.model import Artifact, Hardware, Model, Secret
 from pipeline.templates import TEMPLATES
@@ -24,7 +24,7 @@ CPU = Hardware("cpu", 0, cpus=2)
 START_S = 300
 
 
-@dataclass(frozen=True)
+@frozen
 class Served:
     """A server that answers, and the process behind it."""
 

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pipeline.cli.cache.storage import Storage
 from pipeline.cli.views import units
 from pipeline.cli.views.entries import Fate
+from pipeline.core.frozen import frozen
 from pipeline.resources.cache.cached import Cached
 from pipeline.resources.cache.reclaim import RECENT_S, Reclaim
 from pipeline.resources.cache.serving import served
@@ -20,7 +20,7 @@ DAY_S = 86400.0
 OLDER_THAN_DAYS = 30  # what nobody used for so long goes, when nothing else is said
 
 
-@dataclass(frozen=True)
+@frozen
 class Pruning:
     """What would be removed, and why each entry goes or stays."""
 

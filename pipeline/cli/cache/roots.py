@@ -1,16 +1,17 @@
 """What a project needs of the cache: what models.lock pins and what deployments of its inventories are served from. Used by prune."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.cli.project import Project
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.engine.parts import label
 from pipeline.manifest.lock import read_lock
 from pipeline.store.file import stores
 
 
-@dataclass(frozen=True)
+@frozen
 class Roots:
     pins: Mapping[tuple[str, str], Sequence[str]] = field(
         default_factory=dict

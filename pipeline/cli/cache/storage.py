@@ -1,7 +1,6 @@
 """This machine's cache as commands meet it, in any folder: with a manifest's names and aliases where there is one."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
@@ -10,6 +9,7 @@ from pipeline.cli.options import Options
 from pipeline.cli.select import fitting
 from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.errors import MpError, UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.protocols import Source
 from pipeline.core.settings import Settings, default_cache
 from pipeline.resources.cache.cached import Cached
@@ -23,7 +23,7 @@ MANIFEST = "models.yaml"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@frozen
 class Storage:
     options: Options
     settings: Settings

@@ -1,7 +1,7 @@
 """What words of `mp pull` ask for: pinned sources, and whether the cache answers without asking anybody. Used by pulling."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib import import_module
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from pipeline.cli.cache.storage import Storage, gather
 from pipeline.cli.select import folded, found
 from pipeline.cli.views.waiting import Waiting
 from pipeline.core.errors import BackendError, Missing, MpError, UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.model import WEIGHTS, Artifact, FileEntry, Filter, Part
 from pipeline.core.protocols import Source, SourceSpec
 from pipeline.core.reference import Reference, parse, scheme_of
@@ -19,7 +20,7 @@ DEFAULT_VERSIONS = {"hf": "main", "oci": "latest"}  # what the Hub and registrie
 EVERYTHING = Filter()
 
 
-@dataclass(frozen=True)
+@frozen
 class Wanted:
     """What one word asks for."""
 

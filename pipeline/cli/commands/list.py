@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -15,6 +15,7 @@ from pipeline.cli.status import adapters, rows
 from pipeline.cli.views import json, output, shelf, tables
 from pipeline.cli.views.tables import AdapterRow, Row
 from pipeline.core.errors import ExitCode
+from pipeline.core.frozen import frozen
 from pipeline.core.plan import Plan
 from pipeline.resources.cache.cached import Cached
 
@@ -60,7 +61,7 @@ def run(
     return ExitCode.OK if sound else ExitCode.ERROR
 
 
-@dataclass(frozen=True)
+@frozen
 class Declared:
     """What the manifest has."""
 

@@ -1,7 +1,6 @@
 """`mp import kubernetes` and `mp import kaito`: entries for what runs in a target's namespace and nobody declares. Changes nothing there."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -17,6 +16,7 @@ from pipeline.cli.views import output, units
 from pipeline.cli.views.diagnostics import diagnostics
 from pipeline.core.diagnostic import Diagnostic, error, warning
 from pipeline.core.errors import ExitCode, MpError, UserError
+from pipeline.core.frozen import frozen
 from pipeline.engine.importing import Imported, declared_names, imported
 from pipeline.manifest.read import read
 from pipeline.resources.cluster.health import Object
@@ -81,7 +81,7 @@ def kaito(
 RUNS = {"kubernetes": kubernetes, "kaito": kaito}
 
 
-@dataclass(frozen=True)
+@frozen
 class _Found:
     """What others made, and how it is told."""
 

@@ -1,7 +1,7 @@
 """The body of a plan: a block for each model, a line for each engine and environment, texts in one column."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from pipeline.cli.views import changes
@@ -10,6 +10,7 @@ from pipeline.cli.views.reach import reach
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, packed, pad, sides
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic, Severity
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Artifact
 from pipeline.core.plan import Plan
 from pipeline.core.resource import Address, address, current_of, owner_of, place_of
@@ -37,7 +38,7 @@ _ALONE = ("artifact", "image")  # kinds that are called by their noun; all other
 _FURTHEST = 40  # column at which the right-hand texts begin at the latest
 
 
-@dataclass(frozen=True)
+@frozen
 class Block:
     """The changes of one model, or of one engine or environment that models share."""
 

@@ -1,18 +1,19 @@
 """`mp show` as text: where each source of a model comes from and where its copy is, then everything that was made of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.cli.views import cluster, units
 from pipeline.cli.views.entries import day
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, hanging, pad, plain, sides
 from pipeline.core.change import FieldDiff
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.core.model import WEIGHTS, Facts, FileEntry, Filter
 from pipeline.core.resource import Transfer, said_of
 
 
-@dataclass(frozen=True)
+@frozen
 class Kept:
     """The copy on this machine."""
 
@@ -22,7 +23,7 @@ class Kept:
     tool: str | None  # what brought it: "mp"
 
 
-@dataclass(frozen=True)
+@frozen
 class Provenance:
     """One source: what was asked for, what it is pinned to, and where its copy is."""
 
@@ -38,7 +39,7 @@ class Provenance:
     missing_bytes: int = 0  # what is still to be fetched
 
 
-@dataclass(frozen=True)
+@frozen
 class Live:
     """One image or deployment of a model: what is there, else what is wanted."""
 
@@ -58,7 +59,7 @@ class Live:
     fields: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class Details:
     """Everything that is known of one model, or of one entry of the cache."""
 

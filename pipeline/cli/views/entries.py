@@ -3,12 +3,12 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Artifact
 from pipeline.resources.cache.cached import Cached
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True)
+@frozen
 class Pulled:
     """One source that is here now."""
 
@@ -33,7 +33,7 @@ class Pulled:
     since: str | None = None  # when it came, where it was here already: "2026-01-31T12:00:00Z"
 
 
-@dataclass(frozen=True)
+@frozen
 class Fate:
     """What becomes of one entry when the cache is pruned, and by which rule."""
 

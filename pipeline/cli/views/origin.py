@@ -1,12 +1,13 @@
 """Where a plan comes from: what its first lines say of the manifest and its lock."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Address
 
 
-@dataclass(frozen=True)
+@frozen
 class Origin:
     file: str = "models.yaml"
     commit: str | None = None

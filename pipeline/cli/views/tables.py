@@ -1,10 +1,10 @@
 """Tables of at most a hundred columns: the generic ones, and `mp list`."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from pipeline.cli.views import units
 from pipeline.cli.views.text import WIDTH, Ink, clean, columns, cut, pad, plain, tail
+from pipeline.core.frozen import frozen
 
 _STATE_STYLES = {
     "running": "green",
@@ -22,7 +22,7 @@ _STATE_STYLES = {
 }
 
 
-@dataclass(frozen=True)
+@frozen
 class Row:
     """One model at one target."""
 
@@ -37,7 +37,7 @@ class Row:
     size_bytes: int | None = None  # of all its sources
 
 
-@dataclass(frozen=True)
+@frozen
 class AdapterRow:
     """One adapter of one model."""
 
@@ -50,7 +50,7 @@ class AdapterRow:
     size_bytes: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Column:
     """How one column of a table gives way when a line would be too long."""
 

@@ -1,17 +1,18 @@
 """Everything that an image names, and what points at it. Used by repositories and by resources/reclaim_images before anything is removed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import combinations
 
 from pipeline.clients.oci.referrers import index_of, list_tag
 from pipeline.clients.oci.repository import Descriptor, ImageManifest, Repository
 from pipeline.core.digest import Digest, Json
+from pipeline.core.frozen import frozen
 
 _MOST_LISTED = 4  # referrers of one image whose former lists are looked for: 14 questions
 
 
-@dataclass(frozen=True)
+@frozen
 class Closure:
     """One image with all that it needs and all that points at it."""
 

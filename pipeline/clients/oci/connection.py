@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
@@ -19,6 +19,7 @@ from pipeline.clients.loopback import is_loopback
 from pipeline.clients.oci.pools import Pools
 from pipeline.clients.oci.tokens import Tokens
 from pipeline.core.errors import BackendError, Corrupt, Exhausted, Missing, Unreachable
+from pipeline.core.frozen import frozen
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -33,7 +34,7 @@ _HUB_API = "registry-1.docker.io"
 Body: TypeAlias = bytes | Iterator[bytes] | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case

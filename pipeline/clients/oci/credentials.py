@@ -4,17 +4,18 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from pipeline.core.errors import BackendError
+from pipeline.core.frozen import frozen
 
 _HELPER_TIMEOUT_S = 60  # it may ask the user to unlock a key ring
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 _IDENTITY_USER = "<token>"  # docker-credential-helpers' word for: the secret is an identity token
 
 
-@dataclass(frozen=True)
+@frozen
 class Login:
     """One of the two is set."""
 

@@ -1,18 +1,19 @@
 """What a registry takes, by its host: data/registries.yaml, and what the manifest says of it. Used by clients/oci and plans."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.core.size import size_bytes
 
 DATA = Path(__file__).parent / "data" / "registries.yaml"
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """None: not known, or none."""
 

@@ -1,12 +1,13 @@
 """The door to image repositories: OCI registries and folders of OCI layouts behind one protocol. Used by images and engines."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.clients.oci.limits import limits_of
 from pipeline.clients.oci.repository import Repository
 from pipeline.core.digest import Digest
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Repositories:
         return self._connections[key]
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageReference:
     """An image as users write it: "[host/]path[:tag][@sha256:…]"."""
 

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
 from pipeline.core.digest import Digest, Json
 from pipeline.core.digest import digest as digest_of
 from pipeline.core.errors import Corrupt
+from pipeline.core.frozen import frozen
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -27,7 +28,7 @@ Chunks: TypeAlias = Callable[
 ]  # the bytes of a blob from an offset; may be called again
 
 
-@dataclass(frozen=True)
+@frozen
 class Tagged:
     """What a tag or digest names, without its bytes."""
 
@@ -37,7 +38,7 @@ class Tagged:
     media_type: str = MANIFEST
 
 
-@dataclass(frozen=True)
+@frozen
 class Descriptor:
     """An image manifest as a list of referrers shows it."""
 
@@ -60,7 +61,7 @@ class Descriptor:
         return made
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageManifest:
     """An image manifest as it is stored."""
 

@@ -7,12 +7,13 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from pipeline.clients.oci.credentials import Login, login
 from pipeline.core.errors import BackendError, Denied, Unreachable
+from pipeline.core.frozen import frozen
 
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 _LIFETIME_S = 60.0  # of a token that does not say it (the specification's default)
@@ -28,7 +29,7 @@ class Send(Protocol):
     ) -> tuple[int, bytes]: ...
 
 
-@dataclass(frozen=True)
+@frozen
 class _Known:
     value: str = field(repr=False)
     until_s: float  # of the clock

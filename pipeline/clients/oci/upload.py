@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from pipeline.clients.http import Busy
@@ -18,6 +18,7 @@ from pipeline.clients.oci.limits import Limits
 from pipeline.clients.oci.repository import Chunks
 from pipeline.core.digest import Digest
 from pipeline.core.errors import BackendError, Corrupt, Denied, Unreachable
+from pipeline.core.frozen import frozen
 
 TRIES = 5  # in a row that bring the registry no new byte
 PARTS = 16  # after a session was lost a blob goes in so many requests: another cut costs less
@@ -30,14 +31,14 @@ class _Lost(Unreachable):
     """The registry knows nothing of the session any more."""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Session:
     url: str
     has_bytes: int = 0
     least_part_bytes: int = 0  # what the registry wants at least in a request that is not the last
 
 
-@dataclass(frozen=True)
+@frozen
 class Repo:
     """Where a blob goes."""
 

@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias
 
+from pipeline.core.frozen import frozen
 from pipeline.resources.cache.blobs import POLL_S, Blobs, disk
 from pipeline.resources.cache.memory import Memory
 from pipeline.resources.cache.reading import Opening, hashed
@@ -29,7 +29,7 @@ def absorbed_of(words: Sequence[str]) -> Absorbed:
     return sha256, int(size)
 
 
-@dataclass(frozen=True)
+@frozen
 class Absorbing:
     """The bytes that one identity names."""
 

@@ -2,12 +2,13 @@
 mounted deployments."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import fingerprint
 from pipeline.core.errors import BackendError
+from pipeline.core.frozen import frozen
 from pipeline.core.model import WEIGHTS, Artifact, Model
 from pipeline.core.protocols import Source
 from pipeline.core.report import Emit
@@ -27,7 +28,7 @@ from pipeline.resources.cache.store import Cache
 KIND = "artifact"
 
 
-@dataclass(frozen=True)
+@frozen
 class ArtifactState(State):
     """The files by their hashes: where they come from does not matter once they are here."""
 

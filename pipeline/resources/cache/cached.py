@@ -6,12 +6,13 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, unquote
 
 from pipeline.core.errors import Corrupt
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.resources.cache.blobs import Signature, disk, signature
 from pipeline.resources.cache.entries import METADATA, choices_of, is_pin, place_of, require_inside
@@ -23,7 +24,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ADAPTER = "adapter_config.json"
 
 
-@dataclass(frozen=True)
+@frozen
 class Cached:
     """One entry. What a damaged or missing `.metadata` does not tell is empty; views show it as n/a."""
 
@@ -42,7 +43,7 @@ class Cached:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Metadata:
     source: str
     version: str

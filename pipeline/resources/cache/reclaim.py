@@ -5,10 +5,10 @@ import fcntl
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.clients.oci import unlinking
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Artifact
 from pipeline.resources.cache.blobs import disk
 from pipeline.resources.cache.cached import Cached, below, listed, read, references
@@ -20,7 +20,7 @@ OLD_DOWNLOAD_S = 86400.0  # a partial download that nobody went on with for a da
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Reclaim:
     """What would be removed. `freed_bytes` is what the disk gets back when all of it goes."""
 
@@ -97,7 +97,7 @@ def prune(root: Path, plan: Reclaim) -> int:
     return freed_bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class _Stays:
     """What entries and views that stay need: names of blobs and, where no metadata tells them, inodes."""
 

@@ -5,11 +5,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from io import FileIO
 from pathlib import Path
 from typing import TypeAlias
 
+from pipeline.core.frozen import frozen
 from pipeline.resources.cache.reading import CHUNK_BYTES, Opening
 
 FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int): share the blocks of another file; ioctl_ficlone(2)
@@ -30,7 +31,7 @@ class Reach:
         self._on_bytes(new_bytes)
 
 
-@dataclass(frozen=True)
+@frozen
 class Supply:
     """Where one file comes from: a copy on this machine first, when there is one, else its source."""
 

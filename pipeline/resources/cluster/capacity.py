@@ -5,10 +5,10 @@ Free is what a node can allocate less what pods on it ask for. Labels are those 
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.clients.kube import NODE, POD, Cluster, Object
+from pipeline.core.frozen import frozen
 from pipeline.resources.cluster.fields import labels_in, met
 from pipeline.resources.cluster.placing import admits
 from pipeline.resources.cluster.products import GPU, PRODUCT
@@ -18,7 +18,7 @@ from pipeline.resources.cluster.quantities import Amounts, amount, of_pod
 HOLDING = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 
 
-@dataclass(frozen=True)
+@frozen
 class GpuNode:
     """One node that has GPUs. `node` is the object as it is: labels, taints, versions."""
 
@@ -29,7 +29,7 @@ class GpuNode:
     node: Object
 
 
-@dataclass(frozen=True)
+@frozen
 class Ask:
     """Pods that need GPUs."""
 

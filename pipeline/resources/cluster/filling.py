@@ -7,13 +7,13 @@ a newer mp fills a claim again, and one that was made anew under the same name i
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.clients.kube import CLAIM, EVENT, JOB, KINDS, POD, Cluster, Object
 from pipeline.core.digest import Json
 from pipeline.core.errors import Denied, StartFailed
+from pipeline.core.frozen import frozen
 from pipeline.resources.cluster.applying import put
 from pipeline.resources.cluster.fields import is_leaving, met
 from pipeline.resources.cluster.health import said
@@ -40,7 +40,7 @@ STALL_S = (
 NOT_MADE = frozenset(("FailedCreate",))  # the same, of a Job: a quota or an admission takes no pod of it
 
 
-@dataclass(frozen=True)
+@frozen
 class Filling:
     """The claims of one deployment on their way. `say` gets how far it is."""
 

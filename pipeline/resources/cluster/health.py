@@ -1,9 +1,10 @@
 """How a thing in a cluster is: one of six words, and why. The words are those of Argo CD's resource health. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
+
+from pipeline.core.frozen import frozen
 
 Object: TypeAlias = Mapping[str, Any]  # Any: an object of the API, as its schema has it
 
@@ -17,7 +18,7 @@ class Word(StrEnum):
     UNKNOWN = "Unknown"
 
 
-@dataclass(frozen=True)
+@frozen
 class Health:
     word: Word
     reason: str = ""

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ from pipeline.clients.kube import (
     Object,
 )
 from pipeline.core.errors import Missing
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Locator, Mark
 from pipeline.resources.cluster.fields import is_leaving, labels_in
 from pipeline.resources.cluster.marks import key_of, mark_of
@@ -34,7 +35,7 @@ KAITO = frozenset((WORKSPACE.name, INFERENCE_SET.name))
 Live: TypeAlias = Mapping[str, Object]  # "Deployment/qwen" → the object as it is
 
 
-@dataclass(frozen=True)
+@frozen
 class Place:
     """One namespace of one cluster."""
 
@@ -111,7 +112,7 @@ def _instance(one: Object) -> str:
     return str(labels_in(one).get(INSTANCE))
 
 
-@dataclass(frozen=True)
+@frozen
 class Pods:
     """What a cluster says of pods: of one deployment, or of all of ours in a namespace."""
 

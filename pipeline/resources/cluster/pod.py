@@ -1,9 +1,9 @@
 """The pod that serves a model: one container, its files, what it may use of a node. Pure; used by objects."""
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pipeline.clients.kube import Object
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Launch
 from pipeline.core.model import Hardware, Model, Secret
 from pipeline.core.protocols import Place
@@ -31,7 +31,7 @@ class _Launch(NamedTuple):
 LAUNCH = _Launch("/etc/mp", "launch.json", "/run/secrets/mp")
 
 
-@dataclass(frozen=True)
+@frozen
 class Claim:
     """A PersistentVolumeClaim that has the weights."""
 
@@ -41,7 +41,7 @@ class Claim:
     own: bool = False  # each pod has one, made from the template
 
 
-@dataclass(frozen=True)
+@frozen
 class Images:
     """What a pod is made from; references without digests."""
 

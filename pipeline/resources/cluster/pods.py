@@ -4,10 +4,11 @@ Container states, conditions and reasons of events are those of Kubernetes 1.36.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from pipeline.clients.kube import CLAIM
+from pipeline.core.frozen import frozen
 from pipeline.resources.cluster.fields import met
 from pipeline.resources.cluster.health import Object, said
 
@@ -40,7 +41,7 @@ NEVER = 3  # exit code of pipeline/cli/filling.py: another try fails the same wa
 AGAIN = "CrashLoopBackOff"
 
 
-@dataclass(frozen=True)
+@frozen
 class Trouble:
     """What keeps one pod from serving."""
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from pipeline.clients.enginelog import first_error
 from pipeline.clients.kube import KINDS, POD, Cluster, Object, forwarded
 from pipeline.clients.openai import Server, wait_until_answering
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Proof
 from pipeline.resources.cluster.applying import put
 from pipeline.resources.cluster.filling import (
@@ -35,7 +36,7 @@ PROVE_S = 60.0  # the pod is ready: its server answers /health at once
 LOG_LINES = 400
 
 
-@dataclass(frozen=True)
+@frozen
 class Rollout:
     """One deployment on its way. `say` gets what keeps it, in words, when that changes."""
 

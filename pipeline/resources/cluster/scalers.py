@@ -1,11 +1,12 @@
 """Workloads whose replicas an autoscaler sets, whoever made it: mp leaves them alone. Used by driver."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pipeline.clients.kube import AUTOSCALER, SCALED_OBJECT, Cluster, Object
 from pipeline.core.errors import Denied
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Resource
 from pipeline.resources.cluster.fields import is_leaving
 from pipeline.resources.cluster.live import Live
@@ -17,7 +18,7 @@ REPLICAS = "/spec/replicas"
 CONTROLLER = "kube-controller-manager"  # field manager of replicas that a HorizontalPodAutoscaler set
 
 
-@dataclass(frozen=True)
+@frozen
 class Scalers:
     """The autoscalers of somebody else in one namespace."""
 

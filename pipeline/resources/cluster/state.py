@@ -1,17 +1,18 @@
 """One deployment in a cluster: the objects that it is made of, and what is not compared. Made by targets, used by the driver."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Question, Secret
 from pipeline.core.resource import Address, Entry, Resource, State
 from pipeline.resources.cluster.ignoring import without
 from pipeline.resources.cluster.workloads import WORKLOADS
 
 
-@dataclass(frozen=True)
+@frozen
 class ClusterRecipe:
     """What the driver needs and does not compare."""
 
@@ -43,7 +44,7 @@ class ClusterRecipe:
     standing: bool = False  # somebody else made its object: mp writes a part of it, and cannot make it anew
 
 
-@dataclass(frozen=True)
+@frozen
 class ClusterState(State):
     """The objects of one deployment: of a live one the fields that mp writes, as `shape.shaped` reads them."""
 

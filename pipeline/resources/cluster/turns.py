@@ -8,10 +8,10 @@ cluster today.
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from pipeline.clients.kube import REPLICA_SET, Cluster, Object
 from pipeline.core.errors import BackendError, Refused
+from pipeline.core.frozen import frozen
 from pipeline.resources.cluster.capacity import Ask, gpu_nodes, gpus_of, unplaced
 from pipeline.resources.cluster.fields import is_leaving
 from pipeline.resources.cluster.live import Live
@@ -27,7 +27,7 @@ from pipeline.resources.cluster.workloads import workload_in, workloads_in
 LOOK_S = 5.0  # between two looks at what others have freed
 
 
-@dataclass(frozen=True)
+@frozen
 class Turn:
     """How one roll-out goes about it."""
 

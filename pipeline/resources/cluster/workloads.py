@@ -4,7 +4,6 @@ A kind that is new here is one entry of WORKLOADS. Conditions are those of Kuber
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from pipeline.clients.kube import (
     DEPLOYMENT,
@@ -15,6 +14,7 @@ from pipeline.clients.kube import (
     Kind,
 )
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.resources.cluster.fields import is_leaving
 from pipeline.resources.cluster.groups import group_health, group_pods
 from pipeline.resources.cluster.health import Health, Object, Word, said
@@ -33,7 +33,7 @@ HASH = "pod-template-hash"
 INSTANCE = "app.kubernetes.io/instance"
 
 
-@dataclass(frozen=True)
+@frozen
 class Workload:
     """A kind of object that runs pods."""
 

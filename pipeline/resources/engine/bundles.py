@@ -7,13 +7,13 @@ import os
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from pipeline.clients.oci.repository import BLOCK_BYTES
 from pipeline.core.digest import fingerprint
 from pipeline.core.errors import Corrupt
+from pipeline.core.frozen import frozen
 from pipeline.resources.image.layers import rest_of
 
 ROOT = "opt/app"
@@ -23,7 +23,7 @@ _BYTE_CODE = ".pyc"  # it names the folder it was compiled in: no two environmen
 _LAST = "~"  # no package is called so
 
 
-@dataclass(frozen=True)
+@frozen
 class Member:
     """One file or link of the environment, as it is found."""
 
@@ -34,7 +34,7 @@ class Member:
     link: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Bundle:
     """Files that travel together: one uncompressed tar."""
 

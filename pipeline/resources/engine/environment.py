@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pipeline.clients import uv
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import fingerprint
 from pipeline.core.errors import BackendError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine
 from pipeline.core.report import Emit, Line, Progress
 from pipeline.core.resource import Absent, Address, Entry, Observed, Resource, State, address
@@ -23,7 +24,7 @@ _MARKER = ".complete"  # written last: an environment without it was cut off and
 Create = Callable[[Engine, Path, Callable[[str], None]], None]
 
 
-@dataclass(frozen=True)
+@frozen
 class EnvironmentState(State):
     """What is installed."""
 

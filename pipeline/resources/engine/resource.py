@@ -1,7 +1,8 @@
 """Engine images: environment and runtime files of one engine, without weights, built once and shared by all models. Pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, ImageName, Registry
 from pipeline.core.resource import Resource, State, address
 from pipeline.resources.image.recipe import engine_name, locator
@@ -9,7 +10,7 @@ from pipeline.resources.image.recipe import engine_name, locator
 KIND = "engine"
 
 
-@dataclass(frozen=True)
+@frozen
 class EngineState(State):
     fingerprint: str  # "": a tag of ours names an image that mp did not make
     build: Build | None = field(default=None, compare=False)

@@ -6,7 +6,6 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +17,7 @@ from pipeline.clients.oci.repository import LAYER, Chunks, ImageManifest, Reposi
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import BackendError, Corrupt, Exhausted, Missing, Unreachable
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Engine, ImageName
 from pipeline.core.report import Emit, Line, Progress
 from pipeline.core.resource import Address
@@ -40,7 +40,7 @@ Install: TypeAlias = Callable[[Engine, Path, Callable[[str], None]], None]
 Standing: TypeAlias = Callable[[], ImageManifest | None]
 
 
-@dataclass(frozen=True)
+@frozen
 class Builders:
     """Who builds the images of which template."""
 

@@ -6,7 +6,7 @@ Docker engine is needed, and a node that runs the engine has all but one megabyt
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -23,6 +23,7 @@ from pipeline.clients.oci.repository import (
 from pipeline.core.change import Change
 from pipeline.core.digest import Digest, Json, canonical, digest, fingerprint, image_tag
 from pipeline.core.errors import BackendError, Missing
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, ImageName, Registry
 from pipeline.core.report import Emit, Progress
 from pipeline.core.resource import (
@@ -51,7 +52,7 @@ PYTHON_PATH = "PYTHONPATH"
 Answer: TypeAlias = "Observed[FillerState] | Absent | Unreadable"
 
 
-@dataclass(frozen=True)
+@frozen
 class FillerState(State):
     fingerprint: str  # of the engine image and of mp's own files
     build: Build | None = field(default=None, compare=False)

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from pipeline.clients.archive import Stored, Unpacked
 from pipeline.clients.oci.repository import CONFIG, FILES, LAYER, MANIFEST, ImageManifest
 from pipeline.core.digest import Digest, Json, canonical
 from pipeline.core.digest import digest as digest_of
 from pipeline.core.errors import Corrupt
+from pipeline.core.frozen import frozen
 from pipeline.resources.image.layers import Held, Layer, layer_key
 
 FINGERPRINT = "dev.mp.fingerprint"
@@ -22,7 +22,7 @@ _OF_THE_BUILD = (
 )  # fields of old configs that mean nothing here
 
 
-@dataclass(frozen=True)
+@frozen
 class Placed:
     """A layer of weights that is in the repository."""
 
@@ -30,7 +30,7 @@ class Placed:
     held: Held
 
 
-@dataclass(frozen=True)
+@frozen
 class EngineParts:
     """An engine image as it lies in its repository."""
 
@@ -38,7 +38,7 @@ class EngineParts:
     config: bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class Assembled:
     """What is pushed after the layers: the config, then the image manifest."""
 

@@ -4,15 +4,15 @@ OCI image specification 1.1.1, image-index.md.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from pipeline.clients.oci.repository import DOCKER_LIST, INDEX, ImageManifest, Repository, blobs
 from pipeline.core.digest import Digest, Json, canonical
+from pipeline.core.frozen import frozen
 
 _UNKNOWN = "unknown"  # as BuildKit calls the platform of what is no image: its attestations
 
 
-@dataclass(frozen=True)
+@frozen
 class Part:
     """What an index says of the image of one platform."""
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from pipeline.core.digest import Digest, canonical, fingerprint
 from pipeline.core.errors import BackendError
+from pipeline.core.frozen import frozen
 from pipeline.core.model import FileEntry, Overlay
 
 LAYOUT_VERSION = 1
@@ -23,7 +24,7 @@ _WRONG = "is not what its sha256 says"
 _USTAR_MOST = 8**11 - 1  # the largest size an octal field of ustar holds
 
 
-@dataclass(frozen=True)
+@frozen
 class Feed:
     """The bytes of one file from an offset, and the error to raise when the file is not what its sha256 says."""
 
@@ -34,7 +35,7 @@ class Feed:
 Read: TypeAlias = Callable[[FileEntry, int], Feed]  # a file from an offset
 
 
-@dataclass(frozen=True)
+@frozen
 class Held:
     """A layer as a repository has it."""
 
@@ -43,7 +44,7 @@ class Held:
     diff_id: Digest  # of the bytes before they were compressed
 
 
-@dataclass(frozen=True)
+@frozen
 class Layer:
     """Files that travel together: one uncompressed tar, known by the paths and hashes inside; or one file as it is."""
 

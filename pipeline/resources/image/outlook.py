@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Transfer
 
 QUESTIONS = 4  # at once, for each image
@@ -13,7 +13,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-@dataclass(frozen=True)
+@frozen
 class Outlook:
     """What publishing one image would move, as if it were the only one."""
 

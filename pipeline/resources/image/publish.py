@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -17,6 +16,7 @@ from pipeline.clients.oci.repository import (
 )
 from pipeline.core.digest import Digest, digest
 from pipeline.core.errors import Corrupt, Missing
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.core.protocols import Source
 from pipeline.core.report import Emit, Progress
@@ -37,7 +37,7 @@ UPLOADS = 4  # at once, over all images: a registry hashes each by itself
 OpenRepository: TypeAlias = Callable[[Registry, str], Repository]
 
 
-@dataclass(frozen=True)
+@frozen
 class Shop:
     """One image's repository, and those of the same registry that may have its layers: itself, then its sibling."""
 
@@ -46,7 +46,7 @@ class Shop:
     homes: tuple[Repository, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Made:
     """An image of one platform that is new in a repository."""
 
@@ -55,7 +55,7 @@ class Made:
     engine: Digest | None  # of the engine image of that platform
 
 
-@dataclass(frozen=True)
+@frozen
 class Published:
     """What a tag is to name, and the images that it is or stands for."""
 

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from pipeline.core.digest import Digest, Json, fingerprint, image_tag
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, ImageName, Registry
 from pipeline.core.mark import ADDRESS, PROJECT
 from pipeline.core.model import Model
@@ -24,7 +25,7 @@ from pipeline.resources.image.trust.annotations import of_model
 _OWN_TAG = re.compile(r"mp-[0-9a-f]{12}\Z")
 
 
-@dataclass(frozen=True)
+@frozen
 class Recipe:
     """How one image or artifact of a model is made."""
 

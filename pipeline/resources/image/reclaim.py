@@ -13,6 +13,7 @@ from pipeline.clients.oci.closure import Closure, closure
 from pipeline.clients.oci.referrers import list_tag
 from pipeline.clients.oci.repository import Repository
 from pipeline.core.digest import Digest, image_tag
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.core.mark import PROJECT
 from pipeline.resources.image.assembly import FINGERPRINT
@@ -34,7 +35,7 @@ class Place:
     repository: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Held:
     """One image that mp made."""
 
@@ -48,7 +49,7 @@ class Held:
     users: Users | None = None  # None: of an engine image
 
 
-@dataclass(frozen=True)
+@frozen
 class Stock:
     """One repository as it was read."""
 
@@ -61,7 +62,7 @@ class Stock:
     loose: tuple[Digest, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Removed:
     """What went from one repository."""
 
@@ -69,7 +70,7 @@ class Removed:
     images: tuple[Held, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Removal:
     """What goes from one repository."""
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypeAlias
 
 from pipeline.clients.oci.repository import ImageManifest, Repository, Tagged
 from pipeline.core.change import Change
 from pipeline.core.digest import Digest, image_tag
 from pipeline.core.errors import BackendError, Missing, Unreachable
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Registry
 from pipeline.core.model import Model
 from pipeline.core.protocols import Source
@@ -52,7 +53,7 @@ READERS = 16  # registries over HTTP are asked side by side
 Answer: TypeAlias = "Observed[ImageState] | Absent | Unreadable"
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageState(State):
     fingerprint: str  # "": a tag of ours names an image that mp did not make
     version_tag: str  # the human tag beside ours, "" for none; "main → sha256:…" when it names another image
@@ -106,7 +107,7 @@ def _resource(recipe: Recipe, *engine: Address) -> Resource[ImageState]:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class _Question:
     """One image to look at: wanted, or only known from the inventory."""
 
@@ -138,7 +139,7 @@ class _Question:
         return before, before
 
 
-@dataclass(frozen=True)
+@frozen
 class _Seen:
     """What the questions of one round have come to."""
 

@@ -3,11 +3,10 @@
 A registry lists what points at an image, and deletes it by its own digest: a tag alone docker-registry 2.8 does not delete.
 """
 
-from dataclasses import dataclass
-
 from pipeline.clients.oci.referrers import told
 from pipeline.clients.oci.repository import Descriptor, ImageManifest, Repository, Tagged
 from pipeline.core.digest import Digest
+from pipeline.core.frozen import frozen
 from pipeline.core.mark import PROJECT
 from pipeline.resources.image.trust.attach import EMPTY, Attachment, attach, pointing
 
@@ -17,7 +16,7 @@ AGAIN = "again, after it was left to others"
 _SOMEBODY = "?"  # a mark whose project nobody can read
 
 
-@dataclass(frozen=True)
+@frozen
 class Users:
     """The projects that need one image."""
 

@@ -11,10 +11,11 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pipeline.clients.oci.repository import CONFIG, FILES
 from pipeline.core.digest import Digest, Json
+from pipeline.core.frozen import frozen
 from pipeline.core.modelpack import FILEPATH, FORM, METADATA
 from pipeline.core.modelpack import LAYER as MODEL_PACK
 
@@ -58,7 +59,7 @@ class NoModel(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True)
+@frozen
 class Packed:
     """A layer with files of a model."""
 
@@ -79,7 +80,7 @@ class Packed:
         return not self.archive and not self.compression
 
 
-@dataclass(frozen=True)
+@frozen
 class _Layer:
     """A layer as the image manifest describes it."""
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from typing import BinaryIO, TypeAlias
@@ -14,6 +14,7 @@ from typing import BinaryIO, TypeAlias
 from pipeline.clients.oci.repository import ImageManifest, Repository
 from pipeline.core.digest import Digest, Json
 from pipeline.core.errors import BackendError, Corrupt, Missing, Refused
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Absorb, SourceSpec
@@ -32,7 +33,7 @@ SHOWN = 12
 OpenRepository: TypeAlias = Callable[[Registry, str], Repository]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Image:
     """One image or artifact, opened."""
 

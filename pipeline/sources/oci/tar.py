@@ -7,10 +7,10 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from pipeline.core.errors import Corrupt, Refused, Unreachable
+from pipeline.core.frozen import frozen
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -40,7 +40,7 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-@dataclass(frozen=True)
+@frozen
 class Member:
     """One member of a tar."""
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from pipeline.core.errors import Refused
+from pipeline.core.frozen import frozen
 from pipeline.sources.choice import is_relative
 from pipeline.sources.oci.packing import Packed
 from pipeline.sources.oci.tar import FILE, FOLDER, Member
@@ -14,7 +15,7 @@ _WHITEOUT = ".wh."  # OCI image specification 1.1.1, layer.md, "Whiteouts"
 _OPAQUE = ".wh..wh..opq"
 
 
-@dataclass(frozen=True)
+@frozen
 class Found:
     """A file of a model, and where its bytes are."""
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline.clients.openai import Server, wait_until_answering
 from pipeline.core.change import Action, Change
 from pipeline.core.digest import Json, canonical, fingerprint
 from pipeline.core.errors import BackendError, Denied, Missing, StartFailed
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.core.mark import mark_in
 from pipeline.core.model import Secret
@@ -44,7 +45,7 @@ UID = 10001
 Answer = Observed[DockerState] | Absent | Unreadable
 
 
-@dataclass(frozen=True)
+@frozen
 class _Asked:
     """A container that observe is asked about."""
 

@@ -1,7 +1,7 @@
 """A Docker engine as a target: what the user says, what is compared, and what one model becomes."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -11,6 +11,7 @@ from pipeline.clients.loopback import is_loopback
 from pipeline.core.diagnostic import Diagnostic, Mistake, error
 from pipeline.core.digest import Digest, Json
 from pipeline.core.errors import UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, ImageName, Launch
 from pipeline.core.model import Model, Stated
 from pipeline.core.protocols import Place
@@ -87,7 +88,7 @@ class DockerOptions(BaseModel):
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class DockerRecipe(Recipe):
     """What the driver needs besides: the image's name, complete but for the digest."""
 
@@ -100,7 +101,7 @@ class DockerRecipe(Recipe):
 _REPLACES = {"replace": True}
 
 
-@dataclass(frozen=True)
+@frozen
 class DockerState(State):
     """A container as it is compared; every field is read from `docker inspect`."""
 

@@ -6,13 +6,14 @@ Fields are those of kaito.sh/v1beta1 (KAITO 0.12, config/crd/bases).
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import yaml
 
+from pipeline.core.frozen import frozen
 from pipeline.resources.cluster.capacity import gpus_of_node
 from pipeline.resources.cluster.fields import labels_in, record
 from pipeline.resources.cluster.health import Object
@@ -29,7 +30,7 @@ IMAGE = re.compile(r"[^\s@]+/[^\s:/@]+(:[^\s:/@]+|@sha256:[0-9a-f]{64})")
 DNS = re.compile(r"[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?")
 
 
-@dataclass(frozen=True)
+@frozen
 class Around:
     """What the cluster says of things that a Workspace names."""
 
@@ -75,7 +76,7 @@ def describe(one: Object, around: Around) -> Described | None:
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class _Served:
     """What an object serves."""
 

@@ -6,7 +6,7 @@ Fields and defaults are those of Kubernetes 1.36.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from pipeline.clients.kube import Object
 from pipeline.clients.loopback import is_loopback
 from pipeline.core.diagnostic import Diagnostic, Mistake, error
 from pipeline.core.digest import Json, fingerprint
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, ImageName
 from pipeline.core.model import Model, Stated
 from pipeline.core.names import DNS_SUBDOMAIN
@@ -81,7 +82,7 @@ class ClaimOptions(BaseModel):
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class Claimed:
     """What a deployment mounts, and what makes it; nothing for a claim of somebody else's."""
 

@@ -1,12 +1,13 @@
 """The record of one process, `process.json` in its folder: whose it is, how it was started, where it answered. Used by driver."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from pipeline.clients import daemon
 from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import Mark, Proof, fields_of
 from pipeline.targets.local import former
 from pipeline.targets.local.spec import LocalState
@@ -14,7 +15,7 @@ from pipeline.targets.local.spec import LocalState
 HOST = "127.0.0.1"
 
 
-@dataclass(frozen=True)
+@frozen
 class Process:
     """What is remembered of one process."""
 

@@ -1,7 +1,7 @@
 """This machine as a target: what the user says, what is compared, and what one model becomes."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json, fingerprint
 from pipeline.core.errors import UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Launch
 from pipeline.core.model import Model, Stated
 from pipeline.core.names import DNS_LABEL
@@ -53,7 +54,7 @@ class LocalOptions(BaseModel):
     )
 
 
-@dataclass(frozen=True)
+@frozen
 class LocalRecipe(Recipe):
     """What the driver needs besides: the file to run in the environment, and what it may load."""
 
@@ -62,7 +63,7 @@ class LocalRecipe(Recipe):
     runtime: tuple[tuple[str, str], ...]  # path below it and sha256 of each file
 
 
-@dataclass(frozen=True)
+@frozen
 class LocalState(State):
     """A server process as it is compared; what was started is remembered in its process.json."""
 

@@ -1,11 +1,12 @@
 """Plans and reports built by hand, for tests of views."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from pipeline.core.change import Action, Change, FieldDiff
 from pipeline.core.diagnostic import Diagnostic, Where
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.plan import Plan
 from pipeline.core.resource import (
@@ -20,7 +21,7 @@ from pipeline.core.resource import (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Box(State):
     """A deployment's state, as a target might have it."""
 

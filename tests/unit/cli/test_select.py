@@ -1,6 +1,5 @@
 """What words mean: names, globs, references and aliases of models, and short names, versions and pins of what is cached."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from pipeline.cli.options import options_from
 from pipeline.cli.select import fitting, found, selected
 from pipeline.cli.session import open_session
 from pipeline.core.errors import UserError
+from pipeline.core.frozen import frozen
 from pipeline.core.reference import Reference, parse
 
 ROOT = Path("/srv/project")
@@ -86,7 +86,7 @@ def test_everything_that_fits_nothing_is_told_at_once_with_a_suggestion() -> Non
     ]
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     source: str
     versions: tuple[str, ...]

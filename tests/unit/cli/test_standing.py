@@ -1,12 +1,13 @@
 """What `mp status` and `mp history` show."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from pipeline.cli.views.history import history
 from pipeline.cli.views.report import report
 from pipeline.cli.views.standing import status, status_json
 from pipeline.core.change import Action
+from pipeline.core.frozen import frozen
 from pipeline.core.report import Outcome, Report, Status
 from pipeline.core.resource import (
     Absent,
@@ -30,7 +31,7 @@ V1, V2 = Contents("v1 (aaaaaaa)", "vllm-1 (111)"), Contents("v2 (bbbbbbb)", "vll
 PROOF = Proof("http://qwen", "hello", "world", 0.1)
 
 
-@dataclass(frozen=True)
+@frozen
 class Objects(State):
     objects: dict[str, Any] = field(default_factory=dict)
     health: str = "Healthy"

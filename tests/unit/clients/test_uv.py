@@ -5,7 +5,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,6 +15,7 @@ import pytest
 from pipeline.clients import uv
 from pipeline.clients.process import run
 from pipeline.core.errors import BackendError, Corrupt, Unreachable
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Engine, Variant
 
 PLATFORM = "linux/amd64"
@@ -42,7 +43,7 @@ def _record_hash(text: str) -> str:
     return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
-@dataclass(frozen=True)
+@frozen
 class Index:
     """A package index that serves what it was given."""
 

@@ -1,12 +1,13 @@
 """What a plan says for every pairing of wanted, seen and remembered."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.change import Action, differences
 from pipeline.core.digest import Digest, Json
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Lifecycle
 from pipeline.core.protocols import Answer
 from pipeline.core.resource import (
@@ -28,7 +29,7 @@ ADDRESS = Address("m/docker:box")
 MARK = Mark("p", "default", ADDRESS)
 
 
-@dataclass(frozen=True)
+@frozen
 class ThingState(State):
     memory_bytes: int = 1
     argv: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.core.change import Action, Change
 from pipeline.core.errors import Corrupt, LockHeld
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Lifecycle
 from pipeline.core.plan import Plan
 from pipeline.core.protocols import Answer
@@ -25,7 +26,7 @@ from tests.fakes.memory import MemoryDriver
 MARK = Mark("p", "default", Address(""))
 
 
-@dataclass(frozen=True)
+@frozen
 class ThingState(State):
     size_bytes: int = 1
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.change import Change
 from pipeline.core.errors import StartFailed
+from pipeline.core.frozen import frozen
 from pipeline.core.plan import Plan
 from pipeline.core.report import Emit, Report, Status
 from pipeline.core.resource import Address, Contents, Mark, Observed, Resource, State
@@ -56,7 +57,7 @@ def test_waves_hold_everything_once_and_none_is_empty(waves: list[Wave], total: 
     assert all(size > 0 for size in sizes)
 
 
-@dataclass(frozen=True)
+@frozen
 class ThingState(State):
     fingerprint: str
 

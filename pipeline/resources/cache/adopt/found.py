@@ -5,12 +5,13 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from string import Template
 from typing import Literal
 
 from pipeline.core.errors import BackendError, Denied, Refused
+from pipeline.core.frozen import frozen
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.resources.cache.cached import below
 
@@ -18,7 +19,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Found:
     """One model. Dot-files are bookkeeping of other programs and no part of it."""
 

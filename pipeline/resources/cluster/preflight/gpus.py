@@ -6,12 +6,13 @@ go before the new ones come.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 
 from pipeline.clients.kube import CONFIG_MAP, POD, REPLICA_SET, Cluster, Object
 from pipeline.core.diagnostic import Diagnostic, error, warning
 from pipeline.core.errors import BackendError
+from pipeline.core.frozen import frozen
 from pipeline.resources.cluster.canary import SUFFIX, canary_key
 from pipeline.resources.cluster.capacity import (
     HOLDING,
@@ -41,7 +42,7 @@ def wants_gpus(steps: Iterable[Step]) -> bool:
     return any(gpus_of(pods.spec) for step in steps for one in step.wanted.values() for pods in pods_of(one))
 
 
-@dataclass(frozen=True)
+@frozen
 class Wish:
     """Pods of a step that need places of their own."""
 

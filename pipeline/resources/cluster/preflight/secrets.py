@@ -4,17 +4,17 @@ Each is asked for by its name: the right to list Secrets is the right to read al
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.clients.kube import SECRET, Cluster, Object
 from pipeline.core.diagnostic import Diagnostic, error
+from pipeline.core.frozen import frozen
 from pipeline.resources.cluster.preflight.steps import Step, pods_of
 
 PULL = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Named:
     """A Secret that a pod names."""
 

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -10,6 +9,7 @@ from pipeline.clients.kube import Object
 from pipeline.core.change import Change
 from pipeline.core.diagnostic import Where
 from pipeline.core.digest import Json
+from pipeline.core.frozen import frozen
 from pipeline.core.resource import current_of, owner_of, place_of
 from pipeline.resources.cluster.fields import record
 from pipeline.resources.cluster.live import Place
@@ -18,7 +18,7 @@ from pipeline.resources.cluster.shape import shaped
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 
 
-@dataclass(frozen=True)
+@frozen
 class Step:
     """One deployment that is made, changed or deleted."""
 
@@ -37,7 +37,7 @@ class Step:
         return bool(self.wanted) and not (self.recipe and self.recipe.standing)
 
 
-@dataclass(frozen=True)
+@frozen
 class Pods:
     """Pods of one kind that a workload runs."""
 

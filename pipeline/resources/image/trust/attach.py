@@ -6,7 +6,7 @@ an empty config and one layer. Registries without a list of such manifests get o
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pipeline.clients.oci.referrers import EMPTY_TYPE
 from pipeline.clients.oci.repository import MANIFEST, ImageManifest, Repository, Tagged, held
 from pipeline.core.digest import Digest, canonical
 from pipeline.core.digest import digest as digest_of
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, ImageName, Registry
 from pipeline.resources.image.index import images
 from pipeline.resources.image.recipe import Recipe
@@ -25,7 +26,7 @@ EMPTY = b"{}"
 _PREDICATE = "in-toto.io/predicate-type"  # the annotation by which BuildKit and others tell statements apart
 
 
-@dataclass(frozen=True)
+@frozen
 class Attachment:
     """One document that points at an image."""
 

@@ -5,10 +5,11 @@ make equal statements: there is no time and no number of a run in it.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.core.digest import Digest, canonical
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Build, Engine, ImageName
 from pipeline.core.model import Artifact
 from pipeline.resources.image.layers import LAYOUT_VERSION
@@ -23,7 +24,7 @@ MODEL_BUILD, ENGINE_BUILD = "urn:mp:image:model:1", "urn:mp:image:engine:1"
 Statement = dict[str, Any]  # Any: as heterogeneous as JSON
 
 
-@dataclass(frozen=True)
+@frozen
 class Run:
     """What is known of the run that makes an image."""
 

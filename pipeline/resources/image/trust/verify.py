@@ -3,7 +3,6 @@
 import hashlib
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -11,6 +10,7 @@ from typing import TypeAlias
 from pipeline.clients.cosign import Authority, Cosign
 from pipeline.clients.modelsigning import FILE, signed_files
 from pipeline.core.errors import BackendError, Corrupt, Refused
+from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.core.model import Artifact, FileEntry
 from pipeline.core.protocols import Source
@@ -21,7 +21,7 @@ from pipeline.resources.cache.store import Cache
 LARGEST_BYTES = 64 * 2**20  # of a signature: 100 bytes a file
 
 
-@dataclass(frozen=True)
+@frozen
 class ModelSigner:
     """Who signs the files of a model: a key, or whoever has a certificate under these roots."""
 
