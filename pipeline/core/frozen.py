@@ -5,7 +5,6 @@ classes before it reads models.yaml: a sixth of its CPU when nothing changes. He
 hash, text and the refusal of changes are functions that all classes share. A class with `order=True` keeps the standard one.
 """
 
-from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
 from reprlib import recursive_repr
@@ -21,7 +20,8 @@ def frozen(cls: type[T]) -> type[T]:
     found = fields(made)  # type: ignore[arg-type]
     compared = tuple(each.name for each in found if each.compare)
     hashed = tuple(each.name for each in found if (each.compare if each.hash is None else each.hash))
-    shared = {**_SHARED, "_compared": _values(compared), "_hashed": _values(hashed)}
+    names = frozenset(each.name for each in found)
+    shared = {**_SHARED, "_fields": names, "_compared": _values(compared), "_hashed": _values(hashed)}
     for name, function in shared.items():
         if cls.__dict__.get(name) is None:  # None: Python's own answer to an __eq__ without a __hash__
             setattr(made, name, function)
@@ -54,7 +54,7 @@ def _text(self: Any) -> str:
 
 
 def _set_once(self: Any, name: str, value: object) -> None:
-    if name in self.__dict__ or name not in self.__dataclass_fields__:
+    if name in self.__dict__ or name not in self._fields:
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
     self.__dict__[name] = value
 
@@ -63,7 +63,7 @@ def _delete(self: Any, name: str) -> None:
     raise FrozenInstanceError(f"cannot delete field {name!r}")
 
 
-_SHARED: dict[str, Callable[..., Any]] = {
+_SHARED: dict[str, Any] = {
     "__eq__": _equal,
     "__hash__": _hash,
     "__repr__": _text,

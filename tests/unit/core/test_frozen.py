@@ -4,7 +4,7 @@ import copy
 import pickle
 from dataclasses import FrozenInstanceError, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,6 +20,7 @@ def _class(decorator: Any) -> Any:
         sizes: tuple[int, ...] = ()
         note: str = field(default="", compare=False)
         hidden: str = field(default="", repr=False)
+        limit: ClassVar[int] = 3
         more: dict[str, int] = field(default_factory=dict, hash=False, repr=False)
 
     Thing.__qualname__ = "Thing"
@@ -72,6 +73,8 @@ def test_nothing_can_be_changed(thing: Any) -> None:
         made.name = "b"
     with pytest.raises(FrozenInstanceError):
         made.unheard_of = 1
+    with pytest.raises(FrozenInstanceError):
+        made.limit = 4
     with pytest.raises(FrozenInstanceError):
         del made.name
     assert made == thing("a", (1, 2))
