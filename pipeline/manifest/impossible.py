@@ -12,7 +12,15 @@ from pipeline.core.model import Hardware, Stated
 from pipeline.core.protocols import Place, Refuses
 from pipeline.manifest.marks import Path, Tree
 from pipeline.manifest.spec import Manifest
-from pipeline.manifest.stated import declared_registries, registry_of, stands, stands_everywhere, stated
+from pipeline.manifest.stated import (
+    OWN_REGISTRY,
+    declared_registries,
+    registry_name,
+    registry_of,
+    stands,
+    stands_everywhere,
+    stated,
+)
 from pipeline.targets import KINDS
 from pipeline.templates import TEMPLATES
 
@@ -79,9 +87,14 @@ def _places(
 ) -> Iterator[Place[Any]]:
     for target, options in manifest.models[name].targets.items():
         spec = manifest.targets[target]
-        if getattr(spec, "registry", None) in (None, *registries):
+        if _is_known(registry_name(manifest, spec), registries):
             registry = registry_of(manifest, spec, registries, setting.folder / ".mp")
             yield Place(target, spec, options, registry, manifest.project, setting.environment)
+
+
+def _is_known(registry: str, registries: Mapping[str, Registry]) -> bool:
+    """Which registry is meant is clear; where it is not, that is reported where it is named."""
+    return registry in registries or (registry == OWN_REGISTRY and not registries)
 
 
 def _of_places(entry: Stated, places: Iterable[Place[Any]]) -> Iterator[Mistake]:

@@ -5,7 +5,8 @@ from dataclasses import field
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.clients.loopback import is_loopback
 from pipeline.core.diagnostic import Diagnostic, Mistake, error
@@ -57,6 +58,18 @@ class DockerSpec(BaseModel):
     rollout: WavesSpec = Field(
         default=WavesSpec(), description="How its deployments are changed when a plan changes several"
     )
+
+    @field_validator("host")
+    @classmethod
+    def _is_address(cls, host: str | None) -> str | None:
+        try:
+            urlsplit(host or "")
+        except ValueError:
+            hint = 'such as "ssh://gpu1" or "tcp://10.0.0.7:2376"'
+            raise PydanticCustomError(
+                "mp", "{summary}", {"summary": f'"{host}" is no address', "hint": hint}
+            ) from None
+        return host
 
 
 class DockerOptions(BaseModel):
@@ -213,8 +226,11 @@ def _far(host: str, options: DockerOptions) -> Iterable[tuple[str, str, str]]:
 
 
 def is_here(host: str) -> bool:
-    """The engine is on this machine."""
-    parts = urlsplit(host)
+    """The engine is on this machine; what is no address is nowhere."""
+    try:
+        parts = urlsplit(host)
+    except ValueError:
+        return False
     return parts.scheme == "unix" or (parts.scheme != "ssh" and is_loopback(parts.hostname or ""))
 
 

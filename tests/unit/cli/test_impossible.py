@@ -310,3 +310,59 @@ def test_name_begins_with_the_environment(tmp_path: Path, capsys: pytest.Capture
 
     assert where == "models.yaml:20:3"
     assert f'"staging-{LONG}" is no name of a Service' in text
+
+
+def test_registry_that_is_not_known_is_said_and_nothing_of_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, at_prod("claim: {size: 2Gi}") + "  4bit: {source: ./weights}\n")
+    text = (folder / "models.yaml").read_text()
+    (folder / "models.yaml").write_text(text.replace("{registry: main,", "{registry: mian,"))
+
+    assert [summary for _, summary in said(folder, capsys)] == [
+        'defaults: registry "mian" is not known',
+        "4bit: no target, nothing is done for it",
+    ]
+
+
+def test_registry_that_is_not_chosen_is_taken_for_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, at_prod(""))
+    text = (folder / "models.yaml").read_text().replace("defaults: {registry: main,", "defaults: {")
+    (folder / "models.yaml").write_text(
+        text.replace(" here: {layout: images},", "").replace(": here", ": near")
+    )
+
+    assert [summary for _, summary in said(folder, capsys)] == ["which of 2 registries does target prod use?"]
+
+
+def test_folder_of_images_is_what_a_cluster_gets_where_no_registry_is_declared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, at_prod(""))
+    kept = [
+        line.replace("registry: main, ", "")
+        for line in (folder / "models.yaml").read_text().splitlines()
+        if not line.startswith("registries:")
+        and "registry: here" not in line
+        and "registry: near" not in line
+    ]
+    (folder / "models.yaml").write_text("\n".join(kept))
+
+    assert [summary for _, summary in said(folder, capsys)] == [
+        'qwen: a cluster cannot pull "here", which is a layout folder'
+    ]
+
+
+@pytest.mark.parametrize("host", ["tcp://[::1", "ssh://[gpu1"])
+def test_host_that_is_no_address_is_said(
+    host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, f"{SOURCE}targets: {{far: {{}}}}}}\n")
+    text = (folder / "models.yaml").read_text()
+    (folder / "models.yaml").write_text(text.replace("ssh://gpu1", host))
+
+    found = said(folder, capsys)
+
+    assert [summary for _, summary in found] == [f'targets.far.host "{host}" is no address']
