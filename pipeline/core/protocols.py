@@ -126,7 +126,7 @@ class Refuses(Protocol):
     def mistakes(self, place: Place[Any], stated: Stated) -> Iterable[Mistake]:
         """What models.yaml alone shows to be impossible here, each at its key. `expand` never meets it.
 
-        Reads nothing but small files that models.yaml names. Said when the file is read: `mp validate` and `mp plan` alike.
+        Reads nothing: what only this machine shows is for `expand`. Said when the file is read: `mp validate` and `mp plan` alike.
         """
         ...
 

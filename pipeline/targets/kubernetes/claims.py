@@ -170,6 +170,21 @@ def too_small(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
         yield error(text, place.where, "say more, or leave it out: a tenth more than they take", model.name)
 
 
+def untrusted(place: Place[Any], model: Model) -> Iterable[Diagnostic]:
+    """Certificates that pods need and that this machine does not have."""
+    ca = place.registry.ca
+    if place.options.weights == "pvc" and place.options.claim.name is None and ca and not _is_text(Path(ca)):
+        text = f'{model.name}: the certificates of registry "{place.registry.name}" cannot be read: {ca}'
+        yield error(text, place.where, "name a PEM file in registries: ca:", model.name)
+
+
+def _is_text(file: Path) -> bool:
+    try:
+        return bool(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, a folder, too long a name, no text
+        return False
+
+
 def _is_shared(options: ClaimOptions) -> bool:
     """Several pods can mount it, or their owner says that they are on one node."""
     return options.access_mode in (ONE_NODE, MANY_NODES)
@@ -182,13 +197,10 @@ def _one(options: ClaimOptions) -> str:
 def _unreachable(place: Place[Any]) -> Iterable[Mistake]:
     """What a pod that fills a claim cannot read from."""
     registry = place.registry
-    url, path = registry.url or "", ("registries", registry.name)
+    url, path = registry.url or "", ("registries", registry.name, "url")
     if is_loopback(url.partition("/")[0]):
         text = f'pods cannot reach the registry "{registry.name}": {url} is this machine alone'
-        yield Mistake((*path, "url"), text, "weights: pvc needs a registry with an address of its own")
-    if registry.ca and not Path(registry.ca).is_file():
-        text = f'the certificates of registry "{registry.name}" are not there: {registry.ca}'
-        yield Mistake((*path, "ca"), text, "name the file in registries: ca:")
+        yield Mistake(path, text, "weights: pvc needs a registry with an address of its own")
 
 
 def _claim(place: Place[Any], model: Model) -> Object:

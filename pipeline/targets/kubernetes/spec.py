@@ -22,7 +22,14 @@ from pipeline.resources.image.recipe import engine_name, image_name, weights_nam
 from pipeline.targets.deployment import option
 from pipeline.targets.kubernetes.autoscaling import AutoscaleOptions, left_alone, most_replicas
 from pipeline.targets.kubernetes.canary import KubernetesRollout, canary_mistakes, is_canary, last_of
-from pipeline.targets.kubernetes.claims import Claimed, ClaimOptions, claim_mistakes, claimed, too_small
+from pipeline.targets.kubernetes.claims import (
+    Claimed,
+    ClaimOptions,
+    claim_mistakes,
+    claimed,
+    too_small,
+    untrusted,
+)
 from pipeline.targets.kubernetes.groups import group_mistakes
 from pipeline.targets.kubernetes.objects import objects, rollout_s
 from pipeline.targets.kubernetes.standing import RunsOptions, standing
@@ -123,7 +130,7 @@ class KubernetesTarget:
     def expand(
         self, place: Place[KubernetesSpec], model: Model, build: Build, launch: Launch
     ) -> Iterable[Resource[ClusterState]]:
-        if problems := tuple(too_small(place, model)):
+        if problems := (*too_small(place, model), *untrusted(place, model)):
             raise UserError(problems)
         weights = claimed(place, model, build)
         images, addresses = _images(place, model, build, weights)

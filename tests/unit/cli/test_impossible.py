@@ -366,3 +366,14 @@ def test_host_that_is_no_address_is_said(
     found = said(folder, capsys)
 
     assert [summary for _, summary in found] == [f'targets.far.host "{host}" is no address']
+
+
+@pytest.mark.parametrize("ca", ["ca.pem", "c" * 300])
+def test_certificates_that_another_machine_has_are_no_mistake_of_the_file(
+    ca: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, at_prod("weights: pvc"))
+    text = (folder / "models.yaml").read_text()
+    (folder / "models.yaml").write_text(text.replace("ghcr.io/acme}", f"ghcr.io/acme, ca: {ca}}}"))
+
+    assert said(folder, capsys) == []

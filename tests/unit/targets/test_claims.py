@@ -224,6 +224,8 @@ def test_claim_of_somebody_else_is_mounted_and_nothing_is_made() -> None:
         ({"claim": {"name": "shared", "size": "2Gi"}}, "is somebody else's"),
         ({"claim": {"path": "deep"}}, "path: is for a claim that somebody else fills"),
         ({"registry": replace(FAR, ca="/nowhere/ca.pem")}, "certificates"),
+        ({"registry": replace(FAR, ca=f"/nowhere/{'c' * 300}.pem")}, "certificates"),
+        ({"registry": replace(FAR, ca="/nowhere/\0")}, "certificates"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_moves(options: dict[str, Any], words: str) -> None:
