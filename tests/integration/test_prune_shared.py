@@ -189,6 +189,22 @@ def test_a_mark_that_comes_while_another_project_prunes_is_seen_before_the_delet
     assert pair.a.tags() == (old,)
 
 
+def test_a_note_that_an_image_was_left_counts_only_from_the_project_that_made_it(
+    pair: Pair, tmp_path: Path
+) -> None:
+    a, b = pair.a, pair.b
+    shared, _ = a.version(1), b.version(1)
+    image = a.repository().manifest(shared)
+    assert image is not None
+    sharing.put(a.repository(), image, sharing.LEFT, "somebody")
+    b.version(2)
+
+    done = b.prune("--yes", "--keep", "1")
+
+    assert rule_of(done, shared) == 'left to project "a"'
+    assert pair.is_pulled(shared, tmp_path / "pulled")
+
+
 @REMOTE
 def test_a_registry_that_lets_nobody_delete_keeps_the_mark_and_says_so(pair: Pair) -> None:
     assert pair.remote is not None

@@ -37,7 +37,7 @@ def users(repository: Repository, image: Digest, maker: str) -> Users:
     """What points at the image is asked for: one request, two where a registry keeps no list of it."""
     found = [*told(repository.referrers(image), repository.manifest)]
     marked = frozenset(_project(repository, each) for each in found if each.artifact_type == USED)
-    left = any(each.artifact_type == LEFT and repository.head(each.digest) for each in found)
+    left = any(_is_left(repository, each, maker) for each in found if each.artifact_type == LEFT)
     return Users(maker, marked, left)
 
 
@@ -72,6 +72,11 @@ def let_go(repository: Repository, image: Digest, found: Users, project: str) ->
         put(repository, manifest, LEFT, project)
     if project in found.marked:
         repository.drop_referrer(pointing(manifest.tagged(), _note(USED, project)))
+
+
+def _is_left(repository: Repository, note: Descriptor, maker: str) -> bool:
+    """Whether it is the maker who says so: anybody else's note says nothing. A list may name what was deleted."""
+    return _project(repository, note) == maker and repository.head(note.digest) is not None
 
 
 def _note(kind: str, project: str) -> Attachment:
