@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 from pipeline.manifest.places import HardwareSpec, SecretSpec
@@ -11,6 +12,8 @@ from pipeline.resources.cluster.products import products_of
 from pipeline.targets.described import Described, Gpus
 
 Written = dict[str, Any]  # Any: parts of models.yaml as a user writes them
+
+LONGEST = 63  # letters of a name in models.yaml
 
 
 @dataclass
@@ -37,7 +40,7 @@ def imported(manifest: Manifest, target: str, found: Iterable[Described]) -> Imp
     """Each as an entry that only observes: nothing is changed by it."""
     made = Imported()
     for one in found:
-        name = one.name if one.name not in manifest.models else f"{one.name}-{target}"
+        name = one.name if one.name not in manifest.models else f"{one.name}-{target}"[:LONGEST].strip("-")
         entry: Written = {}
         if one.source is not None:
             entry["source"] = one.source
@@ -55,6 +58,7 @@ def imported(manifest: Manifest, target: str, found: Iterable[Described]) -> Imp
             entry["lifecycle"] = {"ignore_drift": list(one.ignored)}
         first, *others = one.options.items()
         entry["targets"] = {target: dict((first, ("manage", "observe"), *others))}
+        name = _free(name, entry, manifest.models, made.models)
         made.models[name], made.remarks[name] = entry, tuple(remarks)
     return made
 
@@ -68,13 +72,15 @@ def _hardware(manifest: Manifest, made: Imported, gpus: Gpus) -> str | None:
             return name
     many = f"-x{gpus.nodes}" if gpus.nodes > 1 else ""
     first = f"{gpus.instance_type}{many}" if gpus.instance_type else f"{gpus.product}-x{gpus.count}{many}"
-    name = re.sub(r"[^a-z0-9]+", "-", first.lower()).strip("-")[:63]
-    made.hardware[name] = {
+    name = re.sub(r"[^a-z0-9]+", "-", first.lower()).strip("-")[:LONGEST]
+    content: Written = {
         "gpu": gpus.product,
         "gpus": gpus.count,
         **({"nodes": gpus.nodes} if gpus.nodes > 1 else {}),
         **({"instance_type": gpus.instance_type} if gpus.instance_type else {}),
     }
+    name = _free(name, content, manifest.hardware, made.hardware)
+    made.hardware[name] = content
     return name
 
 
@@ -94,6 +100,17 @@ def _value(manifest: Manifest, made: Imported, value: str | tuple[str, str]) -> 
     for name, spec in known.items():
         if spec.kubernetes and (spec.kubernetes.name, spec.kubernetes.key) == value:
             return {"secret": name}
-    name = "-".join(value).lower().replace("_", "-").replace(".", "-")[:63].strip("-")
-    made.secrets[name] = {"kubernetes": {"name": value[0], "key": value[1]}}
+    first = "-".join(value).lower().replace("_", "-").replace(".", "-")[:LONGEST].strip("-")
+    content: Written = {"kubernetes": {"name": value[0], "key": value[1]}}
+    name = _free(first, content, manifest.secrets, made.secrets)
+    made.secrets[name] = content
     return {"secret": name}
+
+
+def _free(first: str, content: Written, declared: Iterable[str], made: Mapping[str, Written]) -> str:
+    """A name that stands for nothing else: the first, or that with a number."""
+    taken = frozenset(declared)
+    numbered = (f"{first[: LONGEST - len(end)].rstrip('-')}{end}" for end in (f"-{n}" for n in count(2)))
+    return next(
+        name for name in chain((first,), numbered) if name not in taken and made.get(name, content) == content
+    )
