@@ -20,7 +20,7 @@ _GIT_TIMEOUT_S = 10.0
 
 @frozen
 class Project:
-    """A manifest without errors, and its surroundings."""
+    """A manifest that could be read, and its surroundings."""
 
     options: Options
     document: Document
@@ -46,10 +46,13 @@ class Project:
         return {self.document.name: self.document.text}
 
 
-def read_project(options: Options) -> Project:
-    """Raises UserError with everything that is wrong with models.yaml."""
+def read_project(options: Options, *, lenient: bool = False) -> Project:
+    """Raises UserError with everything that is wrong with models.yaml.
+
+    `lenient`: entries that cannot be made are no reason; for commands that make nothing of what is declared.
+    """
     document = read(options.folder / FILE, options.environment)
-    if document.manifest is None:
+    if document.manifest is None or (document.impossible and not lenient):
         raise UserError(document.diagnostics)
     return Project(
         options,

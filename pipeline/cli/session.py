@@ -13,6 +13,7 @@ from pipeline.cli.views.diagnostics import diagnostics
 from pipeline.cli.views.origin import Origin
 from pipeline.cli.views.plan import not_read
 from pipeline.cli.views.waiting import Waiting
+from pipeline.core.diagnostic import Severity
 from pipeline.core.errors import ExitCode
 from pipeline.core.frozen import frozen
 from pipeline.core.plan import Plan
@@ -75,9 +76,13 @@ class Session:
             output.message(diagnostics(plan.errors, self.project.texts, ink))
 
 
-def open_session(options: Options, *, locked: bool = False, take_from: Iterable[str] = ()) -> Session:
-    """`take_from`: field managers of clusters whose fields may be taken."""
-    project = read_project(options)
+def open_session(
+    options: Options, *, locked: bool = False, take_from: Iterable[str] = (), lenient: bool = False
+) -> Session:
+    """`take_from`: field managers of clusters whose fields may be taken. `lenient`: of entries that cannot be made, it warns."""
+    project = read_project(options, lenient=lenient)
+    if remarks := [replace(one, severity=Severity.WARNING) for one in project.document.impossible]:
+        output.message(diagnostics(remarks, project.texts, options.message_ink))
     world = wiring.open_world(project.settings, project.document, locked=locked, take_from=take_from)
     waiting = Waiting()
     return Session(project, telling(world, waiting.named), waiting)

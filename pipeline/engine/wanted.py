@@ -56,8 +56,13 @@ def names_of(world: World, selection: Selection) -> tuple[str, ...]:
 def wanted(
     world: World, names: Iterable[str], upgrade: frozenset[str] = frozenset(), *, cached: bool = True
 ) -> tuple[Pins, Composition]:
-    """Pins and resources. Engines are pinned only when a resource builds on them: publishing weights needs none."""
+    """Pins and resources. Engines are pinned only when a resource builds on them: publishing weights needs none.
+
+    Raises UserError when an entry cannot be made, whichever is asked for.
+    """
     chosen = tuple(names)
+    if chosen and world.document.impossible:
+        raise UserError(world.document.diagnostics)
     names = made_here(world.manifest, chosen)
     pins = pin_artifacts(world, names, upgrade, cached=cached)
     pinned = [name for name in names if name in pins.models]  # in manifest order

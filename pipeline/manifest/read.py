@@ -32,9 +32,15 @@ class Document:
     path: Path
     name: str  # as diagnostics show it: "models.yaml"
     text: str
-    manifest: Manifest | None  # None when there is an error
+    manifest: Manifest | None  # None when there is an error that is not in `impossible`
     diagnostics: tuple[Diagnostic, ...]  # in the order of the file
     tree: Tree = field(repr=False)
+    impossible: tuple[Diagnostic, ...] = ()  # those of them that forbid only to make what is declared
+
+    @property
+    def is_right(self) -> bool:
+        """Everything that is declared can be made, as far as the file shows."""
+        return self.manifest is not None and not self.impossible
 
     def where(self, *path: str | int) -> Where:
         """The place of a key or of a list's item: where("models", "qwen3-8b", "test", 0)."""
@@ -61,21 +67,23 @@ def _document(path: Path, name: str, text: str, setting: Setting) -> Document:
     tree = parse(text, name)
     problems = list(tree.problems)
     manifest = None
+    no_way: tuple[Diagnostic, ...] = ()
     if tree.whole and isinstance(tree.data, dict):
         sections = _without_empty(tree.data)
         manifest, found = _validate(sections)
         if right := manifest or _rest(sections, found):
-            problems += impossible(right, tree, setting)
+            no_way = tuple(dict.fromkeys(impossible(right, tree, setting)))
         problems += _described(sections, found, tree)
         problems += check(sections, tree, path.parent)
     elif tree.whole and tree.data is None:
         problems.append(error("the file is empty", Where(name, 1, 1), "mp init writes a first one"))
     elif tree.whole:
         problems.append(error("the file must be a mapping: lines of key: value", Where(name, 1, 1)))
-    ordered = sorted(dict.fromkeys(problems), key=lambda d: (d.where or Where(name, 0, 0), d.summary))
-    if any(d.severity is Severity.ERROR for d in ordered):
+    if any(d.severity is Severity.ERROR for d in problems):
         manifest = None
-    return Document(path, name, text, manifest, tuple(ordered), tree)
+    found = dict.fromkeys((*no_way, *problems))
+    ordered = sorted(found, key=lambda d: (d.where or Where(name, 0, 0), d.summary))
+    return Document(path, name, text, manifest, tuple(ordered), tree, no_way)
 
 
 def _validate(sections: Mapping[str, Json]) -> tuple[Manifest | None, list[ErrorDetails]]:

@@ -60,7 +60,7 @@ def open_storage(options: Options, words: Sequence[str] | None = None) -> Storag
     wanted = words is None or any(may_be_name(word) for word in words)
     project = None
     if wanted and (options.folder / MANIFEST).exists():
-        project = import_module("pipeline.cli.project").read_project(options)
+        project = import_module("pipeline.cli.project").read_project(options, lenient=True)
     folder, environ = options.folder, options.environ
     root = default_cache(environ)
     settings = Settings(folder, root, folder / ".mp", environ, options.environment, offline=options.offline)

@@ -24,6 +24,6 @@ def run(
     """
     if bool(models) == every:
         raise MpError("say which models, or --all", "mp list shows them")
-    session = open_session(options_of(context))
+    session = open_session(options_of(context), lenient=True)
     planned = session.plan(engine.Selection(session.owned(models), destroy=True))
     return carry_out(session, planned, "Destroy these?", yes=yes, as_json=as_json)

@@ -21,7 +21,7 @@ def run(
     ],
 ) -> ExitCode:
     """Drop entries from the inventory: what they stand for goes on running and is no longer mp's."""
-    session = open_session(options_of(context))
+    session = open_session(options_of(context), lenient=True)
     dropped = engine.forget(session.world, addresses)
     output.result(
         "\n".join(

@@ -25,7 +25,7 @@ def run(
     """Say what was done to deployments and images, the newest first: when, from which version to which, by which commit,
     whether it went well, how long it took. It is kept in .mp and asks nobody.
     """
-    session = open_session(options_of(context))
+    session = open_session(options_of(context), lenient=True)
     past = engine.past(session.world)
     names = session.owned(models, others=dict.fromkeys(owner_of(one.address) for one in past))
     found = [one for one in past if not names or owner_of(one.address) in names][:most]

@@ -29,7 +29,7 @@ def run(
     """
     if not models and target is None:
         raise MpError("say which models, or --target", "mp list shows them")
-    session = open_session(options_of(context))
+    session = open_session(options_of(context), lenient=True)
     names = session.owned(models) if models else ()
     with session.waiting.word("Reading"):
         planned = engine.rollback(session.world, names, target)

@@ -20,7 +20,7 @@ def run(context: typer.Context, models: Models = None, as_json: AsJson = False) 
 
     Exits 1 when a target could not be read.
     """
-    session = open_session(options_of(context))
+    session = open_session(options_of(context), lenient=True)
     names = session.owned(models)
     with session.waiting.word("Reading"):
         found = status(session.world, names)

@@ -164,7 +164,7 @@ def _add(session: Session, found: Imported) -> None:
     try:
         part.write_text(text, encoding="utf-8")
         again = read(part, session.project.options.environment)
-        if again.manifest is None:
+        if not again.is_right:
             raise UserError(again.diagnostics)
         part.replace(file)
     except OSError as problem:

@@ -20,7 +20,7 @@ def _as_json(options: Options) -> ExitCode:
     """Mistakes are the result here, so they are on stdout."""
     document = read(options.folder / FILE, options.environment)
     output.result(json.text(json.validation(document.name, document.diagnostics)))
-    return ExitCode.ERROR if document.manifest is None else ExitCode.OK
+    return ExitCode.OK if document.is_right else ExitCode.ERROR
 
 
 def _as_text(options: Options) -> ExitCode:

@@ -377,3 +377,42 @@ def test_certificates_that_another_machine_has_are_no_mistake_of_the_file(
     (folder / "models.yaml").write_text(text.replace("ghcr.io/acme}", f"ghcr.io/acme, ca: {ca}}}"))
 
     assert said(folder, capsys) == []
+
+
+@pytest.mark.parametrize(
+    "words", ["plan", "apply", "lock", "render --out out", "drift", "list", "outdated", "promote qwen"]
+)
+def test_what_makes_or_compares_what_is_declared_stops(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, at_prod("", ', engine: {version: "9.9"}'))
+
+    assert run(["-C", str(folder), *words.split()]) == 1
+
+    told = capsys.readouterr().err
+    assert told.count(': qwen: vllm has no version "9.9"') == 1
+    assert "warning" not in told
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        ("status", ""),
+        ("history", ""),
+        ("destroy --all --yes", ""),
+        ("prune", ""),
+        ("forget prod", 'error: "prod" is not in the inventory'),
+        ("rollback qwen", "error: nothing of that is deployed"),
+    ],
+)
+def test_what_is_there_can_be_shown_and_brought_back_whatever_is_declared(
+    words: str, instead: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who is on call needs no manifest that this mp understands whole."""
+    folder = folder_of(tmp_path, at_prod("", ', engine: {version: "9.9"}'))
+
+    assert run(["-C", str(folder), *words.split()]) == (1 if instead else 0)
+
+    told = capsys.readouterr().err
+    assert told.count('warning: qwen: vllm has no version "9.9"') == 1
+    assert instead in told
