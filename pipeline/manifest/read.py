@@ -81,8 +81,8 @@ def _document(path: Path, name: str, text: str, setting: Setting) -> Document:
         problems.append(error("the file must be a mapping: lines of key: value", Where(name, 1, 1)))
     if any(d.severity is Severity.ERROR for d in problems):
         manifest = None
-    found = dict.fromkeys((*no_way, *problems))
-    ordered = sorted(found, key=lambda d: (d.where or Where(name, 0, 0), d.summary))
+    every = dict.fromkeys((*no_way, *problems))
+    ordered = sorted(every, key=lambda d: (d.where or Where(name, 0, 0), d.summary))
     return Document(path, name, text, manifest, tuple(ordered), tree, no_way)
 
 
