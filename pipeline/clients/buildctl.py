@@ -52,7 +52,7 @@ class RemoteBuilder:
         certificates: Certificates | None = None,
         where: WhereIs = lambda part: None,
     ) -> None:
-        """`where`: of "builder", "ca", "cert" and "key" in the file that names them."""
+        """`where`: of "builder", "ca", "cert", "key" and "server_name" in the file that names them."""
         self._address = address
         self._environ = environ
         self._certificates = certificates
@@ -72,14 +72,19 @@ class RemoteBuilder:
         if not place.address.startswith("tcp://"):
             return ()
         try:
-            fault = refusal(*_host_and_port(place.address), place.certificates)
+            host, port = _host_and_port(place.address)
         except ValueError:
-            fault = Fault("", f'"{place.address}" names no port', "write it as tcp://HOST:PORT")
+            return (self._told(Fault("", f'"{place.address}" names no port', "write it as tcp://HOST:PORT")),)
+        return tuple(self._greeted(host, port, place.certificates))
+
+    def _greeted(self, host: str, port: int, certificates: Certificates) -> Iterator[Diagnostic]:
+        try:
+            if fault := refusal(host, port, certificates):
+                yield self._told(fault)
         except OSError as problem:
             why = problem.strerror or str(problem)
             summary = f"the builder at {self._address} does not answer: {why.lower()}"
-            return (warning(summary, self._where("builder"), _IS_IT_THERE),)
-        return (self._told(fault),) if fault else ()
+            yield warning(summary, self._where("builder"), _IS_IT_THERE)
 
     def _told(self, fault: Fault) -> Diagnostic:
         part = fault.part if fault.part and self._certificates else "builder"

@@ -16,6 +16,17 @@ _NAMES = frozenset(
 )  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH: OpenSSL 3, x509_vfy.h
 _NOT_YET_VALID, _EXPIRED = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+# What a builder answers to a client without a certificate, and to one that it refuses: alerts of RFC 8446, 6.2, by the
+# names of OpenSSL 3 (sslerr.h). Others are not about certificates of clients.
+_NONE_SHOWN = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "HANDSHAKE_FAILURE")
+_NOT_TAKEN = (
+    *_NONE_SHOWN,
+    "CERTIFICATE_",
+    "UNSUPPORTED_CERTIFICATE",
+    "UNKNOWN_CA",
+    "ACCESS_DENIED",
+    "DECRYPT_ERROR",
+)
 
 
 @frozen
@@ -32,7 +43,7 @@ class Certificates:
 class Fault:
     """Why no build can begin, and what to do."""
 
-    part: str  # "ca", "cert", "key": the file that it is about; "" when it is the builder
+    part: str  # "ca", "cert", "key", "server_name": what it is about; "" when it is the builder
     summary: str
     hint: str
 
@@ -46,19 +57,43 @@ def file_faults(certificates: Certificates) -> tuple[Fault, ...]:
 
 def refusal(host: str, port: int, certificates: Certificates) -> Fault | None:
     """Why the builder and this machine do not trust each other. Raises OSError when nobody answers."""
-    context = _context(certificates)
+    context, name = _context(certificates), certificates.server_name or host
+    if not (_is_host(host) and _is_host(name)):
+        part = "server_name" if certificates.server_name and _is_host(host) else ""
+        wrong = name if part else host
+        return Fault(
+            part, f'"{wrong}" is no name that a host can have', 'write one such as "builder.example.com"'
+        )
     with socket.create_connection((host, port), TIMEOUT_S) as plain:
         try:
-            with context.wrap_socket(plain, server_hostname=certificates.server_name or host) as secure:
-                # TLS 1.3: a server looks at the client's certificate when the handshake is over for the client
-                secure.recv(1)
+            secure = context.wrap_socket(plain, server_hostname=name)
         except ssl.SSLCertVerificationError as problem:
             return _untrusted(problem.verify_code, certificates, host)
         except ssl.SSLError as problem:
             return _refused(problem.reason or str(problem), certificates)
-        except TimeoutError:  # a server that waits for the first word has taken the certificate
-            return None
+        except TimeoutError:
+            raise TimeoutError(f"it says nothing for {TIMEOUT_S:g} s") from None
+        with secure:
+            return _second_thoughts(secure, certificates)
+
+
+def _second_thoughts(secure: ssl.SSLSocket, certificates: Certificates) -> Fault | None:
+    """TLS 1.3: a server looks at the client's certificate when the handshake is over for the client."""
+    try:
+        secure.recv(1)
+    except ssl.SSLError as problem:
+        return _refused(problem.reason or str(problem), certificates)
+    except TimeoutError:  # a server that waits for the first word has taken the certificate
+        return None
     return None
+
+
+def _is_host(name: str) -> bool:
+    """Whether this machine can ask for it: labels of 1 to 63 letters (RFC 1035, 2.3.4), after IDNA."""
+    try:
+        return bool(name.encode("idna")) and "\0" not in name
+    except UnicodeError:
+        return False
 
 
 def _unreadable(given: dict[str, str]) -> Iterator[Fault]:
@@ -138,6 +173,10 @@ def _refused(reason: str, certificates: Certificates) -> Fault:
     if reason in _PLAIN:
         hint = "leave the certificates out, or start it with --tlscert and --tlskey"
         return Fault("", "it does not speak TLS", hint)
+    word = reason.lower().replace("_", " ")
+    if not any(f"ALERT_{alert}" in reason for alert in (_NOT_TAKEN if certificates.cert else _NONE_SHOWN)):
+        hint = "see what its log says; it has to speak TLS 1.2 or 1.3, and HTTP/2"
+        return Fault("", f"TLS with it fails: {word}", hint)
     if not certificates.cert:
         hint = (
             'name "cert" and "key", signed by the authority that the builder was started with (--tlscacert)'
@@ -146,5 +185,4 @@ def _refused(reason: str, certificates: Certificates) -> Fault:
     if "EXPIRED" in reason:
         return Fault("cert", f'the certificate in "{certificates.cert}" has expired', "have a new one made")
     hint = "have it signed by the authority that the builder was started with (--tlscacert), for clientAuth"
-    word = reason.lower().replace("_", " ")
     return Fault("cert", f'it refuses the certificate in "{certificates.cert}" ({word})', hint)
