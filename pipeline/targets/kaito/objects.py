@@ -6,16 +6,18 @@ Fields are those of kaito.sh/v1beta1 (KAITO 0.12, config/crd/bases). KAITO refus
 what it says, another version is another object beside it, and the Service turns to the new one once that is proven.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.clients.kube import Object
+from pipeline.core.diagnostic import Mistake
 from pipeline.core.digest import Json, fingerprint
 from pipeline.core.image import Launch
-from pipeline.core.model import Model
+from pipeline.core.model import Model, Stated
 from pipeline.core.protocols import Place
 from pipeline.resources.cluster.kaito import INDEX_LABEL, SET_LABEL, WORKSPACE_LABEL
 from pipeline.resources.cluster.pod import Images, pod
+from pipeline.targets.deployment import option
 from pipeline.targets.kaito.preset import adapters_of, inference_config, preset_of
 from pipeline.targets.objects import (
     config_map,
@@ -45,6 +47,15 @@ def objects(place: Place[Any], model: Model, launch: Launch, images: Images) -> 
         inference = _template(place, model, launch, images, str(first[1]["metadata"]["name"]))
     main = _main(place, model, inference)
     return (*first, _service(place, model, main, preset=preset), main)
+
+
+def replica_mistakes(place: Place[Any], stated: Stated) -> Iterator[Mistake]:
+    """A Workspace that is to be several, whoever made it."""
+    options = place.options
+    if options.object == "Workspace" and options.replicas != 1:
+        text = f"a Workspace is one replica, not {options.replicas}"
+        hint = "leave replicas out, or write object: InferenceSet"
+        yield Mistake(option(place, stated, "object"), text, hint)
 
 
 def kind_of(place: Place[Any]) -> str:

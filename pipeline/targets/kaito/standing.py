@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.clients.kube import INFERENCE_SET, WORKSPACE, Object
-from pipeline.core.diagnostic import error
-from pipeline.core.errors import UserError
-from pipeline.core.model import Secret, Standing
+from pipeline.core.diagnostic import Mistake
+from pipeline.core.model import Secret, Standing, Stated
 from pipeline.core.protocols import Place
 from pipeline.core.resource import Resource
 from pipeline.resources.cluster.state import ClusterState
-from pipeline.targets.kaito.objects import kind_of, scaled
+from pipeline.targets.deployment import option
+from pipeline.targets.kaito.objects import kind_of, replica_mistakes, scaled
 from pipeline.targets.kaito.preset import TOKEN, TOKEN_KEY, adapters_of
 from pipeline.targets.standing import container_of, stood
 
@@ -53,11 +53,7 @@ class KaitoRuns(BaseModel):
 
 
 def standing(place: Place[Any], entry: Standing) -> Resource[ClusterState]:
-    """The object of an entry. Raises UserError for secrets that KAITO takes from nowhere."""
-    if problems := tuple(_problems(place, entry)):
-        raise UserError(
-            [error(f"{entry.name}: {text}", place.where, hint, entry.name) for text, hint in problems]
-        )
+    """The object of an entry."""
     options = place.options
     resource, inference = _resource(place, entry), _inference(place, entry)
     nodes = {"labelSelector": {"matchLabels": dict(options.node_labels)}} if options.node_labels else {}
@@ -100,23 +96,26 @@ def _inference(place: Place[Any], entry: Standing) -> Object:
     return {**said, "preset": {**preset, **_filled({"presetOptions": settings})}, **config}
 
 
-def _problems(place: Place[Any], entry: Standing) -> Iterator[tuple[str, str]]:
+def standing_mistakes(place: Place[Any], stated: Stated) -> Iterator[Mistake]:
+    """What the words allow and an object that others made does not."""
     runs, options = place.options.runs, place.options
     if runs is not None and runs.preset is not None:
-        for name, value in entry.env:
-            key = value.kubernetes[1] if isinstance(value, Secret) and value.kubernetes else None
-            if name != TOKEN or key != TOKEN_KEY:
-                yield (
-                    f'env: a preset takes {TOKEN} alone, from the key {TOKEN_KEY} of a Secret, not "{name}"',
-                    "remove it",
+        for name in (*stated.env, *stated.secret_env):
+            if name != TOKEN or not _is_token(stated.secret_env.get(name)):
+                text = (
+                    f'env: a preset takes {TOKEN} alone, from the key {TOKEN_KEY} of a Secret, not "{name}"'
                 )
-    if options.object == "Workspace" and options.replicas != 1:
-        yield f"a Workspace is one replica, not {options.replicas}", "leave replicas out"
-    if options.preset is not None or options.image is not None:
-        yield (
-            "what runs there already is said by runs:",
-            "write runs: {preset: …} instead of preset and image",
-        )
+                yield Mistake((*stated.path, "env", name), text, "remove it")
+    yield from replica_mistakes(place, stated)
+    for key in ("preset", "image"):
+        if getattr(options, key) is not None:
+            hint = f"write runs: {{preset: …}} instead of {key}"
+            yield Mistake(option(place, stated, key), "what runs there already is said by runs:", hint)
+
+
+def _is_token(secret: Secret | None) -> bool:
+    """What KAITO can take; a secret without a place in a cluster is told of as such."""
+    return secret is not None and (secret.kubernetes is None or secret.kubernetes[1] == TOKEN_KEY)
 
 
 def _filled(said: Object) -> Object:

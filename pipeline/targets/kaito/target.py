@@ -13,10 +13,10 @@ from pipeline.resources.cluster.pod import Images, startup_s
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.image.recipe import image_name
 from pipeline.targets.deployment import option
-from pipeline.targets.kaito.objects import PORT, kind_of, objects
+from pipeline.targets.kaito.objects import PORT, kind_of, objects, replica_mistakes
 from pipeline.targets.kaito.preset import preset_mistakes
 from pipeline.targets.kaito.spec import LONGEST_NAME, KaitoSpec
-from pipeline.targets.kaito.standing import standing
+from pipeline.targets.kaito.standing import standing, standing_mistakes
 from pipeline.targets.objects import key_of_name, name_of, pod_mistakes, unplaced
 
 KIND = "kaito"
@@ -29,7 +29,7 @@ class KaitoTarget:
 
     def mistakes(self, place: Place[KaitoSpec], stated: Stated) -> Iterable[Mistake]:
         if place.options.stands:
-            return unplaced(stated.secret_env.values())
+            return (*unplaced(stated.secret_env.values()), *standing_mistakes(place, stated))
         return _mistakes(place, stated)
 
     def expand(
@@ -97,12 +97,7 @@ def _names(place: Place[KaitoSpec], stated: Stated) -> Iterable[Mistake]:
             yield Mistake(
                 (*where, index, "name"), f'two adapters are called "{twice}"', "give each a name of its own"
             )
-    if options.object == "Workspace" and options.replicas != 1:
-        text, hint = (
-            f"a Workspace is one replica, not {options.replicas}",
-            "leave object out, or write object: InferenceSet",
-        )
-        yield Mistake(option(place, stated, "object"), text, hint)
+    yield from replica_mistakes(place, stated)
     if options.preferred_nodes and kind_of(place) == "InferenceSet":
         where = option(place, stated, "preferred_nodes")
         yield Mistake(where, "an InferenceSet prefers no nodes", "choose them by node_labels")

@@ -197,6 +197,10 @@ def _of_standing(place: Place[KubernetesSpec], stated: Stated) -> Iterable[Mista
         hint = "leave strategy out, or leave runs and manage out"
         where = option(place, stated, "rollout", "strategy")
         yield Mistake(where, "strategy: canary is for what mp makes whole", hint)
+    if "claim" in place.options.model_fields_set:
+        text = "claim: says where mp puts weights, and others made what runs here"
+        hint = "leave claim out, or leave runs and manage out"
+        yield Mistake(option(place, stated, "claim"), text, hint)
 
 
 def _mistakes(place: Place[KubernetesSpec], stated: Stated) -> Iterable[Mistake]:

@@ -84,6 +84,11 @@ CASES: dict[str, tuple[str, str, str]] = {
         "strategy: canary",
         "strategy: canary is for what mp makes whole",
     ),
+    "claim-of-what-others-made": (
+        at_prod("runs: {container: server}, weights: pvc, claim: {size: 2Gi}"),
+        "claim: {size",
+        "claim: says where mp puts weights, and others made what runs here",
+    ),
     "canary-on-several-nodes": (
         at_prod("rollout: {strategy: canary}", ", hardware: two"),
         "strategy: canary",
@@ -207,6 +212,26 @@ CASES: dict[str, tuple[str, str, str]] = {
         ),
         "object: Workspace",
         "a Workspace is one replica, not 2",
+    ),
+    "set-of-others-that-is-none": (
+        f"{SOURCE}targets: {{aks: {{runs: {{preset: phi-4}}, object: Workspace, replicas: 2}}}}}}\n",
+        "object: Workspace",
+        "a Workspace is one replica, not 2",
+    ),
+    "variable-of-a-preset-of-others": (
+        f"{SOURCE}env: {{A: b}}, targets: {{aks: {{runs: {{preset: phi-4}}}}}}}}\n",
+        "A: b",
+        'env: a preset takes HF_TOKEN alone, from the key HF_TOKEN of a Secret, not "A"',
+    ),
+    "token-of-a-preset-of-others": (
+        f"{SOURCE}env: {{HF_TOKEN: {{secret: key}}}}, targets: {{aks: {{runs: {{preset: phi-4}}}}}}}}\n",
+        "HF_TOKEN: {",
+        "env: a preset takes HF_TOKEN alone, from the key HF_TOKEN of a Secret",
+    ),
+    "preset-of-others-and-of-ours": (
+        f"{SOURCE}targets: {{aks: {{manage: observe, preset: phi-4}}}}}}\n",
+        "preset: phi-4",
+        "what runs there already is said by runs:",
     ),
     "nodes-of-one-machine": (
         f"{SOURCE}hardware: two, targets: {{box: {{}}}}}}\n",
