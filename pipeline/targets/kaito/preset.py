@@ -117,7 +117,7 @@ def _additions(stated: Stated) -> Iterator[Mistake]:
     for keys, what in taken.items():
         if what:
             yield Mistake((*stated.path, *keys), f"a preset takes no {what}", _OWN_IMAGE)
-    if not stated.sources.get("tokenizer", HUB).startswith(HUB):
+    if (tokenizer := stated.sources.get("tokenizer")) and not tokenizer.startswith(HUB):
         text = "a preset takes a tokenizer only from the Hugging Face Hub"
         yield Mistake((*stated.path, "tokenizer", "source"), text, _OWN_IMAGE)
     if stated.api_key is not None:

@@ -327,6 +327,17 @@ def test_what_a_broken_part_may_have_meant_is_not_judged(
     ]
 
 
+def test_what_a_broken_alias_may_have_meant_is_not_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = "source: hf://a/b, version: main, tokenizer: {source: words}, hardware: two, targets: {aks: {preset: a/b}}"
+    folder = folder_of(tmp_path, f"  qwen: {{{entry}}}\n")
+    text = (folder / "models.yaml").read_text()
+    (folder / "models.yaml").write_text(text + "aliases: {words: 7}\n")
+
+    assert [summary for _, summary in said(folder, capsys)] == ["aliases.words must be text; 7 is a number"]
+
+
 def test_name_begins_with_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = folder_of(tmp_path, f"  {LONG}: {{source: ./weights, targets: {{prod: {{}}}}}}\n")
 
