@@ -211,25 +211,34 @@ def cluster(settings: Settings, context: str | None) -> "Cluster":
 
 
 def _builder(environ: Mapping[str, str]) -> "Builds":
-    """The BuildKit that BUILDKIT_HOST names, as for buildctl; that of BUILDX_BUILDER, as for buildx; else the Docker engine's own."""
+    """The BuildKit that BUILDKIT_HOST names, as for buildctl; that of BUILDX_BUILDER, as for buildx; else the Docker engine's own.
+
+    BUILDX_BUILDER is of another program: where it names what only buildx can use, the Docker engine builds, with a warning.
+    """
     from pipeline.clients import buildx
-    from pipeline.clients.buildctl import RemoteBuilder
+    from pipeline.clients.buildctl import RemoteBuilder, unusable
     from pipeline.clients.buildkit import Builder
 
     if address := environ.get("BUILDKIT_HOST"):
         return RemoteBuilder(address, environ)
-    name = environ.get("BUILDX_BUILDER")
-    if name and name != buildx.DOCKER:
+    name = environ.get("BUILDX_BUILDER", buildx.DOCKER) or buildx.DOCKER
+    problem = unusable(name, host_platform(), environ) if name != buildx.DOCKER else None
+    if name != buildx.DOCKER and not problem:
         return RemoteBuilder(f"{buildx.SCHEME}{name}", environ)
-    return Builder(default_docker_host(environ), environ)
+    return Builder(default_docker_host(environ), environ, (problem,) if problem else ())
 
 
 def _own_builder(
     address: str, tls: BuilderTlsSpec | None, template: str, settings: Settings, document: Document
 ) -> "Builds":
     """The BuildKit that models.yaml names for a template; its certificates are relative to that file."""
+    from pipeline.clients import buildx
     from pipeline.clients.buildctl import RemoteBuilder
+    from pipeline.clients.buildkit import Builder
     from pipeline.clients.handshake import Certificates
+
+    if address == f"{buildx.SCHEME}{buildx.DOCKER}":
+        return Builder(default_docker_host(settings.environ), settings.environ)
 
     def absolute(path: str | None) -> str | None:
         if path is None:

@@ -161,8 +161,8 @@ class RemoteBuilder:
             return Missing(
                 "buildkit",
                 "buildctl is not there",
-                "install it (releases of BuildKit have it), or remove builder: under engines: and unset BUILDKIT_HOST "
-                "and BUILDX_BUILDER: then the Docker engine builds",
+                "install it (releases of BuildKit have it), or remove builder: under engines: and unset BUILDKIT_HOST: "
+                "then the Docker engine builds",
             )
         said = problem.message.splitlines()[-1].strip()
         if any(word in problem.message.lower() for word in _SILENT):
@@ -176,6 +176,24 @@ class RemoteBuilder:
                 "that has them: buildx://NAME",
             )
         return problem
+
+
+def unusable(name: str, platform: str, environ: Mapping[str, str]) -> Diagnostic | None:
+    """Why BUILDX_BUILDER's builder cannot be used from here, as far as this machine knows; nobody is asked."""
+    try:
+        certificates = buildx.place(name, platform, environ).certificates
+    except BackendError as problem:
+        return _instead(name, problem.message)
+    if not shutil.which("buildctl", path=environ.get("PATH")):
+        return _instead(name, "buildctl is not on PATH, and reaches it")
+    faults = file_faults(certificates) if certificates else ()
+    return _instead(name, faults[0].summary) if faults else None
+
+
+def _instead(name: str, why: str) -> Diagnostic:
+    summary = f'the Docker engine builds, and not "{name}" of BUILDX_BUILDER: {why}'
+    hint = f"unset BUILDX_BUILDER, or name it where it has to be that one: builder: buildx://{name} under engines:"
+    return warning(summary, hint=hint)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

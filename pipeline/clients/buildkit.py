@@ -66,14 +66,18 @@ class Builds(Protocol):
 class Builder:
     """BuildKit of one Docker engine. Every method raises Unreachable, Denied, Exhausted, BackendError."""
 
-    def __init__(self, url: str, environ: Mapping[str, str] = _NOTHING) -> None:
+    def __init__(
+        self, url: str, environ: Mapping[str, str] = _NOTHING, remarks: tuple[Diagnostic, ...] = ()
+    ) -> None:
+        """`remarks`: why it is this one that builds, said before it does."""
         self.host = DockerHost(url, environ)
         self._environ = environ
+        self._remarks = remarks
         self._client: Any = None  # the SDK's client, of which the stubs lack half
 
     def check(self, platform: str) -> tuple[Diagnostic, ...]:
-        """Nothing: an engine that does not answer, or does not trust this machine, says so when it is asked for the base."""
-        return ()
+        """An engine that does not answer, or does not trust this machine, says so when it is asked for the base."""
+        return self._remarks
 
     def pull(self, repository: str, digest: str, on_bytes: OnBytes) -> None:
         """Have a base image in the engine: BuildKit does not fetch it by itself this way."""

@@ -1,6 +1,7 @@
-"""Who builds engine images: the BuildKit that models.yaml names for a template, by the command line; no Docker engine answers here."""
+"""Who builds engine images: the BuildKit that models.yaml names for a template, by the command line. Mostly no Docker engine answers."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pipeline.clients.oci.repositories import Repositories
 from pipeline.clients.oci.repository import contents
 from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
+from pipeline.core.settings import default_docker_host
 from pipeline.manifest.lock import Lock, engine_key, write_lock
 from pipeline.resources.image.index import is_whole
 from tests.parts.base_image import BaseImage
@@ -23,6 +25,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.registry, pytest.mark.buildkit]  #
 
 PARTLY = 5
 NOWHERE = "unix:///nonexistent/docker.sock"
+DOCKER = default_docker_host(os.environ)
 
 
 @frozen
@@ -82,6 +85,29 @@ def test_a_builder_in_the_environment_is_for_templates_that_name_none(
 ) -> None:
     works.write(base_image)
     works.project.applied(environ={"BUILDKIT_HOST": buildkit.tcp})
+
+
+@pytest.mark.parametrize("context", ["desktop-linux", "default"])
+def test_a_builder_that_only_buildx_can_use_leaves_the_docker_engine_to_build(
+    works: Works, base_image: BaseImage, tmp_path: Path, context: str
+) -> None:
+    """buildx lists the contexts of Docker as builders, and has no file of them."""
+    works.write(base_image)
+    environ = {"BUILDX_BUILDER": context, "BUILDX_CONFIG": str(tmp_path), "DOCKER_HOST": DOCKER}
+
+    planned = works.project.mp("plan", environ=environ)
+    applied = works.project.applied(environ=environ)
+
+    said = f'the Docker engine builds, and not "{context}" of BUILDX_BUILDER: buildx: no builder'
+    assert planned.code == 0
+    assert " ".join(planned.text.split()).count(said) == (context != "default"), planned.text
+    assert "Docker engine builds" not in works.project.mp("plan", environ=environ).text, "nothing is built"
+    assert applied.code == 0
+
+
+def test_the_default_builder_of_buildx_is_the_docker_engines(works: Works, base_image: BaseImage) -> None:
+    works.write(base_image, "buildx://default")
+    works.project.applied(environ={"DOCKER_HOST": DOCKER})
 
 
 def test_a_builder_that_does_not_answer_is_named_and_nothing_is_pushed(

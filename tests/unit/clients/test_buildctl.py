@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.buildctl import RemoteBuilder
+from pipeline.clients.buildctl import RemoteBuilder, unusable
 from pipeline.clients.buildkit import Instructions, context_tar
+from pipeline.core.diagnostic import Severity
 from pipeline.core.errors import BackendError, Denied, Missing, Unreachable
 
 PROGRAM = """\
@@ -135,3 +136,33 @@ def test_without_the_program_the_way_out_is_named(
     with pytest.raises(Missing) as refused:
         built({**environ, "PATH": str(tmp_path / "nothing")}, tmp_path)
     assert "unset BUILDKIT_HOST" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "path", "why"),
+    [
+        ("remote", {}, True, None),
+        ("remote", {}, False, "buildctl is not on PATH"),
+        ("remote", {"cacert": "/nonexistent/ca.pem"}, True, 'ca "/nonexistent/ca.pem" is not there'),
+        ("kubernetes", {}, True, 'its driver is "kubernetes"'),
+        (None, {}, True, 'no builder "far"'),
+    ],
+)
+def test_why_the_builder_of_the_environment_cannot_be_used(
+    driver: str | None, options: Mapping[str, str], path: bool, why: str | None, environ: dict[str, str]
+) -> None:
+    home = Path(environ["SEEN"]).parent
+    instances = home / "buildx" / "instances"
+    instances.mkdir(parents=True)
+    if driver:
+        node = {"Name": "far0", "Endpoint": "tcp://b:1", "DriverOpts": options}
+        (instances / "far").write_text(json.dumps({"Name": "far", "Driver": driver, "Nodes": [node]}))
+    named = {**environ, "BUILDX_CONFIG": str(home / "buildx"), **({} if path else {"PATH": str(home)})}
+
+    said = unusable("far", "linux/amd64", named)
+
+    if why is None:
+        assert said is None
+    else:
+        assert said is not None and why in said.summary
+        assert said.severity is Severity.WARNING
