@@ -28,7 +28,7 @@ from pipeline.core.resource import (
 )
 from pipeline.resources.cache.artifact import addresses
 from pipeline.resources.cache.store import Cache
-from pipeline.resources.image import sharing
+from pipeline.resources.image import sharing, tagging
 from pipeline.resources.image.assembly import FINGERPRINT
 from pipeline.resources.image.modelpack import artifact_fingerprint
 from pipeline.resources.image.outlook import Outlook, together
@@ -133,8 +133,8 @@ class _Question:
         applied = self.entry.applied if self.entry else {}
         live = found.annotations.get(FINGERPRINT)
         if self.wanted and live == self.wanted.desired.fingerprint:
-            known = applied.get("fingerprint") == live
-            return sharing.seen(repository, found, _recipe(self.wanted).project, known=known)
+            project = _recipe(self.wanted).project
+            return sharing.seen(repository, found, project, _before(live, self.entry))
         before = str(applied.get("shared") or "")
         return before, before
 
@@ -190,32 +190,37 @@ class ImageDriver:
         desired = change.resource.desired
         recipe = _recipe(change.resource)
         shop = self._publisher.shop(recipe)
-        image, shared = self._marked(shop, change)
+        image, shared = self._marked(shop, change, self._standing(shop, change))
         if image is None:
             engine = _engine_digest(recipe, inputs)
             if self._attestor:
                 self._attestor.require(recipe.name.registry)
             made = self._publisher.publish(shop, engine, _previous(desired, change.entry), emit)
-            image = made.image
             self._attest(shop, made)
+            image, shared = self._marked(shop, change, tagging.of_another(self._publisher, shop, made.image))
+            image = image or made.image
         elif desired.signed and self._attestor:
             self._attestor.sign_standing(shop.repository, recipe.name.registry, image)
-        for tag in filter(None, (desired.version_tag, recipe.name.tag)):
-            shop.repository.put_manifest(tag, image)
+        tagging.put_version(shop.repository, desired.version_tag, image, recipe.project)
+        shop.repository.put_manifest(recipe.name.tag, image)
+        if shared:
+            sharing.keep(shop.repository, image, recipe.project)
         return Observed(replace(desired, shared=shared), self._mark(recipe.address), digest=image.digest)
 
-    def _marked(self, shop: Shop, change: Change[ImageState]) -> tuple[ImageManifest | None, str]:
-        """The image that stands, and how it is shared. Our mark is there before a tag is put; then it is looked at again:
+    def _marked(
+        self, shop: Shop, change: Change[ImageState], image: ImageManifest | None
+    ) -> tuple[ImageManifest | None, str]:
+        """An image that stands, and how it is shared. Our mark is there before a tag is put; then it is looked at again:
         who made it may have pruned it meanwhile."""
-        image = self._standing(shop, change)
         if image is None:
             return None, ""
         project = shop.recipe.project
-        known = bool(change.entry and change.entry.applied.get("fingerprint") == shop.recipe.fingerprint)
-        shared, wanted = sharing.seen(shop.repository, image.tagged(), project, known=known)
+        shared, wanted = sharing.seen(
+            shop.repository, image.tagged(), project, _before(shop.recipe.fingerprint, change.entry)
+        )
         if shared != wanted:
             sharing.put(shop.repository, image, sharing.USED, project)
-            image = self._standing(shop, change)
+            image = self._publisher.standing(shop, image.digest)
         return image, wanted if image else ""
 
     def _attest(self, shop: Shop, made: Published) -> None:
@@ -228,11 +233,13 @@ class ImageDriver:
             self._attestor.attest_index(shop.repository, shop.recipe.name.registry, made.image)
 
     def _standing(self, shop: Shop, change: Change[ImageState]) -> ImageManifest | None:
-        """The image of the inventory's digest; without one, what our tag names. A moved tag is not believed."""
+        """The image of the inventory's digest; without one, what our tag names. A moved tag is believed only where another
+        project made what it names."""
         entry, recipe = change.entry, shop.recipe
         applied = entry.applied.get("fingerprint") if entry else None
         if entry and entry.digest and applied == recipe.fingerprint:
-            return self._publisher.standing(shop, entry.digest)
+            own = self._publisher.standing(shop, entry.digest)
+            return tagging.of_another(self._publisher, shop, own) or own
         return self._publisher.standing(shop, recipe.name.tag)
 
     def _answer(self, question: _Question, seen: _Seen) -> Answer:
@@ -257,7 +264,8 @@ class ImageDriver:
             tagged = repository.describe(image_tag(fingerprint))
             if tagged is not None:
                 live = tagged.annotations.get(FINGERPRINT, "")
-                version = _version(repository, question.version(), tagged.digest)
+                project = recipe.project if recipe else self._owner.project
+                version, note = tagging.version(repository, question.version(), tagged, project)
                 desired = question.wanted.desired if question.wanted else None
                 wanted = desired is not None and desired.signed
                 signed = seen_signed(repository, tagged.digest, wanted=wanted, entry=question.entry)
@@ -266,7 +274,7 @@ class ImageDriver:
                 self._look_ahead(question, state, seen)
                 would_be = _would_be(state, desired, to_be) if desired else None
                 mark = self._mark(question.address)
-                return Observed(state, mark, digest=tagged.digest, would_be=would_be)
+                return Observed(state, mark, digest=tagged.digest, would_be=would_be, note=note)
         self._look_ahead(question, None, seen)
         return Absent()
 
@@ -326,9 +334,7 @@ def _would_be(live: ImageState, desired: ImageState, shared: str) -> ImageState 
     return found if found != desired else None
 
 
-def _version(repository: Repository, wanted: str, own: Digest) -> str:
-    """The human tag as it is: names our image, is not there, or names another one."""
-    found = repository.head(wanted) if wanted else None
-    if found is None:
-        return ""
-    return wanted if found[0] == own else f"{wanted} → {found[0][:19]}"
+def _before(full: str, entry: Entry | None) -> str | None:
+    """How an image was shared when it was applied last; None where another one was, or none."""
+    applied = entry.applied if entry else {}
+    return str(applied.get("shared") or "") if applied.get("fingerprint") == full else None

@@ -41,17 +41,19 @@ def users(repository: Repository, image: Digest, maker: str) -> Users:
     return Users(maker, marked, left)
 
 
-def seen(repository: Repository, image: Tagged, project: str, *, known: bool) -> tuple[str, str]:
+def seen(repository: Repository, image: Tagged, project: str, before: str | None) -> tuple[str, str]:
     """What a plan says of an image that `project` wants: how it is shared as it is marked now, and as it has to be.
 
-    Nothing is asked of an image that the project made and is `known` to have applied last.
+    `before`: as it was applied last; None where it was not. Nothing is asked of an image that the project made then.
     """
     maker = image.annotations.get(PROJECT)
     if maker is None:
         return "", ""
     wanted = f"with project {maker}"
     if maker == project:
-        if known or repository.head(pointing(image, _note(LEFT, project)).digest) is None:
+        if before is not None:
+            return (before, before) if before == AGAIN else ("", "")
+        if repository.head(pointing(image, _note(LEFT, project)).digest) is None:
             return "", ""
         wanted = AGAIN
     marked = users(repository, image.digest, maker).marked
@@ -61,6 +63,12 @@ def seen(repository: Repository, image: Tagged, project: str, *, known: bool) ->
 def put(repository: Repository, image: ImageManifest, kind: str, project: str) -> None:
     """Say that a project uses or has left an image. May be repeated."""
     attach(repository, image, (_note(kind, project),))
+
+
+def keep(repository: Repository, image: ImageManifest, project: str) -> None:
+    """Put a mark again that is not in the list any more: a list under a tag is read and written, also by others."""
+    if project not in users(repository, image.digest, image.annotations().get(PROJECT, "")).marked:
+        put(repository, image, USED, project)
 
 
 def let_go(repository: Repository, image: Digest, found: Users, project: str) -> None:
