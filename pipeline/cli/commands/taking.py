@@ -21,7 +21,7 @@ from pipeline.engine.importing import Imported, declared_names, imported
 from pipeline.manifest.read import read
 from pipeline.resources.cluster.health import Object
 from pipeline.resources.cluster.strangers import deployments, surroundings, workspaces
-from pipeline.targets import pods
+from pipeline.targets import describing as deployment
 from pipeline.targets.described import Described, left_out
 from pipeline.targets.kaito import describing as workspace
 from pipeline.targets.kaito.spec import KaitoSpec
@@ -52,7 +52,7 @@ def kubernetes(
     spec = _spec(session, target, KubernetesSpec, "kubernetes")
     with session.waiting.word("Reading"):
         there = deployments(wiring.cluster(session.world.settings, spec.context), spec.namespace)
-    return _told(session, target, names, _Found(there, pods.describe), out, add=add)
+    return _told(session, target, names, _Found(there, deployment.describe), out, add=add)
 
 
 def kaito(

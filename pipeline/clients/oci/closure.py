@@ -1,4 +1,4 @@
-"""Everything that an image names, and what points at it. Used by repositories and by resources/reclaim_images before anything is removed."""
+"""Everything that an image names, and what points at it. Used by repositories and by resources/image/reclaim before anything is removed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field

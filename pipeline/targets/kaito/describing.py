@@ -20,9 +20,9 @@ from pipeline.resources.cluster.health import Object
 from pipeline.resources.cluster.products import PRODUCT
 from pipeline.resources.cluster.scalers import REPLICAS
 from pipeline.targets.described import Described, Gpus, appliers, is_scaled
+from pipeline.targets.describing import describe as described_pod
 from pipeline.targets.kaito.objects import SCALED
 from pipeline.targets.kaito.preset import CONFIG_FILE, HUB, TOKEN, TOKEN_KEY
-from pipeline.targets.pods import describe as described_pod
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 SWITCH = re.compile(r"(scaledobject\.)?kaito\.sh/[A-Za-z0-9._-]+")

@@ -8,7 +8,7 @@ import pytest
 from pipeline.cli.views.imported import added
 from pipeline.engine.importing import imported
 from pipeline.manifest.read import read
-from pipeline.targets.pods import describe
+from pipeline.targets.describing import describe
 
 
 def deployment(name: str = "qwen", **container: Any) -> dict[str, Any]:
