@@ -18,7 +18,7 @@ from pipeline.engine.gathering import gather
 from pipeline.engine.parts import Declared, Key, declared, label
 from pipeline.engine.world import World
 from pipeline.manifest.lock import engine_key
-from pipeline.manifest.stated import hardware_of, template_of
+from pipeline.manifest.stated import engine_version_of, hardware_of, template_of
 from pipeline.sources import NEAR, trusted_at_first
 
 
@@ -215,10 +215,8 @@ def _has_changed(world: World, spec: SourceSpec, locked: Artifact) -> bool:
 
 
 def _variant(world: World, name: str, *, anew: bool) -> Variant:
-    spec = world.manifest.models[name]
     template = world.templates[template_of(world.manifest, name)]
-    declared = world.manifest.engines.get(template_of(world.manifest, name))
-    version = (spec.engine.version if spec.engine else None) or (declared.version if declared else None)
+    version = engine_version_of(world.manifest, name)
     newest = template.variant(version, hardware_of(world.manifest, name))
     if version is not None or anew:
         return newest

@@ -14,6 +14,7 @@ from pipeline.manifest.marks import Path, Tree
 from pipeline.manifest.source import check_sources, lacks
 from pipeline.manifest.trust import check_trust
 from pipeline.manifest.wording import did_you_mean, named
+from pipeline.targets.deployment import others_made
 from pipeline.templates import TEMPLATES
 
 KEY = "="  # in a pattern: the keys themselves are the references
@@ -95,7 +96,7 @@ def _model(
 def _stands_everywhere(model: Mapping[str, Json]) -> bool:
     """Others made what runs at all of its targets: nothing is made of its source."""
     options = [_mapping(one) for one in _mapping(model.get("targets")).values()]
-    return bool(options) and all(one.get("manage") == "observe" or one.get("runs") for one in options)
+    return bool(options) and all(others_made(one.get("manage"), one.get("runs")) for one in options)
 
 
 def _chat(name: str, model: Mapping[str, Json], tree: Tree, folder: Folder) -> Iterator[Diagnostic]:

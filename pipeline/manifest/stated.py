@@ -16,14 +16,13 @@ OWN_REGISTRY = "here"  # a layout below .mp, where none is declared
 def stated(manifest: Manifest, name: str, root: Path) -> Stated:
     """One entry whose template and hardware are known; paths are relative to `root`."""
     spec, template = manifest.models[name], template_of(manifest, name)
-    shared = manifest.engines.get(template)
     key = spec.serve.api_key
     return Stated(
         name=name,
         hardware=hardware_of(manifest, name),
         template=template,
         sources=dict(_sources(spec, root, manifest.aliases)),
-        engine_version=(spec.engine.version if spec.engine else None) or (shared.version if shared else None),
+        engine_version=engine_version_of(manifest, name),
         cached=spec.cache == "keep",
         chat_template=spec.chat is not None,
         args=spec.serve.args,
@@ -37,6 +36,12 @@ def stated(manifest: Manifest, name: str, root: Path) -> Stated:
 def template_of(manifest: Manifest, name: str) -> str:
     """How it is served; "" of an entry whose server others made."""
     return manifest.models[name].template or manifest.defaults.template or ""
+
+
+def engine_version_of(manifest: Manifest, name: str) -> str | None:
+    """The entry's own, else the one of `engines:` for its template; None where nobody says one."""
+    own, shared = manifest.models[name].engine, manifest.engines.get(template_of(manifest, name))
+    return (own.version if own else None) or (shared.version if shared else None)
 
 
 def hardware_of(manifest: Manifest, name: str) -> Hardware:

@@ -37,6 +37,11 @@ def option(place: Place[Any], stated: Stated, *keys: str) -> tuple[str, ...]:
     return (*stated.path, "targets", place.name, *keys)
 
 
+def others_made(manage: object, runs: object) -> bool:
+    """Whether these options of an entry describe what runs at a target already, by others' hands."""
+    return manage == "observe" or runs is not None
+
+
 def keeps_nothing(place: Place[Any], model: Model, instead: str) -> Diagnostic:
     """What is wrong with mounting the weights of a model that this run keeps none of."""
     summary, hint = _nothing(place), f"{instead}, or run it without --no-cache"

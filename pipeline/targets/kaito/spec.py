@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.core.names import DNS_LABEL, DNS_SUBDOMAIN, SERVICE_NAME
 from pipeline.core.size import PATTERN as SIZE
+from pipeline.targets.deployment import others_made
 from pipeline.targets.kaito.standing import KaitoRuns
 from pipeline.targets.rollouts import RolloutOptions, WavesSpec
 
@@ -158,4 +159,4 @@ class KaitoOptions(BaseModel):
     @property
     def stands(self) -> bool:
         """Others made it."""
-        return self.manage == "observe" or self.runs is not None
+        return others_made(self.manage, self.runs)

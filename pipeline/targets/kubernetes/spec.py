@@ -19,7 +19,7 @@ from pipeline.resources.cluster.products import products_of
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
 from pipeline.resources.filler.resource import filler_address
 from pipeline.resources.image.recipe import engine_name, image_name, weights_name
-from pipeline.targets.deployment import option
+from pipeline.targets.deployment import option, others_made
 from pipeline.targets.kubernetes.autoscaling import AutoscaleOptions, left_alone, most_replicas
 from pipeline.targets.kubernetes.canary import KubernetesRollout, canary_mistakes, is_canary, last_of
 from pipeline.targets.kubernetes.claims import (
@@ -116,7 +116,7 @@ class KubernetesOptions(BaseModel):
     @property
     def stands(self) -> bool:
         """Others made it."""
-        return self.manage == "observe" or self.runs is not None
+        return others_made(self.manage, self.runs)
 
 
 class KubernetesTarget:

@@ -338,6 +338,16 @@ def test_what_a_broken_alias_may_have_meant_is_not_judged(
     assert [summary for _, summary in said(folder, capsys)] == ["aliases.words must be text; 7 is a number"]
 
 
+def test_source_is_not_missed_where_others_made_it_and_nothing_is_said_of_it_yet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, "  qwen: {targets: {prod: {runs: {}}}}\n")
+
+    assert [summary for _, summary in said(folder, capsys)] == [
+        'qwen: targets.prod.runs: "container" is missing'
+    ]
+
+
 def test_name_begins_with_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = folder_of(tmp_path, f"  {LONG}: {{source: ./weights, targets: {{prod: {{}}}}}}\n")
 
