@@ -49,7 +49,7 @@ def run(
     if everything and older_than is not None:
         raise MpError("--all and --older-than exclude one another", "--all asks for no age")
     options = options_of(context)
-    session, storage = open_session(options, lenient=True), open_storage(options)
+    session, storage = open_session(options), open_storage(options)
     with session.waiting.word("Reading"):
         plan = images.pruning(session.world, Rules(keep, older_than, everything))
         cached = pruning(storage, older_than, everything=everything)

@@ -426,7 +426,8 @@ def test_certificates_that_another_machine_has_are_no_mistake_of_the_file(
 
 
 @pytest.mark.parametrize(
-    "words", ["plan", "apply", "lock", "render --out out", "drift", "list", "outdated", "promote qwen"]
+    "words",
+    ["plan", "apply", "lock", "render --out out", "drift", "list", "outdated", "prune", "promote qwen"],
 )
 def test_what_makes_or_compares_what_is_declared_stops(
     words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -446,7 +447,6 @@ def test_what_makes_or_compares_what_is_declared_stops(
         ("status", ""),
         ("history", ""),
         ("destroy --all --yes", ""),
-        ("prune", ""),
         ("forget prod", 'error: "prod" is not in the inventory'),
         ("rollback qwen", "error: nothing of that is deployed"),
     ],
