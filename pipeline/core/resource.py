@@ -226,6 +226,9 @@ class Observed(Generic[S]):
     mark: Mark | None = (
         None  # None: somebody else made it (drivers of unmarked kinds give the resource's own)
     )
+    maker: str = (
+        ""  # "Workspace/qwen": another thing made it and would make it again, so it is never taken over
+    )
     remote_id: str | None = None  # container id, pid
     digest: Digest | None = None  # of an image: a tag that moved is seen by it
     would_be: S | None = None  # what the server says the desired state would become

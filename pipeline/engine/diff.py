@@ -219,14 +219,14 @@ def _compare(
             diffs = diffs or (FieldDiff("digest", seen.digest, entry.digest),)
     action, reason = _action(resource.desired, diffs), _reason(diffs, drift)
     if resource.tracked and seen.mark != mark:
-        adoptable = seen.mark is None and resource.desired.adoptable
+        adoptable = seen.mark is None and not seen.maker and resource.desired.adoptable
         if adoptable and adoption is not Adoption.NONE:
             action, reason = Action.ADOPT, "taken over: it has no mark"
         else:
             drift += (
                 (FieldDiff("mark", mark.address, seen.mark.address if seen.mark else None),) if entry else ()
             )
-            findings.refusals.append(not_ours(resource, seen.mark, adoptable=adoptable))
+            findings.refusals.append(not_ours(resource, seen.mark, seen.maker, adoptable=adoptable))
     _tell(findings, resource, seen)
     change = Change(
         resource.address,

@@ -7,18 +7,20 @@ from pipeline.core.diagnostic import Diagnostic, error
 from pipeline.core.resource import Mark, Resource, owner_of
 
 
-def not_ours(resource: Resource[Any], mark: Mark | None, *, adoptable: bool) -> Diagnostic:
-    """It has the wanted name and another one's mark, or none."""
+def not_ours(resource: Resource[Any], mark: Mark | None, maker: str, *, adoptable: bool) -> Diagnostic:
+    """It has the wanted name and another one's mark, or none. `maker`: what made it and would make it again, or ""."""
     whose = (
         f'it belongs to "{mark.project}", {mark.environment}, {mark.address}'
         if mark
+        else f"{maker} made it"
+        if maker
         else "it has no mark of mp"
     )
     where = ", ".join(f"{key} {value}" for key, value in sorted(resource.locator.items()))
     return error(
         f"{resource.address}: exists and is not ours: {whose} ({where})",
         resource.where,
-        "remove it by hand, or give this entry another name"
+        ("give this entry another name" if maker else "remove it by hand, or give this entry another name")
         + ("; mp plan --adopt shows what taking it over would change" if adoptable else ""),
         model=owner_of(resource.address),
     )

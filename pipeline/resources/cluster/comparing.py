@@ -9,7 +9,7 @@ from pipeline.core.digest import Json
 from pipeline.core.errors import BackendError, Unreachable
 from pipeline.core.resource import Absent, Entry, Locator, Mark, Observed, Resource
 from pipeline.resources.cluster.applying import put
-from pipeline.resources.cluster.fields import record
+from pipeline.resources.cluster.fields import controller_of, record
 from pipeline.resources.cluster.health import Health, Word
 from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.live import Live
@@ -46,8 +46,9 @@ def compared(
         return Absent()
     seen = observed(named | extra, wanted, resource.locator, ignored, applied or {})
     strange = [whose for one in named.values() if (whose := mark_of(one)) != mark]
-    if resource.watched or any(strange):
-        return replace(seen, mark=next(filter(None, strange), None))
+    maker = next(filter(None, (controller_of(one) for one in named.values() if mark_of(one) is None)), "")
+    if resource.watched or any(strange) or maker:
+        return replace(seen, mark=next(filter(None, strange), None), maker=maker)
     if not strange and seen.state.objects == (same := without(wanted, ignored)):  # as nearly always
         return replace(seen, mark=mark, would_be=replace(resource.desired, objects=same))
     if not strange and (kept := _kept(resource, named | extra, replace(seen, mark=mark))):

@@ -16,6 +16,12 @@ def met(one: Mapping[str, Any], condition: str) -> Mapping[str, Any] | None:
     return next((each for each in found if each["type"] == condition and each["status"] == "True"), None)
 
 
+def controller_of(one: Mapping[str, Any]) -> str:
+    """ "Workspace/qwen" that made it and would make it again; "" where nothing does."""
+    owners = one["metadata"].get("ownerReferences") or ()
+    return next((f"{each['kind']}/{each['name']}" for each in owners if each.get("controller")), "")
+
+
 def is_leaving(one: Mapping[str, Any]) -> bool:
     """It is being deleted: its grace period runs, or a finalizer holds it."""
     return "deletionTimestamp" in one["metadata"]

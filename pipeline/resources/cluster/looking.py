@@ -59,7 +59,7 @@ def look(
     known = [key for entry in entries for key in keys_of(entry)]
     before = {entry.address: objects_in(entry.applied.get("objects")) for entry in entries}
     gone = [entry for entry in entries if entry.address not in {each.address for each in resources}]
-    others = [key for entry in gone for key in unlabelled(objects_in(entry.applied.get("objects")))]
+    others = [key for objects in before.values() for key in unlabelled(objects)]
     live = listed(cluster, place.namespace, (*wanted, *others), known)
     owned, secrets = Owned(live), Secrets(cluster, place.namespace)
     scalers = scalers_in(cluster, place.namespace, wanted)

@@ -41,7 +41,9 @@ class ClusterRecipe:
         default_factory=dict
     )  # key of a claim → the objects that fill it, its Job last
     tried: str = ""  # key of the canary: "Deployment/qwen-canary"
-    standing: bool = False  # somebody else made its object: mp writes a part of it, and cannot make it anew
+    standing: bool = (
+        False  # somebody else made its object: mp writes a part of it, and makes no new one where none is
+    )
 
 
 @frozen
@@ -74,8 +76,10 @@ class ClusterState(State):
         ]
 
     def restarts(self, path: str) -> bool:
-        """All of an object that is there but its own labels and marks, and how many pods there are."""
-        _, below = _below(path)
+        """All of an object that is there but its own labels and marks, and how many pods there are; and what runs pods and goes."""
+        kind, below = _below(path)
+        if kind in WORKLOADS and not below:
+            return _unescaped(path) not in self.objects
         if path.startswith("revisions"):
             return True
         return bool(below) and below[0] != "metadata" and below != ["spec", "replicas"]

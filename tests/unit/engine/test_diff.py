@@ -22,7 +22,7 @@ from pipeline.core.resource import (
     fields_of,
     previous_of,
 )
-from pipeline.engine.diff import Comparison, diff, guard_deletes, orphans
+from pipeline.engine.diff import Adoption, Comparison, diff, guard_deletes, orphans
 from pipeline.store.inventory import Inventory
 
 ADDRESS = Address("m/docker:box")
@@ -121,6 +121,22 @@ def test_what_somebody_else_manages_is_refused_with_the_drivers_words() -> None:
 def test_what_is_not_ours_is_refused() -> None:
     found = compare(wanted(), Observed(ThingState(), None))
     assert "not ours" in found.refusals[0].summary
+
+
+def test_what_another_thing_made_is_not_taken_over_whatever_is_said() -> None:
+    @frozen
+    class Takeable(ThingState):
+        adoptable = True
+
+    resource = wanted(Takeable())
+    made = Observed(Takeable(), None, maker="Workspace/qwen")
+    for adoption in Adoption:
+        answers: dict[Address, Answer] = {ADDRESS: made}
+        found = diff({ADDRESS: resource}, (), answers, Inventory(), MARK, adoption=adoption)
+        (refusal,) = found.refusals
+        assert "Workspace/qwen made it" in refusal.summary
+        assert refusal.hint == "give this entry another name"
+        assert [change.action for change in found.changes] != [Action.ADOPT]
 
 
 def test_a_lost_mark_is_named_as_drift_and_refused() -> None:
