@@ -7,6 +7,7 @@ import copy
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import yaml
 
 from tests.cluster.test_takeover import CHANGES, OURS, REFUSED, Object, Town, flat
 from tests.parts.cluster import RealCluster
-from tests.parts.kaito import install, playing
+from tests.parts.kaito import Kaito, install, playing
 from tests.parts.project import Manifest, Project
 
 pytestmark = pytest.mark.cluster
@@ -71,8 +72,32 @@ def foreign(number: int) -> list[Object]:
     return [{"apiVersion": "v1", "kind": "ConfigMap", **config}, made]
 
 
+# What the server refuses to create, whatever the plan said: one preset, and another only under the name that it shall have.
+POLICY = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: refused-presets}
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules: [{apiGroups: [kaito.sh], apiVersions: ["*"], operations: [CREATE], resources: [workspaces]}]
+  validations:
+  - {expression: "object.?inference.preset.name.orValue('') != 'acme/refused'", message: "no such preset here"}
+  - expression: "object.?inference.preset.name.orValue('') != 'acme/late' || object.metadata.name != 'served-04'"
+    message: "refused after all"
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: refused-presets}
+spec: {policyName: refused-presets, validationActions: [Deny]}
+"""
+
+
+@dataclass
 class Harbour(Town):
     """The same with Workspaces."""
+
+    kaito: Kaito
 
     def workspaces(self) -> dict[str, Object]:
         """By kind and name, without what changes by itself and without our marks."""
@@ -111,7 +136,8 @@ def harbour(simulated: RealCluster, tmp_path_factory: pytest.TempPathFactory) ->
     """Thirty of them, made by hand and by Flux."""
     install(simulated)
     folder = tmp_path_factory.mktemp("harbour")
-    with simulated.namespace() as namespace, playing(simulated, namespace, "registry.example/kaito:1"):
+    image = "registry.example/kaito:1"
+    with simulated.namespace() as namespace, playing(simulated, namespace, image) as kaito:
         project = Project(
             folder, folder / "cache", {"KUBECONFIG": str(simulated.kubeconfig), "NO_COLOR": "1"}
         )
@@ -119,7 +145,7 @@ def harbour(simulated: RealCluster, tmp_path_factory: pytest.TempPathFactory) ->
         head: Manifest = {"version": 1, "project": "acme", "targets": {"prod": target}, "models": {}}
         text = yaml.safe_dump(head, sort_keys=False).replace("models: {}\n", "models:\n")
         (folder / "models.yaml").write_text(f"# written by hand\n{text}")
-        made = Harbour(project, simulated, namespace)
+        made = Harbour(project, simulated, namespace, kaito)
         ways = (("create",), ("apply", "--server-side", "--field-manager=kustomize-controller"))
         for turn, way in enumerate(ways):
             items = [one for number in range(turn, COUNT, 2) for one in foreign(number)]
@@ -249,3 +275,100 @@ def test_what_would_have_to_be_made_anew_is_not_taken_over_unless_asked_for(rest
     restored.project.applied("--adopt-restart")
     restored.nothing_to_do()
     assert restored.get("workspace", "served-31")["inference"]["preset"]["name"] == "acme/model-other"
+
+
+@pytest.fixture
+def refusing(restored: Harbour) -> Iterator[Harbour]:
+    """A server that refuses some presets by now."""
+    restored.kubectl("apply", "-f", "-", stdin=POLICY)
+    _, one = foreign(1)
+    one["metadata"]["name"], one["inference"]["preset"]["name"] = "probe", "acme/refused"
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            restored.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(one))
+        except Exception as problem:  # kubectl said no
+            assert "no such preset here" in str(problem) + str(getattr(problem, "stderr", "")), problem
+            break
+        assert time.monotonic() < deadline, "the policy has no effect"
+        time.sleep(0.5)
+    yield restored
+    names = ("validatingadmissionpolicybinding/refused-presets", "validatingadmissionpolicy/refused-presets")
+    restored.kubectl("delete", *names)
+
+
+def test_nothing_is_deleted_that_the_server_would_not_make_again(refusing: Harbour) -> None:
+    before, uids = refusing.workspaces(), refusing.uids()
+    refusing.changed("served-04", preset="acme/refused")
+    failed = refusing.project.mp("apply", "--yes")
+    assert failed.code != 0, failed.text
+    assert "Workspace/served-04 is not deleted" in flat(failed.text), failed.text
+    assert "no such preset here" in flat(failed.text), failed.text
+    assert (refusing.workspaces(), refusing.uids()) == (before, uids)
+
+
+def test_what_was_deleted_is_made_again_when_the_new_one_is_refused_after_all(refusing: Harbour) -> None:
+    before = refusing.workspaces()["Workspace/served-04"]
+    refusing.changed("served-04", preset="acme/late")
+    failed = refusing.project.mp("apply", "--yes")
+    assert failed.code != 0, failed.text
+    assert "refused after all" in flat(failed.text), failed.text
+    assert "the last good version serves again" in flat(failed.text), failed.text
+    refusing.ready()
+    after = refusing.workspaces()["Workspace/served-04"]
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert after["metadata"]["labels"] == before["metadata"]["labels"]
+    assert (after["resource"], after["inference"]) == (before["resource"], before["inference"])
+
+
+def test_what_was_deleted_is_made_again_when_the_new_one_does_not_start(restored: Harbour) -> None:
+    before = restored.workspaces()["Workspace/served-08"]
+    restored.changed("served-08", preset="acme/large")
+    restored.kaito.unavailable = "acme/large"
+    failed = restored.project.mp("apply", "--yes")
+    assert failed.code != 0, failed.text
+    assert "all requested instance types were unavailable" in flat(failed.text), failed.text
+    restored.ready()
+    after = restored.workspaces()["Workspace/served-08"]
+    assert after["metadata"]["labels"] == before["metadata"]["labels"]
+    assert (after["resource"], after["inference"]) == (before["resource"], before["inference"])
+
+
+def test_what_another_object_made_is_not_taken_over(restored: Harbour) -> None:
+    (name, *_) = [
+        one["metadata"]["name"]
+        for one in restored.get("workspaces")["items"]
+        if one["metadata"]["name"].startswith("served-00-")
+    ]
+    manifest = restored.manifest()
+    manifest["models"]["served-made"] = copy.deepcopy(manifest["models"]["served-02"])
+    manifest["models"]["served-made"]["targets"]["prod"]["name"] = name
+    restored.project.write(manifest)
+    for how in ("--adopt", "--adopt-restart"):
+        refused = restored.project.mp("apply", "--yes", how)
+        assert refused.code == REFUSED, refused.text
+        assert "InferenceSet/served-00 made it" in flat(refused.text), refused.text
+        assert "give this entry another name" in flat(refused.text), refused.text
+
+
+def test_what_an_entry_leaves_behind_under_its_name_is_shown_and_removed(restored: Harbour) -> None:
+    items = foreign(32)
+    _, other = foreign(40)
+    other["metadata"]["name"] = "served-32"
+    other["spec"]["template"]["inference"]["config"] = "served-32-config"
+    restored.kubectl(
+        "create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    )
+    restored.ready()
+    assert restored.project.mp("import", "kaito", "prod", "served-32", "--add").code == 0
+    restored.declare("served-32")
+    restored.project.applied("--adopt")
+    restored.kubectl("create", "-f", "-", stdin=json.dumps(other))
+    restored.declare("served-32", object="InferenceSet", replicas=2)
+    restored.changed("served-32", preset="acme/model-40")
+    assert "taking it over would change what runs: Workspace" in flat(restored.plan("--adopt").text)
+    planned = restored.plan("--adopt-restart")
+    assert "Workspace removed" in flat(planned.out), planned.text
+    restored.project.applied("--adopt-restart")
+    restored.nothing_to_do()
+    assert "Workspace/served-32" not in restored.workspaces()

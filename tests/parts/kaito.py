@@ -63,6 +63,7 @@ class Kaito:
     namespace: str
     image: str  # of the tiny engine
     no_instances: bool = False  # the cloud has none left
+    unavailable: str = ""  # of this preset's instance type the cloud has none left
     events: list[tuple[str, str]] = field(
         default_factory=list
     )  # ("made", "qwen-1a2b"), ("gone", …), in their order
@@ -93,7 +94,8 @@ class Kaito:
         if FINALIZER not in (one["metadata"].get("finalizers") or ()):
             marks = {"workspace.kaito.io/hash": "0" * 64, "workspace.kaito.io/revision": "1"}
             self._patch("workspaces", name, {"metadata": {"finalizers": [FINALIZER], "annotations": marks}})
-        if self.no_instances:
+        preset = (one["inference"].get("preset") or {}).get("name")
+        if self.no_instances or (self.unavailable and self.unavailable == preset):
             why = "nodeClaim ws1 failed: all requested instance types were unavailable during launch"
             self._tell(
                 one, "Pending", NodeClaimReady=why, ResourceReady="not ready", WorkspaceSucceeded="pending"

@@ -14,6 +14,7 @@ from pipeline.clients.kube import Object
 from pipeline.core.digest import Json
 from pipeline.core.resource import Resource
 from pipeline.resources.cluster.fields import record
+from pipeline.resources.cluster.ignoring import settled
 from pipeline.resources.cluster.live import Live
 from pipeline.resources.cluster.shape import shaped
 from pipeline.resources.cluster.standing import restored
@@ -34,8 +35,9 @@ def completed(resource: Resource[ClusterState], live: Live) -> Resource[ClusterS
 
 
 def made_anew(resource: Resource[ClusterState], live: Live) -> Live:
-    """Live objects that differ from the wanted ones in what KAITO never changes."""
-    wanted = resource.desired.objects
+    """Live objects that differ from the wanted ones in what KAITO never changes, but for fields that are left to others."""
+    recipe, wanted = resource.desired.recipe, resource.desired.objects
+    wanted = settled(wanted, wanted, live, recipe.ignored if recipe else ())
     return {
         key: live[key]
         for key in _standing_in(resource, live)

@@ -10,7 +10,7 @@ from pipeline.clients.kube import Cluster
 from pipeline.core.change import Action, Change
 from pipeline.core.diagnostic import Diagnostic
 from pipeline.core.digest import Json
-from pipeline.core.errors import BackendError, Denied, Missing, Refused, StartFailed
+from pipeline.core.errors import BackendError, Denied, Missing, Refused
 from pipeline.core.model import Secret
 from pipeline.core.protocols import Findings
 from pipeline.core.report import Emit, Line, Progress
@@ -28,18 +28,20 @@ from pipeline.core.resource import (
 from pipeline.resources.cluster.canary import beside, leaving
 from pipeline.resources.cluster.comparing import observed
 from pipeline.resources.cluster.completing import completed, made_anew, whole
+from pipeline.resources.cluster.fields import controller_of
 from pipeline.resources.cluster.ignoring import settled, without
 from pipeline.resources.cluster.live import Live, Owned, Place, listed_of, uids_of
 from pipeline.resources.cluster.looking import Answer, identified, look
 from pipeline.resources.cluster.managers import slips
 from pipeline.resources.cluster.marks import mark_of
 from pipeline.resources.cluster.preflight import preflight
+from pipeline.resources.cluster.remaking import goes_back, lacking, refuse_unplanned, rehearse, said
 from pipeline.resources.cluster.restoring import as_it_was, recalled
 from pipeline.resources.cluster.rollout import Rollout
 from pipeline.resources.cluster.rotation import Secrets, recorded, recording
 from pipeline.resources.cluster.scalers import freed, left_alone, obsolete, scalers_in
 from pipeline.resources.cluster.sending import digests_in
-from pipeline.resources.cluster.standing import as_found, in_the_way, restored, take, unlabelled
+from pipeline.resources.cluster.standing import as_found, in_the_way, take, unlabelled
 from pipeline.resources.cluster.state import ClusterRecipe, ClusterState, keys_of, objects_in, recipe_of
 from pipeline.resources.cluster.turns import Turns
 from pipeline.resources.cluster.volumes import with_its_filler
@@ -114,10 +116,9 @@ class ClusterDriver:
             return None
         good = change.entry.good if change.entry else {}
         resource, rollout = self._started(change.resource, emit)
-        before = self._before(
-            rollout, resource, keys_of(change.entry), adopting=change.action is Action.ADOPT
-        )
+        before = self._before(rollout, resource, change.entry, adopting=change.action is Action.ADOPT)
         resource = completed(with_its_filler(resource, before), before)
+        refuse_unplanned(replace(change, resource=resource), before)
         digests = {**digests_in(*before.values()), **_digests(resource, inputs)}
         if change.action is Action.ADOPT and not change.interrupts:
             return self._take(rollout, resource, before, digests)
@@ -127,17 +128,18 @@ class ClusterDriver:
             rollout.remove(canary)
             before = {key: one for key, one in before.items() if key not in canary}
         revisions = _revisions(rollout, before)
-        sent = _sent(resource, before, revisions)
+        sent, fixed = _sent(resource, before, revisions), _first(resource, before)
+        rehearse(rollout, fixed, _whole(resource, fixed, sent), digests)
         with self._turns.turn(rollout.cluster, sent, before, digests, may_interrupt=recipe.recreate) as turn:
             rollout = replace(rollout, old_first=turn.old_first)
-            first = {**_first(resource, before), **{key: before[key] for key in turn.leaving}}
+            first = {**fixed, **{key: before[key] for key in turn.leaving}}
             try:
                 rollout.remove({**first, **obsolete(before, wanted)})
                 return self._bring(
                     rollout, resource, before, _whole(resource, first, sent), digests, revisions
                 )
-            except StartFailed as problem:
-                if recipe.on_failure == "rollback":
+            except (BackendError, Refused) as problem:
+                if goes_back(problem, recipe.on_failure, first):
                     old = objects_in(good.get("objects"))
                     if change.action is Action.ADOPT and recipe.standing:
                         old = as_found(resource.desired.objects, before)
@@ -168,24 +170,28 @@ class ClusterDriver:
         return resource, replace(rollout, take_from=rollout.take_from | freed(resource, scalers))
 
     def _before(
-        self, rollout: Rollout, resource: Resource[ClusterState], known: Iterable[str], *, adopting: bool
+        self, rollout: Rollout, resource: Resource[ClusterState], entry: Entry | None, *, adopting: bool
     ) -> Live:
         """What is there now, of names that are wanted and of ours. Raises Denied when something is another one's."""
         mark, wanted = self._mark(resource.address), resource.desired.objects
         namespace, name = resource.locator["namespace"], resource.locator["name"]
-        live = listed_of(rollout.cluster, namespace, name, wanted, known)
+        others = unlabelled(objects_in(entry.applied.get("objects"))) if entry else ()
+        live = listed_of(rollout.cluster, namespace, name, (*wanted, *others), keys_of(entry))
         taken = {}
         for key in wanted:
             if key not in live or mark_of(live[key]) == mark:
                 continue
-            if adopting and mark_of(live[key]) is None:
+            maker = controller_of(live[key])
+            if adopting and mark_of(live[key]) is None and not maker:
                 taken[key] = live[key]
             else:
-                raise Denied(
-                    rollout.cluster.system,
-                    f"{key} in {namespace} is not ours",
-                    "remove it by hand, or give this entry another name",
+                whose = f"{key} in {namespace} is not ours{f': {maker} made it' if maker else ''}"
+                hint = (
+                    "give this entry another name"
+                    if maker
+                    else "remove it by hand, or give this entry another name"
                 )
+                raise Denied(rollout.cluster.system, whose, hint)
         return {**Owned(live).by(mark, name), **taken}
 
     def _take(
@@ -236,7 +242,7 @@ class ClusterDriver:
         before: Live,
         good: Live,
         digests: dict[str, str],
-        problem: StartFailed,
+        problem: BackendError | Refused,
         removed: Live,
     ) -> None:
         """The last good version again, with the digests that it ran with; a second failure must not hide the first.
@@ -246,12 +252,11 @@ class ClusterDriver:
         wanted, ignored = objects_in(resource.desired.objects), recipe_of(resource).ignored
         if good == without(wanted, ignored) and not removed:
             return  # it is the last good version that does not start
-        stays = {key: one for key, one in before.items() if key not in removed}
         known = {**digests, **digests_in(*before.values())}
         try:
             if removed:
-                rollout.remove(self._left(rollout, resource, {}, stays))
-                good = {key: restored(one) for key, one in removed.items()}
+                rollout.remove(self._left(rollout, resource, {}, before))
+                good = lacking(rollout, removed, self._mark(resource.address))
             if good:
                 again = recording(objects_in(settled(good, wanted, before, ignored)), recorded(before))
                 rollout.bring(again, known, recipe_of(resource).start_timeout_s)
@@ -259,11 +264,10 @@ class ClusterDriver:
             if not removed:
                 rollout.remove(self._left(rollout, resource, good, before))
         except (BackendError, Refused) as second:
-            problem.hint = f"going back failed too: {second.message}"
+            problem.hint = said(problem, f"going back failed too: {second.message}")
             return
-        problem.hint = (
-            "the last good version serves again" if good else "nothing of it is left in the cluster"
-        )
+        nothing = "what was there runs on" if removed else "nothing of it is left in the cluster"
+        problem.hint = said(problem, "the last good version serves again" if good else nothing)
 
     def _left(self, rollout: Rollout, resource: Resource[ClusterState], good: Live, before: Live) -> Live:
         """What the version that failed has more than the one that serves; what was there before it stays."""
