@@ -219,7 +219,7 @@ def _fate(world: World, image: Held, roots: Roots, rules: Rules, stock: Stock) -
     reason = (
         roots.tags.get(image.tag)
         or roots.digests.get(image.digest)
-        or _somebody(world, image)
+        or _somebody(world, image, _given(roots, image.place))
         or _recent(known, image, rules, {one.tag for one in stock.images})
     )
     if reason:
@@ -237,7 +237,7 @@ def _fate(world: World, image: Held, roots: Roots, rules: Rules, stock: Stock) -
     )
 
 
-def _somebody(world: World, image: Held) -> str | None:
+def _somebody(world: World, image: Held, given: set[str]) -> str | None:
     """Why others may need it, where it is not for this project to say."""
     if image.users is None:
         own = _is_own(world, image.place.location)
@@ -246,7 +246,17 @@ def _somebody(world: World, image: Held) -> str | None:
     if others and world.manifest.project not in image.users.projects:
         made = f'of project "{image.project}"'
         return made if image.project in others else f'project "{others[0]}" uses it'
-    return f'tag "{image.others[0]}" names it' if image.others else None
+    strange = [tag for tag in image.others if tag not in given]
+    return f'tag "{strange[0]}" names it' if strange else None
+
+
+def _given(roots: Roots, place: Place) -> set[str]:
+    """Human tags that inventories say mp gave here: an image does not tell those that an older mp gave it."""
+    entries = [one.entry for one in roots.known if one.place == place]
+    states = [
+        state for each in entries for state in (each.applied, each.good, *(v.state for v in each.versions))
+    ]
+    return {str(state["version_tag"]) for state in states if state.get("version_tag")}
 
 
 def _is_own(world: World, location: str) -> bool:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,6 +224,23 @@ def test_a_registry_that_lets_nobody_delete_keeps_the_mark_and_says_so(pair: Pai
     pair.remote.start()
     assert rule_of(pair.b.prune("--yes", "--keep", "1"), shared) == 'left to project "a"'
     assert rule_of(pair.b.prune("--yes", "--keep", "1"), shared) == 'of project "a"'
+
+
+@REMOTE
+def test_a_mark_that_was_deleted_by_its_digest_keeps_the_image_no_more(pair: Pair) -> None:
+    assert pair.remote is not None
+    a = pair.a
+    shared, _ = a.version(1), pair.b.version(1)
+    a.version(2)
+    image = a.repository().head(shared)
+    assert image is not None
+    (mark,) = a.repository().referrers(image[0], sharing.USED)
+    url = f"http://{pair.remote.host}/v2/acme/tiny.weights/manifests/{mark.digest}"
+    urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=60).close()
+
+    assert rule_of(a.prune("--yes", "--keep", "1"), shared) == "nothing uses it, 1 newer stay"
+
+    assert shared not in a.tags()
 
 
 @REMOTE

@@ -20,8 +20,8 @@ from pipeline.resources.image.assembly import FINGERPRINT
 from pipeline.resources.image.publish import OpenRepository
 from pipeline.resources.image.recipe import version_tag
 from pipeline.resources.image.sharing import Users, let_go, users
+from pipeline.resources.image.tagging import VERSION
 
-VERSION = "org.opencontainers.image.version"
 # Signatures and the like under tags, as cosign 1 and 2 keep them: "sha256-<hex>.sig".
 COMPANIONS = (".sig", ".att", ".sbom")
 READERS = 8  # requests to one registry at a time
@@ -98,7 +98,8 @@ def read(open_repository: OpenRepository, registry: Registry, place: Place) -> S
         for image in every
     }
     images = tuple(_held(place, named, closures, needed))
-    own = {tag for one in images for tag in (one.tag, *_versions(closures[one.digest], one.digest, named))}
+    strange, ours = {tag for one in images for tag in one.others}, {one.digest for one in images}
+    own = {tag for tag, image in named.items() if image in ours} - strange
     own |= {list_tag(one.digest) + end for one in images for end in COMPANIONS}
     return Stock(place, repository, images, len(named.keys() - own), closures, companions, repository.loose())
 
@@ -192,16 +193,10 @@ def _held(
         if not full or tag != image_tag(full):
             continue
         version = found.annotations.get(VERSION, "")
-        own = {tag, *_versions(found, image, named)}
+        own = {tag, version_tag(version), *(needed[image].tags if image in needed else ())}
         others = tuple(sorted(name for name, where in named.items() if where == image and name not in own))
         project, size_bytes = found.annotations.get(PROJECT), sum(found.sizes.values())
         yield Held(place, tag, image, project, version, others, size_bytes, needed.get(image))
-
-
-def _versions(found: Closure, image: Digest, named: Mapping[str, Digest]) -> tuple[str, ...]:
-    """The human tag that mp puts beside its own, while it names this image."""
-    tag = version_tag(found.annotations.get(VERSION, ""))
-    return (tag,) if named.get(tag) == image else ()
 
 
 def _removal(stock: Stock, going: Sequence[Held]) -> Removal:

@@ -12,8 +12,10 @@ from pipeline.resources.image.trust.attach import EMPTY, Attachment, attach, poi
 
 USED = "application/vnd.dev.mp.used.v1+json"  # the project that it names needs the image
 LEFT = "application/vnd.dev.mp.left.v1+json"  # the project that made the image has pruned it
+TAGGED = "application/vnd.dev.mp.tagged.v1+json"  # mp gave the image one more human tag
+_TAG = "dev.mp.tag"  # annotation of that note
 AGAIN = "again, after it was left to others"
-_SOMEBODY = "?"  # a mark whose project nobody can read
+_SOMEBODY = "?"  # what a note does not tell
 
 
 @frozen
@@ -23,6 +25,7 @@ class Users:
     maker: str  # as its annotations say
     marked: frozenset[str] = frozenset()
     left: bool = False  # the maker needs it only where it has a mark as well
+    tags: frozenset[str] = frozenset()  # that mp gave it besides the one of its own annotations
 
     @property
     def projects(self) -> frozenset[str]:
@@ -34,11 +37,14 @@ class Users:
 
 
 def users(repository: Repository, image: Digest, maker: str) -> Users:
-    """What points at the image is asked for: one request, two where a registry keeps no list of it."""
+    """What points at the image is asked for: one request, two where a registry keeps no list of it, and one for each mark:
+    a list under a tag goes on naming what was deleted by its digest."""
     found = [*told(repository.referrers(image), repository.manifest)]
-    marked = frozenset(_project(repository, each) for each in found if each.artifact_type == USED)
+    used = [each for each in found if each.artifact_type == USED and repository.head(each.digest)]
+    marked = frozenset(_said(repository, each, PROJECT) for each in used)
     left = any(_is_left(repository, each, maker) for each in found if each.artifact_type == LEFT)
-    return Users(maker, marked, left)
+    tags = frozenset(_said(repository, each, _TAG) for each in found if each.artifact_type == TAGGED)
+    return Users(maker, marked, left, tags)
 
 
 def seen(repository: Repository, image: Tagged, project: str, before: str | None) -> tuple[str, str]:
@@ -65,6 +71,11 @@ def put(repository: Repository, image: ImageManifest, kind: str, project: str) -
     attach(repository, image, (_note(kind, project),))
 
 
+def tell_tag(repository: Repository, image: ImageManifest, tag: str) -> None:
+    """Say that a human tag is mp's: no prune takes it for somebody else's then. It goes with the image; may be repeated."""
+    attach(repository, image, (Attachment(TAGGED, EMPTY, {_TAG: tag}),))
+
+
 def keep(repository: Repository, image: ImageManifest, project: str) -> None:
     """Put a mark again that is not in the list any more: a list under a tag is read and written, also by others."""
     if project not in users(repository, image.digest, image.annotations().get(PROJECT, "")).marked:
@@ -84,16 +95,16 @@ def let_go(repository: Repository, image: Digest, found: Users, project: str) ->
 
 def _is_left(repository: Repository, note: Descriptor, maker: str) -> bool:
     """Whether it is the maker who says so: anybody else's note says nothing. A list may name what was deleted."""
-    return _project(repository, note) == maker and repository.head(note.digest) is not None
+    return _said(repository, note, PROJECT) == maker and repository.head(note.digest) is not None
 
 
 def _note(kind: str, project: str) -> Attachment:
     return Attachment(kind, EMPTY, {PROJECT: project})
 
 
-def _project(repository: Repository, mark: Descriptor) -> str:
-    """A list need not repeat annotations: then the mark itself is read."""
-    if PROJECT in mark.annotations:
-        return mark.annotations[PROJECT]
-    manifest = repository.manifest(mark.digest)
-    return manifest.annotations().get(PROJECT, _SOMEBODY) if manifest else _SOMEBODY
+def _said(repository: Repository, note: Descriptor, key: str) -> str:
+    """A list need not repeat annotations: then the note itself is read."""
+    if key in note.annotations:
+        return note.annotations[key]
+    manifest = repository.manifest(note.digest)
+    return manifest.annotations().get(key, _SOMEBODY) if manifest else _SOMEBODY

@@ -9,7 +9,10 @@ from pipeline.clients.oci.repository import ImageManifest, Repository, Tagged
 from pipeline.core.digest import Digest
 from pipeline.core.mark import PROJECT
 from pipeline.resources.image.publish import Publisher, Shop
-from pipeline.resources.image.sharing import users
+from pipeline.resources.image.recipe import version_tag
+from pipeline.resources.image.sharing import tell_tag, users
+
+VERSION = "org.opencontainers.image.version"
 
 
 def version(repository: Repository, wanted: str, own: Tagged, project: str) -> tuple[str, str]:
@@ -31,6 +34,8 @@ def put_version(repository: Repository, wanted: str, image: ImageManifest, proje
     """Put the human tag, but where it names an image that another project needs."""
     is_there, why = version(repository, wanted, image.tagged(), project)
     if wanted and not why and is_there != wanted:
+        if wanted != version_tag(image.annotations().get(VERSION, "")):
+            tell_tag(repository, image, wanted)
         repository.put_manifest(wanted, image)
 
 

@@ -19,8 +19,9 @@ from pipeline.core.report import Event
 from pipeline.core.resource import Address, Entry, Mark, fields_of
 from pipeline.engine.diff import diff
 from pipeline.resources.cache.store import Cache
+from pipeline.resources.image import reclaim, sharing
 from pipeline.resources.image import resource as image
-from pipeline.resources.image import sharing
+from pipeline.resources.image.reclaim import Place
 from pipeline.resources.image.resource import ImageDriver, ImageState
 from pipeline.store.inventory import Inventory
 from tests.fakes import engine
@@ -268,3 +269,18 @@ def test_a_mark_that_a_list_lost_is_put_again_after_the_tags(
     b.apply(b.model("same"))
 
     assert b.is_empty(b.model("same"))
+
+
+@pytest.mark.parametrize("giver", [0, 1])
+def test_a_tag_that_another_environment_or_project_gave_an_image_is_no_strangers(
+    pair: tuple[Side, Side], giver: int
+) -> None:
+    a, other = pair[0], pair[giver]
+    a.apply(a.model("same"))
+
+    other.apply(other.model("same", "v1.0"))
+
+    a.repository.put_manifest("their-own", a.named("v1.0"))
+    (held,) = reclaim.read(Repositories({}), a.registry, Place(a.registry.location, "tiny.weights")).images
+    assert set(a.repository.tags()) == {held.tag, "main", "v1.0", "their-own"}
+    assert held.others == ("their-own",)
