@@ -7,10 +7,12 @@ import pytest
 
 from pipeline.core.change import Action, Change, differences
 from pipeline.core.errors import Refused
-from pipeline.core.resource import Resource, address, fields_of
+from pipeline.core.resource import Mark, Resource, address, fields_of
 from pipeline.resources.cluster.completing import made_anew
-from pipeline.resources.cluster.remaking import refuse_unplanned
-from pipeline.resources.cluster.state import ClusterRecipe, ClusterState
+from pipeline.resources.cluster.marks import annotations_of
+from pipeline.resources.cluster.remaking import lacking, refuse_unplanned
+from pipeline.resources.cluster.rollout import Rollout
+from pipeline.resources.cluster.state import ClusterRecipe, ClusterState, recipe_of
 
 KEY = "Workspace/qwen"
 Object = dict[str, Any]  # Any: an object of the API
@@ -76,3 +78,54 @@ def test_field_that_is_left_to_others_makes_nothing_anew() -> None:
     there = {KEY: workspace("another")}
     assert list(made_anew(wanted(), there)) == [KEY]
     assert made_anew(wanted("/inference/preset/name"), there) == {}
+
+
+class Server:
+    """What a Rollout asks while it deletes: objects by name, and which uids it is told to delete."""
+
+    system = "kubernetes test"
+
+    def __init__(self, *objects: Object) -> None:
+        self.objects = {one["metadata"]["name"]: one for one in objects}
+        self.deleted: list[str] = []
+
+    def list(self, *_: object) -> tuple[Object, ...]:
+        return ()
+
+    def get(self, _: object, __: str, name: str) -> Object | None:
+        return self.objects.get(name)
+
+    def delete(self, _: object, __: str, name: str, uid: str) -> None:
+        self.deleted.append(uid)
+        if name in self.objects and self.objects[name]["metadata"]["uid"] == uid:
+            del self.objects[name]
+
+
+OURS = Mark("acme", "default", address("qwen", "kaito", "aks"))
+
+
+def made(uid: str, mark: Mark | None) -> Object:
+    one = workspace("phi-4")
+    annotations = annotations_of(mark, KEY) if mark else {}
+    return {**one, "metadata": {**one["metadata"], "uid": uid, "annotations": annotations}}
+
+
+def again(server: Server) -> list[str]:
+    """What is made again of a Workspace that was deleted, or was to be."""
+    cluster: Any = server
+    rollout = Rollout(cluster, "qwen/kaito:aks", recipe_of(wanted()), lambda _: None)
+    return list(lacking(rollout, {KEY: made("1", OURS)}, OURS))
+
+
+def test_what_is_gone_is_made_again_and_what_was_never_deleted_stays() -> None:
+    assert again(Server()) == [KEY]
+    untouched = Server(made("1", OURS))
+    assert (again(untouched), untouched.deleted) == ([], [])
+
+
+def test_what_we_made_in_its_place_goes_and_what_others_made_stays() -> None:
+    ours = Server(made("2", OURS))
+    assert again(ours) == [KEY]
+    assert "2" in ours.deleted
+    theirs = Server(made("2", None))
+    assert (again(theirs), theirs.deleted) == ([], [])
