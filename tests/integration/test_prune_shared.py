@@ -1,5 +1,6 @@
 """Two projects that publish equal content under one prefix share an image: no prune takes what the other one uses."""
 
+import json
 import shutil
 import subprocess
 import urllib.request
@@ -224,6 +225,25 @@ def test_a_registry_that_lets_nobody_delete_keeps_the_mark_and_says_so(pair: Pai
     pair.remote.start()
     assert rule_of(pair.b.prune("--yes", "--keep", "1"), shared) == 'left to project "a"'
     assert rule_of(pair.b.prune("--yes", "--keep", "1"), shared) == 'of project "a"'
+
+
+def test_a_tag_that_an_older_mp_gave_an_image_is_known_by_the_inventory(pair: Pair) -> None:
+    a = pair.a
+    tag = a.version(1)
+    image = a.repository().manifest(tag)
+    assert image is not None
+    a.repository().put_manifest("v1.0", image)
+    shutil.copytree(a.folder / "tiny", a.folder / "other")
+    (a.folder / "other" / "config.json").write_text("{}")
+    pair.declare(a, "other")
+    a.applied()
+    assert rule_of(a.prune("--dry-run"), tag) == 'tag "v1.0" names it'
+    path = a.folder / ".mp" / "inventory" / "default" / "inventory.json"
+    record = json.loads(path.read_text())
+    record["entries"]["tiny/weights:main"]["applied"]["version_tag"] = "v1.0"
+    path.write_text(json.dumps(record))
+
+    assert rule_of(a.prune("--dry-run"), tag) == "no longer declared"
 
 
 @REMOTE
