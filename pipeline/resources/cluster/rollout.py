@@ -150,7 +150,7 @@ class Rollout:
 
     def _failed(self, why: str, found: list[Trouble]) -> StartFailed:
         worst = next(iter(found), None)
-        cause = first_error(self._log(worst)) if worst and worst.container else None
+        cause = self._cause(worst) if worst and worst.container else None
         if cause and worst and worst.reason in cause:  # it is that already
             cause = None
         text = f"did not start: {why}" + (f"; first error: {cause}" if cause else "")
@@ -158,6 +158,10 @@ class Rollout:
         if worst:
             hint = f"kubectl -n {self.recipe.namespace} describe pod {worst.pod} tells more"
         return StartFailed(self.system, text, hint)
+
+    def _cause(self, of: Trouble) -> str | None:
+        """The first error in a container's log; in that of the run before where the kubelet started it again meanwhile."""
+        return first_error(self._log(of)) or first_error(self._log(replace(of, previous=True)))
 
     def _restart_ended(self, key: str) -> None:
         """Pods of this very version that ended before are made anew: the kubelet may wait minutes before it tries again."""
