@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pipeline.clients import buildx, process
 from pipeline.clients.buildkit import BLOCK_BYTES, Instructions, OnBytes, OnLine
-from pipeline.clients.buildx import Place
+from pipeline.clients.buildx import Endpoint
 from pipeline.clients.handshake import Certificates, Fault, file_faults, refusal
 from pipeline.core.diagnostic import Diagnostic, Where, error, warning
 from pipeline.core.errors import BackendError, Denied, Missing, Unreachable
@@ -62,20 +62,22 @@ class RemoteBuilder:
     def check(self, platform: str) -> tuple[Diagnostic, ...]:
         """What its certificates, and TLS with it, have against a build. A builder without TLS is not asked."""
         try:
-            place = self._place(platform)
+            endpoint = self._endpoint(platform)
         except BackendError as problem:
             return (error(problem.message, self._where("builder"), problem.hint),)
-        if place.certificates is None:
+        if endpoint.certificates is None:
             return ()
-        if faults := file_faults(place.certificates):
+        if faults := file_faults(endpoint.certificates):
             return tuple(self._told(fault) for fault in faults)
-        if not place.address.startswith("tcp://"):
+        if not endpoint.address.startswith("tcp://"):
             return ()
         try:
-            host, port = _host_and_port(place.address)
+            host, port = _host_and_port(endpoint.address)
         except ValueError:
-            return (self._told(Fault("", f'"{place.address}" names no port', "write it as tcp://HOST:PORT")),)
-        return tuple(self._greeted(host, port, place.certificates))
+            return (
+                self._told(Fault("", f'"{endpoint.address}" names no port', "write it as tcp://HOST:PORT")),
+            )
+        return tuple(self._greeted(host, port, endpoint.certificates))
 
     def _greeted(self, host: str, port: int, certificates: Certificates) -> Iterator[Diagnostic]:
         try:
@@ -101,10 +103,10 @@ class RemoteBuilder:
         folder = self._folders[instructions.name] = Path(tempfile.mkdtemp(prefix="mp-build-"))
         try:
             _unpack(context(), folder)
-            place = self._place(instructions.platform)
+            endpoint = self._endpoint(instructions.platform)
             process.run(
-                self._command(place, instructions, folder),
-                env={**self._environ, **place.environ},
+                self._command(endpoint, instructions, folder),
+                env={**self._environ, **endpoint.environ},
                 timeout_s=TIMEOUT_S,
                 on_line=on_line,
                 system="buildkit",
@@ -131,12 +133,12 @@ class RemoteBuilder:
             raise Missing("buildkit", f"{name} was not built", "run it again")
         return self._folders[name] / "image.tar"
 
-    def _place(self, platform: str) -> Place:
+    def _endpoint(self, platform: str) -> Endpoint:
         if self._address.startswith(buildx.SCHEME):
-            return buildx.place(self._address.removeprefix(buildx.SCHEME), platform, self._environ)
-        return Place(self._address, self._certificates)
+            return buildx.endpoint(self._address.removeprefix(buildx.SCHEME), platform, self._environ)
+        return Endpoint(self._address, self._certificates)
 
-    def _command(self, place: Place, instructions: Instructions, folder: Path) -> list[str]:
+    def _command(self, endpoint: Endpoint, instructions: Instructions, folder: Path) -> list[str]:
         options = {
             "platform": instructions.platform,
             "force-network-mode": "none",
@@ -145,8 +147,8 @@ class RemoteBuilder:
         }
         return [
             "buildctl",
-            f"--addr={place.address}",
-            *_trust(place.certificates),
+            f"--addr={endpoint.address}",
+            *_trust(endpoint.certificates),
             "build",
             "--progress=plain",
             "--frontend=dockerfile.v0",
@@ -181,7 +183,7 @@ class RemoteBuilder:
 def unusable(name: str, platform: str, environ: Mapping[str, str]) -> Diagnostic | None:
     """Why BUILDX_BUILDER's builder cannot be used from here, as far as this machine knows; nobody is asked."""
     try:
-        certificates = buildx.place(name, platform, environ).certificates
+        certificates = buildx.endpoint(name, platform, environ).certificates
     except BackendError as problem:
         return _instead(name, problem.message)
     if not shutil.which("buildctl", path=environ.get("PATH")):

@@ -21,7 +21,7 @@ _CONTAINER = "buildx_buildkit_"  # what stands before a node's name in that of i
 
 
 @frozen
-class Place:
+class Endpoint:
     """Where buildctl finds a BuildKit."""
 
     address: str  # "tcp://builder:1234"
@@ -29,7 +29,7 @@ class Place:
     environ: Mapping[str, str] = field(default_factory=dict)  # for the program that reaches it
 
 
-def place(name: str, platform: str, environ: Mapping[str, str]) -> Place:
+def endpoint(name: str, platform: str, environ: Mapping[str, str]) -> Endpoint:
     """Where a builder's node for a platform is: the one that was made for it, else the first.
 
     Raises Missing, Denied, Corrupt, BackendError.
@@ -39,7 +39,7 @@ def place(name: str, platform: str, environ: Mapping[str, str]) -> Place:
     try:
         nodes = told["Nodes"]
         node = next((one for one in nodes if platform in _platforms(one)), nodes[0])
-        return _place(str(told["Driver"]), node, name)
+        return _endpoint(str(told["Driver"]), node, name)
     except (AttributeError, IndexError, KeyError, TypeError) as problem:
         raise Corrupt("buildx", f'"{file}" is not what buildx writes', _again(name)) from problem
 
@@ -70,15 +70,15 @@ def _platforms(node: Mapping[str, Any]) -> set[str]:
     return {f"{one['os']}/{one['architecture']}" for one in node.get("Platforms") or ()}
 
 
-def _place(driver: str, node: Mapping[str, Any], name: str) -> Place:
-    endpoint, options = str(node["Endpoint"]), node.get("DriverOpts") or {}
+def _endpoint(driver: str, node: Mapping[str, Any], name: str) -> Endpoint:
+    address, options = str(node["Endpoint"]), node.get("DriverOpts") or {}
     if driver == "remote":
-        return Place(endpoint, _certificates(options, name))
+        return Endpoint(address, _certificates(options, name))
     if driver == "docker-container":
         container = f"docker-container://{_CONTAINER}{node['Name']}"
-        if "://" in endpoint:  # a Docker engine's address
-            return Place(container, environ={"DOCKER_HOST": endpoint})
-        return Place(f"{container}?context={quote(endpoint)}" if endpoint else container)
+        if "://" in address:  # a Docker engine's address
+            return Endpoint(container, environ={"DOCKER_HOST": address})
+        return Endpoint(f"{container}?context={quote(address)}" if address else container)
     hint = 'name a builder of the driver remote or docker-container, or an address: "kube-pod://POD?namespace=NAMESPACE"'
     raise BackendError("buildx", f'buildctl cannot reach builder "{name}": its driver is "{driver}"', hint)
 

@@ -65,7 +65,7 @@ class State:
         replacing = {f.name for f in dataclasses.fields(self) if f.metadata.get("replace")}
         return path.split("/")[0] in replacing
 
-    def remarks(self, path: str) -> bool:
+    def only_marks(self, path: str) -> bool:
         """Whether a change of this field touches marks alone: nothing is needed that the thing is made from."""
         return False
 

@@ -163,7 +163,7 @@ def _stands(change: Change[Any]) -> bool:
     return change.action is Action.NOOP or (
         change.action is Action.UPDATE
         and desired is not None
-        and all(desired.remarks(each.path) for each in change.diffs)
+        and all(desired.only_marks(each.path) for each in change.diffs)
     )
 
 

@@ -13,7 +13,7 @@ from pipeline.core.frozen import frozen
 from pipeline.core.image import Registry
 from pipeline.manifest.lock import Lock, engine_key, write_lock
 from tests.parts.base_image import BaseImage
-from tests.parts.buildkit import RealBuilder, running_buildkit
+from tests.parts.buildkit import RealBuilder, published, running_buildkit
 from tests.parts.certificates import CLIENT, PAST, Authority, Certificate, authority
 from tests.parts.ports import free_port
 from tests.parts.project import Manifest, Project, Result
@@ -58,16 +58,7 @@ class Works:
             engine["builder"] = builder
         if tls:
             engine["builder_tls"] = tls
-        manifest: Manifest = {
-            "version": 1,
-            "project": "acme",
-            "defaults": {"template": "transformers"},
-            "registries": {"main": {"url": self.place}},
-            "engines": {"transformers": engine},
-            "targets": {"shelf": {"kind": "registry", "publish": ["model"]}},
-            "models": {"tiny": {"source": "./weights", "targets": {"shelf": {}}}},
-        }
-        self.project.write(manifest)
+        self.project.write(published(self.place, engine))
 
     def line(self, key: str) -> str:
         """Where a key of the builder is: "models.yaml:12:5"."""
@@ -178,6 +169,8 @@ def test_a_builder_that_wants_no_certificate_of_its_clients_is_believed_by_its_o
     with running_buildkit(guarded.own.sign("open", HOST)) as started:
         works.write(started.tcp, files(guarded.own))
         works.project.applied()
+
+    assert any(tag.startswith("mp-") for tag in works.tags())
 
 
 def test_what_is_wrong_with_a_file_is_said_at_its_line(

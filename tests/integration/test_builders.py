@@ -15,9 +15,9 @@ from pipeline.core.settings import default_docker_host
 from pipeline.manifest.lock import Lock, engine_key, write_lock
 from pipeline.resources.image.index import is_whole
 from tests.parts.base_image import BaseImage
-from tests.parts.buildkit import RealBuilder
+from tests.parts.buildkit import RealBuilder, published
 from tests.parts.ports import free_port
-from tests.parts.project import Manifest, Project
+from tests.parts.project import Project
 from tests.parts.registry import RealRegistry
 from tests.parts.tiny_image import PLATFORM, tiny_engine
 
@@ -37,16 +37,7 @@ class Works:
 
     def write(self, base: BaseImage, builder: str | None = None) -> None:
         engine = {"base": base.reference, **({"builder": builder} if builder else {})}
-        manifest: Manifest = {
-            "version": 1,
-            "project": "acme",
-            "defaults": {"template": "transformers"},
-            "registries": {"main": {"url": self.place}},
-            "engines": {"transformers": engine},
-            "targets": {"shelf": {"kind": "registry", "publish": ["model"]}},
-            "models": {"tiny": {"source": "./weights", "targets": {"shelf": {}}}},
-        }
-        self.project.write(manifest)
+        self.project.write(published(self.place, engine))
 
 
 @pytest.fixture

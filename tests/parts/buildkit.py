@@ -14,6 +14,7 @@ from tests.parts import programs
 from tests.parts.certificates import Certificate
 from tests.parts.ports import free_port
 from tests.parts.processes import stop
+from tests.parts.project import Manifest
 
 UP_S = 30.0
 
@@ -25,6 +26,19 @@ def missing(compiles: bool) -> str | None:
     if not shutil.which("runc"):
         return "runc is not installed"
     return programs.missing("buildctl", "buildkitd", compiles=compiles)
+
+
+def published(registry: str, engine: Manifest) -> Manifest:
+    """One model of the folder `weights`, published with an engine of its own."""
+    return {
+        "version": 1,
+        "project": "acme",
+        "defaults": {"template": "transformers"},
+        "registries": {"main": {"url": registry}},
+        "engines": {"transformers": engine},
+        "targets": {"shelf": {"kind": "registry", "publish": ["model"]}},
+        "models": {"tiny": {"source": "./weights", "targets": {"shelf": {}}}},
+    }
 
 
 @frozen

@@ -61,7 +61,7 @@ class ImageState(State):
     signed: bool = False  # never where the registry's images are not to be signed
     shared: str = ""  # "with project acme", which made it: it bears a mark that ours needs it too
 
-    def remarks(self, path: str) -> bool:
+    def only_marks(self, path: str) -> bool:
         return path == "shared"
 
 

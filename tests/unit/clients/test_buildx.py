@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.clients.buildx import Place, place
+from pipeline.clients.buildx import Endpoint, endpoint
 from pipeline.clients.handshake import Certificates
 from pipeline.core.errors import BackendError, Corrupt, Missing
 
@@ -30,40 +30,40 @@ def test_a_remote_builder_has_its_address_and_its_certificates(tmp_path: Path) -
     )
 
     certificates = Certificates("/c/ca.pem", "/c/cert.pem", "/c/key.pem", "b")
-    assert place("far", PLATFORM, environ) == Place("tcp://b:1", certificates)
-    assert place("FAR", PLATFORM, environ) == Place("tcp://b:1", certificates), "as buildx reads names"
+    assert endpoint("far", PLATFORM, environ) == Endpoint("tcp://b:1", certificates)
+    assert endpoint("FAR", PLATFORM, environ) == Endpoint("tcp://b:1", certificates), "as buildx reads names"
 
 
 def test_files_are_looked_for_where_buildx_keeps_them(tmp_path: Path) -> None:
     kept(tmp_path, "remote", {"Endpoint": "tcp://b:1"})
     docker = tmp_path / ".docker"
     for environ in ({"DOCKER_CONFIG": str(docker)}, {"BUILDX_CONFIG": str(docker / "buildx")}):
-        assert place("far", PLATFORM, {"HOME": "/nonexistent", **environ}) == Place("tcp://b:1")
+        assert endpoint("far", PLATFORM, {"HOME": "/nonexistent", **environ}) == Endpoint("tcp://b:1")
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "expected"),
+    ("host", "expected"),
     [
-        ("desktop", Place("docker-container://buildx_buildkit_far0?context=desktop")),
+        ("desktop", Endpoint("docker-container://buildx_buildkit_far0?context=desktop")),
         (
             "ssh://me@far",
-            Place("docker-container://buildx_buildkit_far0", environ={"DOCKER_HOST": "ssh://me@far"}),
+            Endpoint("docker-container://buildx_buildkit_far0", environ={"DOCKER_HOST": "ssh://me@far"}),
         ),
-        ("", Place("docker-container://buildx_buildkit_far0")),
+        ("", Endpoint("docker-container://buildx_buildkit_far0")),
     ],
 )
 def test_a_builder_in_a_container_is_reached_through_its_docker_engine(
-    tmp_path: Path, endpoint: str, expected: Place
+    tmp_path: Path, host: str, expected: Endpoint
 ) -> None:
-    assert place("far", PLATFORM, kept(tmp_path, "docker-container", {"Endpoint": endpoint})) == expected
+    assert endpoint("far", PLATFORM, kept(tmp_path, "docker-container", {"Endpoint": host})) == expected
 
 
 def test_of_several_nodes_the_one_for_the_platform_is_meant(tmp_path: Path) -> None:
     nodes = {"Endpoint": "tcp://first:1"}, {"Endpoint": "tcp://arm:1", "Platforms": [ARM]}
     environ = kept(tmp_path, "remote", *nodes)
 
-    assert place("far", "linux/arm64", environ).address == "tcp://arm:1"
-    assert place("far", PLATFORM, environ).address == "tcp://first:1"
+    assert endpoint("far", "linux/arm64", environ).address == "tcp://arm:1"
+    assert endpoint("far", PLATFORM, environ).address == "tcp://first:1"
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_a_builder_that_cannot_be_used_says_why(
     tmp_path: Path, driver: str, node: Mapping[str, object], kind: type[BackendError], said: str
 ) -> None:
     with pytest.raises(kind, match=said) as refused:
-        place("far", PLATFORM, kept(tmp_path, driver, node))
+        endpoint("far", PLATFORM, kept(tmp_path, driver, node))
     assert refused.value.hint
 
 
 def test_a_builder_that_is_not_there_is_looked_for_in_the_place_that_is_named(tmp_path: Path) -> None:
     with pytest.raises(Missing, match=f'no builder "far" in {tmp_path}/.docker/buildx/instances'):
-        place("far", PLATFORM, {"HOME": str(tmp_path)})
+        endpoint("far", PLATFORM, {"HOME": str(tmp_path)})
 
 
 @pytest.mark.parametrize(
@@ -105,4 +105,4 @@ def test_a_file_of_another_form_is_no_crash(tmp_path: Path, content: str) -> Non
     environ = kept(tmp_path, "remote")
     (tmp_path / ".docker" / "buildx" / "instances" / "far").write_text(content)
     with pytest.raises(Corrupt):
-        place("far", PLATFORM, environ)
+        endpoint("far", PLATFORM, environ)
